@@ -1,0 +1,138 @@
+"""Wiring 1: all actors in this process, called at once. The readable specification of the other one.
+
+What crosses is pickled on the way in and on the way out, so that no actor can see another's memory, and each call
+runs with its role's number of threads.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from actors.client import Client
+from actors.fed_server import FedServer
+from actors.server import Server
+from ray_split import config
+from ray_split.data import Parts
+from ray_split.draws import Stream
+from ray_split.wiring import Resources, Roles
+
+
+@dataclass(frozen=True)
+class LocalRef:
+    """A call's result, pickled, or the exception that it raised."""
+
+    content: bytes = b""
+    error: Exception | None = None
+
+    def value(self) -> Any:
+        """The result, a fresh copy each time. Raises what the call raised."""
+        if self.error is not None:
+            raise self.error
+        return pickle.loads(self.content)
+
+
+@dataclass
+class LocalMethod:
+    """`handle.method`, with Ray's word for calling it."""
+
+    handle: LocalHandle
+    name: str
+
+    def remote(self, *arguments: Any) -> LocalRef:
+        """Call the method now. A ref among the arguments is resolved; one that failed fails this call, unmade."""
+        for argument in arguments:
+            if isinstance(argument, LocalRef) and argument.error is not None:
+                return argument
+            if isinstance(argument, (list, tuple, dict)) and _holds_ref(argument):
+                raise TypeError("refs are passed as arguments of their own: Ray does not resolve nested ones")
+        try:
+            return LocalRef(pickle.dumps(self.handle.call(self.name, [_resolve(a) for a in arguments]), 5))
+        except Exception as error:  # noqa: BLE001  whatever a call raises is its ref's to raise, as in Ray
+            return LocalRef(error=error)
+
+
+class LocalHandle:
+    """An actor in this process: `handle.method.remote(*arguments)`."""
+
+    def __init__(self, make: Callable[[], Any], threads: int) -> None:
+        self._threads = threads
+        self._actor = _with_threads(threads, make)
+
+    def __getattr__(self, name: str) -> LocalMethod:
+        return LocalMethod(self, name)
+
+    def call(self, name: str, arguments: list[Any]) -> Any:
+        """Run a method with the role's threads, leaving this process's own random numbers alone."""
+        return _with_threads(self._threads, lambda: getattr(self._actor, name)(*arguments))
+
+
+def _with_threads(threads: int, function: Callable[[], Any]) -> Any:
+    before, random_state = torch.get_num_threads(), torch.get_rng_state()
+    if threads != before:
+        torch.set_num_threads(threads)
+    try:
+        return function()
+    finally:
+        torch.set_rng_state(random_state)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+def _resolve(argument: Any) -> Any:
+    if isinstance(argument, LocalRef):
+        return argument.value()
+    return pickle.loads(pickle.dumps(argument, 5))
+
+
+def _holds_ref(argument: Any) -> bool:
+    if isinstance(argument, LocalRef):
+        return True
+    items = argument.values() if isinstance(argument, dict) else argument
+    return isinstance(argument, (list, tuple, dict)) and any(_holds_ref(item) for item in items)
+
+
+def connect(settings: config.Cluster) -> tuple[InProcess, Resources]:
+    """The wiring, and what it places actors on: one client is as good as many here."""
+    return InProcess(), Resources(cpus=1, gpus=float(torch.cuda.is_available()))
+
+
+class InProcess:
+    """All actors in this process."""
+
+    def __init__(self) -> None:
+        self._roles: Roles | None = None
+
+    @property
+    def roles(self) -> Roles:
+        """The actors as they are now."""
+        if self._roles is None:
+            raise RuntimeError("the actors are not started")
+        return self._roles
+
+    def start(self, settings: config.Config, parts: Parts, stream: Stream) -> list[str]:
+        """Make the actors; says where they run."""
+        client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors
+        clients = [
+            LocalHandle(lambda: Client(settings, parts, stream), client_threads) for _ in range(int(count))
+        ]
+        server = LocalHandle(lambda: Server(settings), settings.server.num_cpus)
+        fed_server = LocalHandle(lambda: FedServer(settings.run.folder, settings.checkpoint.num_to_keep), 1)
+        self._roles = Roles(clients, server, fed_server)
+        return [f"all actors in this process: {count} client(s), server, fed server"]
+
+    def get(self, refs: Sequence[LocalRef]) -> list[Any]:
+        """The results. Raises what a call raised."""
+        return [ref.value() for ref in refs]
+
+    def rebuild(self) -> list[str]:
+        """Nothing here dies alone."""
+        return []
+
+    def stop(self) -> None:
+        """Drop the actors."""
+        self._roles = None

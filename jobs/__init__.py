@@ -1,0 +1,1 @@
+"""What people submit: python -m jobs.train, and the like."""

@@ -1,0 +1,43 @@
+"""Multi-client split learning: phones keep data, labels and the ends of the network, a server keeps the middle.
+
+import ray_split as rs
+result = rs.fit(rs.Config(phones={"count": 20}))
+model = rs.load_model(result.path)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray_split.api import fit, load_model
+    from ray_split.callbacks import Callback
+    from ray_split.config import Config
+    from ray_split.cut import CutError, Segments
+    from ray_split.data import DataSet, Part
+    from ray_split.data import load as load_data
+    from ray_split.draws import Draw, stream
+    from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
+    from ray_split.result import Result
+
+# Loaded when first used: the fed server's process needs no torch, the command line's --help no ray.
+_PLACES = {
+    "fit": "api", "load_model": "api", "Callback": "callbacks", "Config": "config", "CutError": "cut",
+    "Segments": "cut", "DataSet": "data", "Part": "data", "load_data": "data:load",
+    "RunFailedError": "failure", "RunStoppedError": "failure", "SettingsError": "failure", "Result": "result",
+    "Draw": "draws", "stream": "draws",
+}  # fmt: skip
+
+__version__ = "0.1.0"
+__all__ = [
+    "Callback", "Config", "CutError", "DataSet", "Draw", "Part", "Result", "RunFailedError", "RunStoppedError",
+    "Segments", "SettingsError", "fit", "load_data", "load_model", "stream",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'ray_split' has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].partition(":")
+    return getattr(importlib.import_module(f"ray_split.{module}"), attribute or name)

@@ -1,0 +1,104 @@
+"""fit and load_model: the way in from Python."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from torch import nn
+
+from ray_split import config, models, training
+from ray_split.callbacks import Callback, progress
+from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
+from ray_split.prepare import Prepared, prepare, resolve
+from ray_split.records import CONFIG, MODEL, Records, claim
+from ray_split.result import Result
+from ray_split.wiring import Wiring
+
+BACKENDS = {"ray": "actors.cluster", "inprocess": "actors.inprocess"}
+
+
+def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | None = None) -> Result:
+    """Train by the settings, and return where everything lies.
+
+    `callbacks` are told as the run goes on; by default a progress bar, or plain lines where there is no terminal.
+    Raises SettingsError before anything is started or written; RunFailedError if the run could not finish, and
+    RunStoppedError (a KeyboardInterrupt) if it was asked to stop: the last checkpoint stands.
+    """
+    told = [progress()] if callbacks is None else list(callbacks)
+    prepared = prepare(settings or config.Config())
+    claim(prepared.settings)
+    with _stoppable():
+        backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
+        wiring, resources = backend.connect(prepared.settings.cluster)
+        try:
+            resolved = resolve(prepared.settings, resources)
+            return _run(prepared._replace(settings=resolved), wiring, told)
+        finally:
+            wiring.stop()
+
+
+def _run(prepared: Prepared, wiring: Wiring, callbacks: list[Callback]) -> Result:
+    settings, parts, stream = prepared
+    checkpoint = claim(settings)
+    first = int(checkpoint.name.rpartition("_")[2]) if checkpoint else 0
+    records = Records(settings, first)
+    loop = training.RoundLoop(settings, stream, wiring, callbacks)
+    records.summary("running", 0)
+    status, error = "failed", None
+    try:
+        where = wiring.start(settings, parts, stream)
+        loop.start(str(checkpoint) if checkpoint else None)
+        for callback in callbacks:
+            callback.on_run_start(settings, where, first)
+        sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
+        training.run(loop, settings, records, sizes, first)
+        status = "finished"
+    except KeyboardInterrupt:
+        status, error = "stopped", "stopped on request"
+        raise
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
+    finally:
+        summary = records.summary(status, loop.failures, error)
+        records.close()
+        for callback in callbacks:
+            callback.on_run_end(summary, str(records.folder))
+    return Result.from_path(records.folder)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM end the run in order: actors go, the summary says stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise RunStoppedError(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """The trained, unsplit model of the run in a folder, in eval mode. Raises SettingsError if there is none."""
+    from safetensors.torch import load_file
+
+    folder = Path(path).expanduser()
+    if not (folder / MODEL).exists():
+        raise SettingsError("path", str(path), "the folder of a finished run, with its model.safetensors")
+    settings = config.Config.from_yaml(folder / CONFIG)
+    model = models.build(settings.model, settings.run.seed)
+    model.load_state_dict(load_file(folder / MODEL))
+    return model.eval()

@@ -1,0 +1,159 @@
+"""What a run tells while it runs: subclass Callback, and pass it to fit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ray_split import config
+
+
+class Callback:
+    """Called by the driver as the run goes on. Override what you need; raising StopIteration ends the run early."""
+
+    def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
+        """The actors run, as `where` says, a line each; the first round is next."""
+
+    def on_progress(self, round: int, done: int, total: int, samples_per_second: float) -> None:
+        """`done` of a round's `total` exchanges are done."""
+
+    def on_round_end(self, row: dict[str, Any]) -> None:
+        """A round is committed and evaluated; `row` is its line in metrics.jsonl."""
+
+    def on_recovery(self, round: int, lost: list[str]) -> None:
+        """Actors died and were replaced; the round is run again."""
+
+    def on_run_end(self, summary: dict[str, Any], path: str) -> None:
+        """The run is over, for whatever reason: summary['status'] says."""
+
+
+def number(value: float | None, places: int = 4) -> str:
+    """A number for people; a dash for none."""
+    return "-" if value is None else f"{value:.{places}f}"
+
+
+class PlainProgress(Callback):
+    """One plain line a round, for a job's log."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out or sys.stdout
+        self._rounds = 0
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._out, flush=True)
+
+    def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
+        """Say what runs where."""
+        self._rounds = settings.run.rounds
+        say_start(self._say, settings, where, first_round)
+
+    def on_round_end(self, row: dict[str, Any]) -> None:
+        """Say the round's figures."""
+        rate = row["samples"] / max(row["round_seconds"], 1e-9)
+        figures = f"loss {number(row['train_loss'])}  val_accuracy {number(row['val_accuracy'])}"
+        self._say(f"round {row['round'] + 1}/{self._rounds}  {figures}  {rate:.0f} samples/s")
+
+    def on_recovery(self, round: int, lost: list[str]) -> None:
+        """Say who died."""
+        self._say(f"round {round + 1} is run again: {', '.join(lost) or 'an actor'} died and was replaced")
+
+    def on_run_end(self, summary: dict[str, Any], path: str) -> None:
+        """The closing table."""
+        Console(file=self._out, width=max(80, len(path) + 24)).print(closing_table(summary, path))
+
+
+class BarProgress(Callback):
+    """A bar with round, loss, accuracy and samples/s, for a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}")]
+        self._progress = Progress(*columns, TimeRemainingColumn(), console=self._console)
+        self._task: TaskID | None = None
+        self._rounds = 0
+        self._last = {"loss": "-", "accuracy": "-"}
+
+    def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
+        """Say what runs where, and show the bar."""
+        self._rounds = settings.run.rounds
+        say_start(self._console.print, settings, where, first_round)
+        self._task = self._progress.add_task(
+            "starting", total=settings.run.rounds, completed=first_round, figures=""
+        )
+        self._progress.start()
+
+    def _show(self, round: int, completed: float, rate: float) -> None:
+        if self._task is not None:
+            loss, accuracy = self._last["loss"], self._last["accuracy"]
+            figures = f"loss {loss}  val_accuracy {accuracy}  {rate:.0f} samples/s"
+            description = f"round {round + 1}/{self._rounds}"
+            self._progress.update(self._task, description=description, completed=completed, figures=figures)
+
+    def on_progress(self, round: int, done: int, total: int, samples_per_second: float) -> None:
+        """Move the bar within the round."""
+        self._show(round, round + done / total, samples_per_second)
+
+    def on_round_end(self, row: dict[str, Any]) -> None:
+        """Move the bar, with the round's figures."""
+        self._last = {"loss": number(row["train_loss"]), "accuracy": number(row["val_accuracy"])}
+        rate = row["samples"] / max(row["round_seconds"], 1e-9)
+        self._show(row["round"], row["round"] + 1, rate)
+
+    def on_recovery(self, round: int, lost: list[str]) -> None:
+        """Say who died."""
+        self._console.print(f"round {round + 1} is run again: {', '.join(lost) or 'an actor'} died")
+
+    def on_run_end(self, summary: dict[str, Any], path: str) -> None:
+        """The closing table."""
+        self._progress.stop()
+        self._console.print(closing_table(summary, path))
+
+
+def progress() -> Callback:
+    """A bar on a terminal, plain lines elsewhere."""
+    return BarProgress() if sys.stdout.isatty() else PlainProgress()
+
+
+def say_start(say: Any, settings: config.Config, where: list[str], first_round: int) -> None:
+    """What begins, where its actors run, and where its output lies."""
+    begins = f"from round {first_round + 1} " if first_round else ""
+    model, phones = settings.model, settings.phones.count
+    say(f"{settings.run.name}: {model.name} cut at {', '.join(model.cuts or [])}, {phones} phones {begins}")
+    for line in where:
+        say(line)
+    say(f"results: {settings.run.folder}")
+
+
+def closing_table(summary: dict[str, Any], path: str) -> Table:
+    """The run's figures and where they lie."""
+    table = Table(title=f"run {summary['status']}", show_header=False, title_justify="left")
+    rows = {
+        "rounds": str(summary["rounds"]),
+        "test accuracy": number(summary["test_accuracy"]),
+        "best validation accuracy": number(summary["best_val_accuracy"]),
+        "test accuracy there": number(summary["test_accuracy_at_best_val"]),
+        "seconds": number(summary["seconds"], 1),
+        "samples/s": number(summary["samples_per_second"], 0),
+        "sent up / down": f"{summary['bytes_up_total'] / 1e6:.1f} / {summary['bytes_down_total'] / 1e6:.1f} MB",
+        "recoveries": str(summary["recoveries"]),
+        "results": path,
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self._start

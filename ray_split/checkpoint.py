@@ -1,0 +1,90 @@
+"""Checkpoints: the state at a round's start, written whole or not at all, and read without running any code.
+
+checkpoints/round_000012/  a.safetensors b.safetensors c.safetensors checkpoint.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as dump_arrays
+
+from ray_split.state import State
+
+VERSION = 1
+MANIFEST = "checkpoint.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is incomplete, damaged, or of another version."""
+
+
+def save(folder: Path, round: int, states: dict[str, State], num_to_keep: int | None = None) -> Path:
+    """Write the state at the start of `round` under `folder`; then drop the oldest beyond `num_to_keep`."""
+    final = folder / f"round_{round:06d}"
+    partial = folder / f".partial_{final.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    checksums = {}
+    for name, state in states.items():
+        content = dump_arrays({key: np.asarray(array, order="C") for key, array in state.items()})
+        _write(partial / f"{name}.safetensors", content)
+        checksums[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
+    manifest = {"version": VERSION, "round": round, "sha256": checksums}
+    _write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    _sync_folder(folder)
+    for old in complete(folder)[: -num_to_keep if num_to_keep else 0]:
+        shutil.rmtree(old)
+    return final
+
+
+def load(path: Path) -> tuple[int, dict[str, State]]:
+    """The round that a checkpoint is the start of, and the states. Raises CheckpointError."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        if manifest["version"] != VERSION:
+            raise CheckpointError(f"{path}: version {manifest['version']}, this is version {VERSION}")
+        states = {}
+        for name, checksum in manifest["sha256"].items():
+            content = (path / name).read_bytes()
+            if hashlib.sha256(content).hexdigest() != checksum:
+                raise CheckpointError(f"{path / name} is damaged: its checksum differs")
+            states[name.removesuffix(".safetensors")] = load_arrays(content)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a complete checkpoint: {error}") from error
+    return int(manifest["round"]), states
+
+
+def complete(folder: Path) -> list[Path]:
+    """The checkpoints under `folder` that were written to their end, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"round_*/{MANIFEST}"))
+
+
+def write_model(path: Path, weights: State) -> None:
+    """Write a model's state dict as safetensors, replacing what is there at once."""
+    partial = path.with_name(f".partial_{path.name}")
+    _write(partial, dump_arrays({key: np.asarray(array, order="C") for key, array in weights.items()}))
+    partial.replace(path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

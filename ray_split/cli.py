@@ -1,0 +1,107 @@
+"""The command `ray-split`. Exit status 0 only if the run finished; 2 for a bad setting, in one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from pydantic.fields import FieldInfo
+
+from ray_split import config
+from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
+from ray_split.loading import suggest
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError("command line", " ".join(sys.argv[1:]), f"as --help shows: {message}")
+
+
+def _fields(section: type[config.Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, config.Section):
+            yield from _fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ray-split", description="Multi-client split learning on Ray.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    train = commands.add_parser(
+        "train",
+        help="train a model, split between phones and a server",
+        description="Train by settings from a file, from flags, or both (flags win).",
+        allow_abbrev=False,
+    )
+    train.add_argument("--config", metavar="FILE", help="a YAML file of settings, by section")
+    train.add_argument("--print-config", action="store_true", help="print the resolved settings and exit")
+    for name, field in _fields(config.Config):
+        bare = {"nargs": "?", "const": "true"} if field.annotation is bool or name == "run.resume" else {}
+        text = f"{field.description or ''} (default: {_shown(field.default)})".strip().replace("%", "%%")
+        metavar = name.rpartition(".")[2].upper()
+        train.add_argument(f"--{name}", metavar=metavar, default=argparse.SUPPRESS, help=text, **bare)  # type: ignore[arg-type]
+    return parser
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _nested(flags: dict[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in flags.items():
+        *sections, field = name.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[field] = None if value in ("null", "none") and field != "resume" else value
+    return values
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
+def _settings(arguments: Sequence[str]) -> tuple[config.Config, bool]:
+    namespace, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        known = [f"--{name}" for name, _ in _fields(config.Config)]
+        flag = unknown[0].partition("=")[0]
+        raise SettingsError(
+            flag, " ".join(unknown[1:2]), f"one of the flags that --help shows{suggest(flag, known)}"
+        )
+    flags = vars(namespace)
+    _, file, show = flags.pop("command"), flags.pop("config"), flags.pop("print_config")
+    values = config.read_yaml(file) if file else {}
+    return config.Config(**_merged(values, _nested(flags))), show
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    try:
+        settings, show = _settings(sys.argv[1:] if arguments is None else arguments)
+        if show:
+            print(settings.to_yaml(), end="")
+            return 0
+        from ray_split.api import fit  # torch and more: not for --help
+
+        fit(settings)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunStoppedError as error:
+        print("stopped; --run.resume goes on from the last checkpoint", file=sys.stderr)
+        return 128 + error.signal_number
+    except RunFailedError as error:
+        print(f"error: the run failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""The settings of a run, validated: the one place with defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from ray_split.failure import SettingsError
+from ray_split.loading import suggest
+
+
+def _mapping(value: Any) -> Any:
+    """On a command line a mapping is written as YAML: '{width: 3}'."""
+    if isinstance(value, str):
+        try:
+            return yaml.safe_load(value) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(
+                f"a YAML mapping such as '{{width: 3}}' ({' '.join(str(error).split())})"
+            ) from error
+    return value
+
+
+def _names(value: Any) -> Any:
+    """On a command line a list is written a,b; in YAML a layer called 1 reads as a number."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+    elif isinstance(value, int):
+        value = [value]
+    return (
+        [str(part) if isinstance(part, int) else part for part in value] if isinstance(value, list) else value
+    )
+
+
+Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+Names = Annotated[list[str], BeforeValidator(_names)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown fields are refused; a number is never taken for a string that looks like one."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, validate_assignment=True)
+
+
+class Model(Section):
+    """The network and where it is cut."""
+
+    name: str = Field("digits_cnn", description="digits_cnn, mlp, resnet18, or package.module:function")
+    num_classes: int | None = Field(None, ge=1, description="as many as the data set has")
+    cuts: Names | None = Field(
+        None, description="the last layer of A and the last layer of B, as a,b; each model has sensible ones"
+    )
+    kwargs: Mapping = Field({}, description="passed to the model's function, as YAML")
+    freeze: Names = Field([], description="segments that keep their first weights: any of a,b,c")
+
+    @field_validator("freeze")
+    @classmethod
+    def _segments(cls, freeze: list[str]) -> list[str]:
+        if set(freeze) - {"a", "b", "c"}:
+            raise ValueError("any of a, b, c")
+        return freeze
+
+
+class Partition(Section):
+    """How the training samples are dealt to the phones."""
+
+    name: str = Field("iid", description="iid")
+
+
+class Data(Section):
+    """The data set and how it is read."""
+
+    name: str = Field("digits", description="digits, cifar10, or package.module:function")
+    path: Path | None = Field(None, description="folder of a data set that lies in files")
+    kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
+    batch_size: int = Field(16, ge=1)
+    eval_batch_size: int = Field(256, ge=1, description="batch size of validation and test")
+    val_fraction: float = Field(0.1, ge=0, lt=1, description="of the training part; always the same samples")
+    partition: Partition = Partition()
+
+
+class Task(Section):
+    """What is learned."""
+
+    loss: str = Field("cross_entropy", description="cross_entropy, mse, or package.module:function")
+
+
+class Phones(Section):
+    """The simulated phones."""
+
+    count: int = Field(20, ge=1)
+    local_epochs: int | None = Field(
+        None, ge=1, description="passes over a phone's samples a round (default 1)"
+    )
+    local_steps: int | None = Field(None, ge=1, description="steps a round, instead of local_epochs")
+
+    @field_validator("local_steps")
+    @classmethod
+    def _epochs_or_steps(cls, local_steps: int | None, info: ValidationInfo) -> int | None:
+        if local_steps is not None and info.data.get("local_epochs") is not None:
+            raise ValueError("set only when phones.local_epochs is not")
+        return local_steps
+
+
+class Schedule(Section):
+    """Who exchanges when."""
+
+    name: str = Field("sequential", description="sequential")
+    kwargs: Mapping = Field({}, description="sequential: optimizer: handed_on, or fresh")
+
+
+class Optimizer(Section):
+    """One optimizer for each segment, all with these settings."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Positive = 0.1
+    momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+
+    @field_validator("momentum")
+    @classmethod
+    def _momentum_is_sgds(cls, momentum: float, info: ValidationInfo) -> float:
+        if momentum and info.data.get("name", "sgd") != "sgd":
+            raise ValueError(f"set for sgd alone; {info.data['name']} has none")
+        return momentum
+
+
+class Server(Section):
+    """The actor that hosts B."""
+
+    num_gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        "auto", description="auto (1 if the cluster has a GPU), or a number"
+    )
+    num_cpus: int = Field(1, ge=1, description="CPUs and torch threads")
+
+
+class Cluster(Section):
+    """Where the actors run."""
+
+    backend: Literal["ray", "inprocess"] = "ray"
+    client_actors: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="auto (the CPUs left, at least 1), or a number"
+    )
+    cpus_per_client: int = Field(1, ge=1, description="CPUs and torch threads")
+    address: str | None = Field(None, description="of a running Ray; none: the one found, or a local one")
+
+
+class Checkpoint(Section):
+    """Checkpoints at a round's end."""
+
+    every: int = Field(1, ge=1, description="rounds")
+    num_to_keep: int | None = Field(2, ge=1)
+
+
+class Run(Section):
+    """The run as a whole."""
+
+    name: str | None = Field(None, description="folder under storage_path; none: model, schedule and time")
+    storage_path: str = Field("~/ray_results", description="a local path")
+    rounds: int = Field(15, ge=1)
+    seed: int = Field(0, ge=0)
+    eval_every: int = Field(1, ge=1, description="rounds")
+    resume: str = Field("never", description="never, auto, or the path of a run; bare means auto")
+    max_failures: int = Field(3, ge=-1, description="lost actors survived: 0 none, -1 unlimited")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_resume(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (bare := values.get("resume")) in (True, False, "", "true", "false"):
+            return {**values, "resume": "never" if bare in (False, "false") else "auto"}
+        return values
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, name: str | None) -> str | None:
+        if name is not None and (not name or "/" in name or name in (".", "..")):
+            raise ValueError("the name of one folder")
+        return name
+
+    @field_validator("storage_path")
+    @classmethod
+    def _local(cls, path: str) -> str:
+        if "://" in path or not path:
+            raise ValueError("a local path ; URIs are not supported yet")
+        return path
+
+    @property
+    def folder(self) -> Path:
+        """The run's output folder; only once the name is known."""
+        if self.name is None:
+            raise ValueError("the run has no name yet")
+        return Path(self.storage_path).expanduser() / self.name
+
+
+class Config(Section):
+    """All settings of a run. `Config(phones={"count": 100})`, `Config.from_yaml(path)`."""
+
+    model: Model = Model()
+    data: Data = Data()
+    task: Task = Task()
+    phones: Phones = Phones()
+    schedule: Schedule = Schedule()
+    optimizer: Optimizer = Optimizer()
+    server: Server = Server()
+    cluster: Cluster = Cluster()
+    checkpoint: Checkpoint = Checkpoint()
+    run: Run = Run()
+
+    def __init__(self, **sections: Any) -> None:
+        """Raises SettingsError (one line) instead of pydantic's report."""
+        try:
+            super().__init__(**sections)
+        except ValidationError as error:
+            raise _one_line(error) from None
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Config:
+        """Settings from a YAML file. Raises SettingsError."""
+        return cls(**read_yaml(path))
+
+    def to_yaml(self) -> str:
+        """The settings as YAML; reading it back gives equal settings."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def with_values(self, **sections: dict[str, Any]) -> Config:
+        """A validated copy with some fields replaced: `config.with_values(run={"name": "x"})`."""
+        values = self.model_dump()
+        for section, fields in sections.items():
+            values[section] = {**values[section], **fields}
+        return Config(**values)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file of settings. Raises SettingsError."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise SettingsError("--config", str(path), f"a readable YAML file: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError("--config", str(path), f"a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(values or {}, dict):
+        raise SettingsError("--config", str(path), "a YAML file of sections, each with its fields")
+    return values or {}
+
+
+def _one_line(error: ValidationError) -> SettingsError:
+    """The first of pydantic's complaints as field, value, what it may be."""
+    first = error.errors()[0]
+    place = [part for part in first["loc"] if isinstance(part, str) and part.isidentifier()]
+    place = [part for part in place if not part.startswith(("literal", "constrained", "function"))]
+    name = ".".join(place) or "settings"
+    if first["type"] == "extra_forbidden":
+        known = list(_fields_beside(place))
+        return SettingsError(
+            name, first["input"], f"one of the fields {', '.join(known)}{suggest(place[-1], known)}"
+        )
+    kinds = [
+        e["msg"].removeprefix("Value error, ") for e in error.errors() if e["loc"][:2] == first["loc"][:2]
+    ]
+    return SettingsError(name, first["input"], _lower(" or: ".join(dict.fromkeys(kinds))))
+
+
+def _lower(message: str) -> str:
+    message = message.replace("Input should be ", "")
+    return message[:1].lower() + message[1:]
+
+
+def _fields_beside(place: list[str]) -> list[str]:
+    section: Any = Config
+    for part in place[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,102 @@
+"""Models by name, each with the layers to cut after. Yours: 'package.module:function', and name the cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ray_split import config, seeds
+from ray_split.failure import SettingsError
+from ray_split.loading import call, find
+
+
+class Known(NamedTuple):
+    """A model of ours: the function that builds it, and the cuts that suit it."""
+
+    build: Callable[..., nn.Module]
+    cuts: tuple[str, ...]
+
+
+class DigitsCNN(nn.Module):
+    """Two convolution blocks and two linear layers, for 8x8 images: 38,282 parameters at width 16.
+
+    Input (N, 1, 8, 8), output (N, num_classes).
+    """
+
+    def __init__(self, num_classes: int = 10, width: int = 16, hidden: int = 64) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU())
+        self.block2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(2 * width * 4 * 4, hidden), nn.ReLU())
+        self.head = nn.Linear(hidden, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Class scores (N, num_classes) of images (N, 1, 8, 8)."""
+        output: torch.Tensor = self.head(self.hidden(self.block2(self.block1(images))))
+        return output
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between. Input (N, ...) flattened to `inputs` values, output (N, num_classes)."""
+
+    def __init__(self, num_classes: int = 10, inputs: int = 64, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.layers = nn.ModuleList(nn.Linear(inputs if i == 0 else width, width) for i in range(depth - 1))
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class scores (N, num_classes)."""
+        x = self.flatten(x)
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        output: torch.Tensor = self.head(x)
+        return output
+
+
+def resnet18(num_classes: int = 10, small_input: bool = False) -> nn.Module:
+    """torchvision's ResNet-18; `small_input` gives it the stem the field uses for 32x32 images (He et al. 2016, 4.2):
+    a 3x3 convolution of stride 1, and no pooling.
+    """
+    from torchvision.models import resnet18 as torchvision_resnet18  # a second and 0.1 GB: only where needed
+
+    model: nn.Module = torchvision_resnet18(num_classes=num_classes)
+    if small_input:
+        model.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return model
+
+
+MODELS: dict[str, Known] = {
+    "digits_cnn": Known(DigitsCNN, ("block1", "hidden")),
+    "mlp": Known(MLP, ("layers.0", "layers.1")),
+    "resnet18": Known(resnet18, ("maxpool", "avgpool")),
+}
+
+
+def build(settings: config.Model, seed: int) -> nn.Module:
+    """The unsplit model with its first weights, which follow from the run's seed alone. Raises SettingsError."""
+    found = find("model.name", settings.name, MODELS)
+    function = found.build if isinstance(found, Known) else found
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.torch_seed(seed, "model"))
+        model = call("model", function, settings.kwargs, num_classes=settings.num_classes)
+    if not isinstance(model, nn.Module):
+        raise SettingsError(
+            "model.name", settings.name, f"a function that returns a torch module, not {model!r}"
+        )
+    return model
+
+
+def cuts_of(settings: config.Model) -> list[str]:
+    """Where to cut: as set, or as suits the model. Raises SettingsError for a model of the user's without cuts."""
+    if settings.cuts is not None:
+        return settings.cuts
+    known = MODELS.get(settings.name)
+    if known is None:
+        raise SettingsError("model.cuts", None, "two layers of your model, as first,last")
+    return list(known.cuts)

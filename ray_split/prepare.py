@@ -1,0 +1,148 @@
+"""Everything that is checked and settled before an actor starts: a person's mistake costs nothing."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from ray_split import config, data, models
+from ray_split.cut import cut
+from ray_split.draws import Stream
+from ray_split.failure import SettingsError
+from ray_split.schedules import schedule_of
+from ray_split.task import correct, loss_of
+from ray_split.wiring import Resources
+
+
+class Prepared(NamedTuple):
+    """A run's settings without a blank, its data, and its stream."""
+
+    settings: config.Config
+    parts: data.Parts
+    stream: Stream
+
+
+def prepare(settings: config.Config) -> Prepared:
+    """Fill in what follows from the data and the model, and try the model on its data. Raises SettingsError."""
+    settings = _named(settings)
+    schedule_of(settings.schedule)
+    loss_of(settings.task)
+    parts = data.load(settings.data)
+    stream = Stream(settings, data.partition(settings, parts.train.labels))
+    classes = _classes(settings.model, parts)
+    settings = settings.with_values(model={"num_classes": classes, "cuts": models.cuts_of(settings.model)})
+    _try(settings, parts, stream)
+    return Prepared(settings, parts, stream)
+
+
+def _named(settings: config.Config) -> config.Config:
+    """Give the run its folder: by name, or that of the run to resume."""
+    run = settings.run
+    storage = Path(run.storage_path).expanduser()
+    if run.resume not in ("never", "auto"):
+        folder = Path(run.resume).expanduser().absolute()
+        return settings.with_values(run={"name": folder.name, "storage_path": str(folder.parent)})
+    if not storage.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        allowed = "absolute (or ~/...) in a Ray job: its working directory is Ray's cache, and is thrown away"
+        raise SettingsError("run.storage_path", run.storage_path, allowed)
+    if run.name is None and run.resume == "auto":
+        raise SettingsError("run.name", None, "the name of the run to resume")
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    model = settings.model.name.rpartition(":")[2]
+    name = run.name or f"{model}_{settings.schedule.name.rpartition(':')[2]}_{stamp}"
+    return settings.with_values(run={"name": name, "storage_path": str(storage.absolute())})
+
+
+def _classes(settings: config.Model, parts: data.Parts) -> int | None:
+    """As many classes as the data has, or as the settings say if that is no fewer."""
+    there = parts.num_classes
+    if settings.num_classes is not None and there is not None and settings.num_classes < there:
+        raise SettingsError(
+            "model.num_classes", settings.num_classes, f"at least {there}, as the labels have"
+        )
+    return settings.num_classes if settings.num_classes is not None else there
+
+
+def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> None:
+    """Cut the model and take a training step's forward with the smallest batch that the stream holds."""
+    model = models.build(settings.model, settings.run.seed)
+    inputs, labels = parts.batch("train", np.arange(_smallest_batch(stream)))
+    example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
+    outputs = _forward(settings, model, example)
+    cuts = settings.model.cuts or []
+    if len(cuts) != 2:
+        raise SettingsError("model.cuts", cuts, "two layers, as first,last (single split is still to come)")
+    cut(model, cuts, example)
+    loss = loss_of(settings.task)
+    try:
+        value = loss(outputs, targets)
+        correct(outputs, targets)
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+        shapes = f"outputs {tuple(getattr(outputs, 'shape', ()))} and labels {labels.shape} {labels.dtype}"
+        raise SettingsError(
+            "task.loss", settings.task.loss, f"one that takes {shapes}: {_short(error)}"
+        ) from error
+    if not isinstance(value, torch.Tensor) or value.dim():
+        raise SettingsError("task.loss", settings.task.loss, "a function that returns one number, a tensor")
+
+
+def _smallest_batch(stream: Stream) -> int:
+    sizes = np.unique(np.diff(stream.partition.offsets))
+    rests = sizes % stream.batch_size
+    if stream.local_steps is not None:
+        full = sizes[(sizes // stream.batch_size) >= stream.local_steps]
+        rests = np.where(np.isin(sizes, full), 0, rests)
+    return int(min(np.where(rests, rests, stream.batch_size).min(), stream.batch_size))
+
+
+def _forward(settings: config.Config, model: nn.Module, example: torch.Tensor) -> torch.Tensor:
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            outputs: torch.Tensor = copy.deepcopy(model).train()(example)
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+        if "more than 1 value per channel" in str(error):
+            allowed = "a size that leaves no phone a batch of one, which BatchNorm can't train on"
+            raise SettingsError("data.batch_size", settings.data.batch_size, allowed) from error
+        allowed = f"a model that takes this data, batches of shape {tuple(example.shape)}: {_short(error)}"
+        raise SettingsError("model.name", settings.model.name, allowed) from error
+    return outputs
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split()[:40])
+
+
+def resolve(settings: config.Config, resources: Resources) -> config.Config:
+    """Settle what the cluster decides: client actors and the server's GPU. Raises SettingsError if they don't fit."""
+    per_client, server = settings.cluster.cpus_per_client, settings.server.num_cpus
+    left = (resources.cpus - server) // per_client
+    clients, gpus = settings.cluster.client_actors, settings.server.num_gpus
+    if settings.cluster.backend == "ray":
+        _check_fits(settings, resources, left)
+    if clients == "auto":
+        clients = min(max(1, left), settings.phones.count)
+    if gpus == "auto":
+        gpus = 1.0 if resources.gpus >= 1 else 0.0
+    return settings.with_values(cluster={"client_actors": clients}, server={"num_gpus": gpus})
+
+
+def _check_fits(settings: config.Config, resources: Resources, left: int) -> None:
+    clients, gpus = settings.cluster.client_actors, settings.server.num_gpus
+    if left < 1:
+        need = settings.server.num_cpus + settings.cluster.cpus_per_client
+        allowed = f"less: one client and the server need {need} CPUs, the cluster has {resources.cpus}"
+        raise SettingsError("server.num_cpus", settings.server.num_cpus, allowed)
+    if clients != "auto" and clients > left:
+        allowed = f"at most {left}: the cluster has {resources.cpus} CPUs, and the server takes its own"
+        raise SettingsError("cluster.client_actors", clients, allowed)
+    if gpus != "auto" and gpus > resources.gpus:
+        raise SettingsError(
+            "server.num_gpus", gpus, f"at most {resources.gpus:g}, as many as the cluster has"
+        )

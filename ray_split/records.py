@@ -1,0 +1,169 @@
+"""What a run writes into its folder, beside the fed server's checkpoints and model: see README, 'Results'."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+from ray_split import __version__, checkpoint, config
+from ray_split.failure import SettingsError
+from ray_split.metrics import best_round
+
+SCHEMA_VERSION = 1
+VERSIONS = {"ray-split": __version__} | {n: importlib.metadata.version(n) for n in ("ray", "torch", "numpy")}
+CONFIG, METRICS, PHONES, SUMMARY, MODEL = (
+    "config.yaml",
+    "metrics.jsonl",
+    "phones.parquet",
+    "summary.json",
+    "model.safetensors",
+)
+MAY_DIFFER = ("run.rounds", "run.resume", "run.eval_every", "run.max_failures", "checkpoint.", "cluster.")
+"""Settings that may differ from the run that is resumed: they change how far, how often and where, not what."""
+
+
+def claim(settings: config.Config) -> Path | None:
+    """See that the output folder is this run's to write to; the checkpoint to resume from, None for a fresh start.
+
+    Raises SettingsError if it holds another run, or one with other settings.
+    """
+    folder = settings.run.folder
+    if not folder.exists() or not any(folder.iterdir()):
+        if settings.run.resume not in ("never", "auto"):
+            raise SettingsError("run.resume", settings.run.resume, "the folder of a run")
+        return None
+    if not (folder / CONFIG).exists():
+        raise SettingsError(
+            "run.name", settings.run.name, f"a name that is free: {folder} holds something else"
+        )
+    if settings.run.resume == "never":
+        allowed = f"a name that is free: {folder} holds a run (--run.resume goes on with it)"
+        raise SettingsError("run.name", settings.run.name, allowed)
+    _check_same(settings, yaml.safe_load((folder / CONFIG).read_text()))
+    complete = checkpoint.complete(folder / "checkpoints")
+    return complete[-1] if complete else None
+
+
+def _check_same(settings: config.Config, before: dict[str, Any]) -> None:
+    now, then = _flat(settings.model_dump(mode="json")), _flat(before)
+    names = [n for n in now if now[n] != then.get(n) and not n.startswith(MAY_DIFFER)]
+    names = [n for n in names if n not in ("run.name", "run.storage_path")]
+    if names:
+        was = "; ".join(f"{n} was {then.get(n)!r}" for n in names)
+        allowed = f"as in the run that is resumed: {was}"
+        raise SettingsError(", ".join(names), [now[n] for n in names], allowed)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and name != "kwargs":
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; none if it isn't there."""
+    path = folder / METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Records:
+    """The files that the driver writes, a line a round."""
+
+    def __init__(self, settings: config.Config, first_round: int) -> None:
+        self.folder = settings.run.folder
+        self._settings = settings
+        self._phone_rows: list[dict[str, Any]] = []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / CONFIG).write_text(settings.to_yaml())
+        self._cut_to(first_round)
+        self._board = SummaryWriter(str(self.folder), purge_step=first_round)
+
+    def _cut_to(self, first_round: int) -> None:
+        """Drop what lies beyond the checkpoint that the run goes on from."""
+        self._rows = [row for row in read_rows(self.folder) if row["round"] < first_round]
+        lines = [json.dumps(row) + "\n" for row in self._rows]
+        partial = self.folder / f".partial_{METRICS}"
+        partial.write_text("".join(lines))
+        partial.replace(self.folder / METRICS)
+        (self.folder / PHONES).mkdir(exist_ok=True)
+        for part in (self.folder / PHONES).glob("*.parquet"):
+            if int(part.stem.rpartition("_")[2]) >= first_round:
+                part.unlink()
+        if not first_round:
+            (self.folder / MODEL).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def would_be_best(self, val_accuracy: float | None) -> bool:
+        """Whether a validation accuracy beats every round's before."""
+        best = best_round(self._rows)
+        return val_accuracy is not None and (best is None or val_accuracy > best["val_accuracy"])
+
+    def round(self, row: dict[str, Any], phone_rows: list[dict[str, Any]], flush: bool) -> None:
+        """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self._rows.append(row)
+        self._phone_rows += phone_rows
+        for name, value in row.items():
+            if name != "round" and value is not None:
+                self._board.add_scalar(name, value, row["round"])
+        if flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the phones' lines that were held back: one more file of the parquet data set."""
+        self._board.flush()
+        if not self._phone_rows:
+            return
+        first, last = (self._phone_rows[i]["round"] for i in (0, -1))
+        path = self.folder / PHONES / f"rounds_{first:06d}_{last:06d}.parquet"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(self._phone_rows), path)
+        self._phone_rows = []
+
+    def summary(self, status: str, recoveries: int, error: str | None = None) -> dict[str, Any]:
+        """Write summary.json; it is there from the start."""
+        rows = self._rows
+        last, best = (rows[-1] if rows else {}), best_round(rows) or {}
+        seconds = sum(row["round_seconds"] for row in rows)
+        samples = sum(row["samples"] for row in rows)
+        phone_rounds = sum(row["phones"] for row in rows)
+        summary = {
+            "schema_version": SCHEMA_VERSION,
+            "status": status,
+            "error": error,
+            "versions": VERSIONS,
+            "seed": self._settings.run.seed,
+            "schedule": self._settings.schedule.name,
+            "phones": self._settings.phones.count,
+            "rounds": len(rows),
+            "test_accuracy": last.get("test_accuracy"),
+            "best_val_accuracy": best.get("val_accuracy"),
+            "test_accuracy_at_best_val": best.get("test_accuracy"),
+            "seconds": seconds,
+            "samples_per_second": samples / seconds if seconds else None,
+            "phone_rounds_per_second": phone_rounds / seconds if seconds else None,
+            "bytes_up_total": sum(row["bytes_up"] for row in rows),
+            "bytes_down_total": sum(row["bytes_down"] for row in rows),
+            "recoveries": recoveries,
+        }
+        partial = self.folder / f".partial_{SUMMARY}"
+        partial.write_text(json.dumps(summary, indent=1) + "\n")
+        partial.replace(self.folder / SUMMARY)
+        return summary
+
+    def close(self) -> None:
+        """Write what is held back and close the files."""
+        self.flush()
+        self._board.close()

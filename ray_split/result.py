@@ -1,0 +1,48 @@
+"""What a run leaves behind, as an object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run's results; the names are those of Ray Train's Result."""
+
+    path: str
+    metrics: dict[str, Any]  # of the last round, with the summary's
+    checkpoint: str | None  # the path of the last complete one
+    error: str | None  # why the run did not finish
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> Result:
+        """The results of the run in a folder. Raises FileNotFoundError if there is none."""
+        from ray_split import checkpoint
+        from ray_split.records import SUMMARY, read_rows
+
+        folder = Path(path).expanduser()
+        summary = json.loads((folder / SUMMARY).read_text())
+        rows = read_rows(folder)
+        complete = checkpoint.complete(folder / "checkpoints")
+        error = summary["error"] if summary["status"] != "finished" else None
+        return cls(
+            path=str(folder),
+            metrics={**(rows[-1] if rows else {}), **summary},
+            checkpoint=str(complete[-1]) if complete else None,
+            error=error,
+        )
+
+    @property
+    def metrics_dataframe(self) -> pandas.DataFrame:
+        """metrics.jsonl as a pandas data frame, a row a round."""
+        import pandas
+
+        from ray_split.records import read_rows
+
+        return pandas.DataFrame(read_rows(Path(self.path)))

@@ -1,0 +1,33 @@
+"""Sequential split learning: one phone after the other, each handing A and C to the next.
+
+Whose weights: A, B and C are shared by all, nothing is averaged. Optimizer state and BatchNorm statistics of A and C
+are handed on with the weights, through the rounds (`optimizer: fresh`: each phone begins with a new optimizer for A
+and C); B's stay on the server. A backward uses the weights of its forward by strict turn-taking.
+With `handed_on`, equal bit for bit to training the unsplit model on the same stream of batches.
+Source: Gupta and Raskar 2018, https://arxiv.org/abs/1810.06060; Vepakomma et al. 2018, https://arxiv.org/abs/1812.00564.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from ray_split.draws import Stream, Turn
+from ray_split.schedules.exchange import exchange
+from ray_split.wiring import Ref, Roles
+
+
+def sequential(
+    turn: Turn, stream: Stream, roles: Roles, optimizer: str = "handed_on"
+) -> Generator[Ref, None, tuple[Ref, Ref]]:
+    """Submit one round; returns the refs of A's and C's state, and of B's."""
+    ends = roles.fed_server.client_state.remote(turn)
+    for phone in stream.phones(turn.round):
+        client, at = roles.client(phone), turn._replace(phone=phone)
+        yield client.load.remote(at, ends, optimizer == "fresh")
+        for step in range(stream.steps(phone)):
+            yield from exchange(client, roles.server, at._replace(step=step))
+        ends = client.state.remote(at)
+    return ends, roles.server.state.remote(turn)
+
+
+sequential.kwargs = {"optimizer": ("handed_on", "fresh")}  # type: ignore[attr-defined]

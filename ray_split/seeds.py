@@ -1,0 +1,36 @@
+"""Every random draw of a run, as a pure function of (run seed, purpose, round, phone, step, segment).
+
+No generator ever runs on from one draw to the next, so who computes a draw, where, and after which crash
+makes no difference to its value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Numbers, not hash(): the same in every process and for good. Add at the end, never reorder.
+PURPOSES = {
+    "model": 1,
+    "partition": 2,
+    "phones": 3,
+    "batches": 4,
+    "forward": 5,
+    "test_part": 6,
+    "val_part": 7,
+}
+SEGMENTS = {"a": 0, "b": 1, "c": 2}
+
+
+def sequence(seed: int, purpose: str, *at: int) -> np.random.SeedSequence:
+    """The seed sequence of one draw; `at` is (round, phone, step, segment) or a prefix of it."""
+    return np.random.SeedSequence([seed, PURPOSES[purpose], *at])
+
+
+def generator(seed: int, purpose: str, *at: int) -> np.random.Generator:
+    """A fresh numpy generator for one draw."""
+    return np.random.default_rng(sequence(seed, purpose, *at))
+
+
+def torch_seed(seed: int, purpose: str, *at: int) -> int:
+    """A 64-bit seed for torch's generator for one draw."""
+    return int(sequence(seed, purpose, *at).generate_state(1, np.uint64)[0])

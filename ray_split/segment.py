@@ -1,0 +1,189 @@
+"""One segment of the cut network: forward, backward and step, detached at its borders.
+
+A segment's state is a flat dict of numpy arrays: 'weights/<key>' for parameters and buffers under the unsplit
+model's own names, 'buffers/<key>' for buffers that a state dict leaves out, 'optimizer/<parameter>/<slot>' for
+what its optimizer remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ray_split import config
+from ray_split.message import Message, leaves, receive, send, tree_map
+from ray_split.state import Array, State, state_bytes
+
+OPTIMIZERS: dict[str, Callable[[Any, config.Optimizer], torch.optim.Optimizer]] = {
+    "sgd": lambda p, o: torch.optim.SGD(p, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay),
+    "adam": lambda p, o: torch.optim.Adam(p, lr=o.lr, weight_decay=o.weight_decay),
+    "adamw": lambda p, o: torch.optim.AdamW(p, lr=o.lr, weight_decay=o.weight_decay),
+}
+
+
+@dataclass
+class _Pass:
+    """A forward whose backward is still to come."""
+
+    arrived: Any  # what came over the border, leaves of the graph
+    outputs: Any
+
+
+class Segment:
+    """A module with its own parameters, and its optimizer, on one device."""
+
+    def __init__(
+        self, module: nn.Module, optimizer: config.Optimizer, device: str = "cpu", frozen: bool = False
+    ) -> None:
+        self.device = torch.device(device)
+        self.module = module.to(self.device).requires_grad_(not frozen)
+        self._settings = optimizer
+        self._frozen = frozen
+        self._pass: _Pass | None = None
+        self._new_optimizer()
+
+    def _new_optimizer(self) -> None:
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        self.optimizer = OPTIMIZERS[self._settings.name](trained, self._settings) if trained else None
+
+    def forward(self, arrived: Message, seed: int, differentiable: bool = True) -> Any:
+        """The outputs for what arrived, in train mode; keeps the graph for `backward`. `seed` is for Dropout.
+
+        What arrived is a border whose gradient is wanted, or (`differentiable` false) the data itself.
+        A frozen segment runs in eval mode: its BatchNorm statistics stay too.
+        """
+        self.module.train(not self._frozen)
+        seed_torch(seed, self.device)
+        inputs = tree_map(lambda value: _leaf(value, differentiable), arrived)
+        # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
+        outputs = call(self.module, tree_map(lambda x: _own(x, self.device), inputs))
+        self._pass = _Pass(inputs, outputs)
+        return outputs
+
+    def backward(self, gradient: Any) -> Message:
+        """Backward from the outputs with the gradient that arrived: the gradient of what arrived in `forward`.
+
+        Where an output or an input has no gradient (integers, what frozen segments sent), None stands for it.
+        Raises RuntimeError if no forward is pending.
+        """
+        arrived, outputs = self._take_pass()
+        pairs = [(o, g) for o, g in zip(leaves(outputs), leaves(gradient), strict=True) if _has_graph(o, g)]
+        if pairs:
+            tensors, gradients = zip(*pairs, strict=True)
+            torch.autograd.backward(tensors, [receive(g, self.device) for g in gradients])
+        return gradients_of(arrived)
+
+    def backward_loss(self, loss: torch.Tensor) -> Message:
+        """Backward from a loss of the outputs: the gradient of what arrived in `forward`, as `backward`."""
+        arrived, _ = self._take_pass()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return gradients_of(arrived)
+
+    def _take_pass(self) -> tuple[Any, Any]:
+        if self._pass is None:
+            raise RuntimeError("backward without a forward")
+        taken, self._pass = self._pass, None
+        return taken.arrived, taken.outputs
+
+    def step(self) -> None:
+        """One step of the optimizer on the gradients there are, and they are cleared."""
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def evaluate(self, arrived: Message) -> Any:
+        """The outputs for what arrived, in eval mode and without a graph."""
+        self.module.eval()
+        return call(self.module, receive(arrived, self.device))
+
+    def state(self) -> State:
+        """Weights and optimizer as arrays that share no memory with the segment's own."""
+        state = {key: _array(tensor) for key, tensor in self._tensors().items()}
+        for name, parameter in self.module.named_parameters():
+            for slot, value in self._slots(parameter).items():
+                if value is not None:
+                    state[f"optimizer/{name}/{slot}"] = _array(value)
+        return state
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        weights = self.module.state_dict()
+        tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
+        return tensors | {f"buffers/{n}": b for n, b in self.module.named_buffers() if n not in weights}
+
+    def _slots(self, parameter: nn.Parameter) -> Mapping[str, Any]:
+        return self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
+
+    def load(self, state: State, fresh_optimizer: bool = False) -> int:
+        """Copy in a state and forget every pending graph. Returns its bytes. Raises ValueError on wrong keys or shapes."""
+        self._pass = None
+        self.module.zero_grad()
+        own = self._tensors()
+        arrived = {key: array for key, array in state.items() if not key.startswith("optimizer/")}
+        if arrived.keys() != own.keys():
+            raise ValueError(f"a state with other weights: {sorted(arrived.keys() ^ own.keys())[:5]}")
+        with torch.no_grad():
+            for key, tensor in own.items():
+                if tuple(tensor.shape) != arrived[key].shape:
+                    raise ValueError(f"{key} has shape {tuple(tensor.shape)}, the state {arrived[key].shape}")
+                tensor.copy_(torch.from_numpy(arrived[key]))
+        self._new_optimizer()
+        if not fresh_optimizer:
+            self._load_optimizer(state)
+        return state_bytes(state)
+
+    def _load_optimizer(self, state: State) -> None:
+        if self.optimizer is None:
+            return
+        for name, parameter in self.module.named_parameters():
+            prefix = f"optimizer/{name}/"
+            slots = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if slots:
+                self.optimizer.state[parameter] = {
+                    k: receive(v, torch.device("cpu") if k == "step" else self.device)
+                    for k, v in slots.items()
+                }
+
+
+def gradients_of(arrived: Any) -> Message:
+    """The gradients of what arrived, in the same structure, as a message; None where there is none."""
+    return tree_map(lambda x: send(x.grad) if isinstance(x, torch.Tensor) else None, arrived)
+
+
+def call(module: nn.Module, inputs: Any) -> Any:
+    """Call a segment: what crosses a cut is a tuple of arguments."""
+    return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed the generators that a forward on `device` draws from, and no others: torch.manual_seed visits them all."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _leaf(value: Any, differentiable: bool) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    tensor = torch.from_numpy(value)
+    return tensor.requires_grad_() if differentiable and tensor.is_floating_point() else tensor
+
+
+def _own(value: Any, device: torch.device) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.clone() if device.type == "cpu" else value.to(device)
+
+
+def _has_graph(output: Any, gradient: Any) -> bool:
+    return isinstance(output, torch.Tensor) and output.requires_grad and gradient is not None
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    return tensor.detach().cpu().numpy().copy()

@@ -1,0 +1,55 @@
+"""What a schedule and the round loop need of whatever connects the actors: Ray's own words, and `get`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ray_split import config
+
+Ref = Any
+"""Stands for a call's result, before it is there."""
+
+Handle = Any
+"""An actor: `handle.method.remote(*arguments)` submits a call and gives its Ref. Refs may be arguments."""
+
+
+@dataclass
+class Roles:
+    """The actors of a run."""
+
+    clients: Sequence[Handle]
+    server: Handle
+    fed_server: Handle
+
+    def client(self, phone: int) -> Handle:
+        """The client that hosts a phone."""
+        return self.clients[phone % len(self.clients)]
+
+
+class Resources(NamedTuple):
+    """What there is to place actors on."""
+
+    cpus: int
+    gpus: float
+
+
+class Wiring(Protocol):
+    """Starts actors, waits for their results, replaces those that died."""
+
+    @property
+    def roles(self) -> Roles:
+        """The actors as they are now."""
+
+    def start(self, settings: config.Config, parts: Any, stream: Any) -> list[str]:
+        """Start the actors of a run with its data; says where they run, a line each."""
+
+    def get(self, refs: Sequence[Ref]) -> list[Any]:
+        """The results, waited for. Raises what a call raised, or ActorLostError if an actor died."""
+
+    def rebuild(self) -> list[str]:
+        """Replace the actors that died with empty ones, and say which."""
+
+    def stop(self) -> None:
+        """End all actors."""
