@@ -56,9 +56,7 @@ class Client:
     def load(self, turn: Turn, ends: Ends, fresh_optimizer: bool = False) -> Report:
         """Begin to train a phone, or to evaluate, with these states."""
         self._pending = None
-        received = sum(
-            segment.load(ends[name], fresh_optimizer) for name, segment in (("a", self.a), ("c", self.c))
-        )
+        received = sum(segment.load(ends[name], fresh_optimizer) for name, segment in (("a", self.a), ("c", self.c)))
         self._guard.loaded(turn)
         return Report(turn.phone, bytes_weights=received)
 
@@ -107,9 +105,7 @@ class Client:
 
     def _expect(self, turn: Turn) -> _Pending:
         if self._pending is None or self._pending.turn != turn:
-            raise RuntimeError(
-                f"{turn} is not the exchange under way: {self._pending and self._pending.turn}"
-            )
+            raise RuntimeError(f"{turn} is not the exchange under way: {self._pending and self._pending.turn}")
         return self._pending
 
     def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Message:

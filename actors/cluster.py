@@ -23,7 +23,7 @@ from ray_split.wiring import Handle, Ref, Resources, Roles
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0}
 PING_SECONDS = 10.0
-WAITING_SECONDS = 30.0
+WAITING_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -75,17 +75,14 @@ class RayWiring:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         fed_server = _actor(FedServer, num_cpus=0, num_gpus=0, scheduling_strategy=here)
         count = int(settings.cluster.client_actors)
-        self._makers = {
-            f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref) for i in range(count)
-        }
+        self._makers = {f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref) for i in range(count)}
         self._makers["server"] = lambda: server.remote(settings)
-        self._makers["fed server"] = lambda: fed_server.remote(
-            settings.run.folder, settings.checkpoint.num_to_keep
-        )
+        self._makers["fed server"] = lambda: fed_server.remote(settings.run.folder, settings.checkpoint.num_to_keep)
         self._roles = _roles({name: make() for name, make in self._makers.items()})
         self._wait_until_ready()
-        on = f"{gpus} GPU" if gpus else "CPU (the cluster has no GPU)"
-        return [f"server on {on}, {count} client actor(s) on CPU, fed server beside the driver"]
+        device = self.get([self.roles.server.device.remote()])[0]
+        why = "" if device != "CPU" else " (torch sees no GPU there)" if gpus else " (the cluster has no GPU)"
+        return [f"server on {device}{why}, {count} client actor(s) on CPU, fed server beside the driver"]
 
     def _wait_until_ready(self) -> None:
         pings = {name: _ping(handle) for name, handle in _named(self.roles).items()}
@@ -95,8 +92,8 @@ class RayWiring:
             pings = {name: ping for name, ping in pings.items() if ping not in done}
             if pings:
                 free = ray.available_resources()
-                have = f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs are free"
-                logger.warning("waiting for %s to start; %s", ", ".join(pings), have)
+                have = f"{free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
+                logger.warning("still starting: %s; the cluster has %s left", ", ".join(pings), have)
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
         """The results. Raises what a call raised, or ActorLostError if an actor died."""

@@ -117,9 +117,7 @@ class InProcess:
     def start(self, settings: config.Config, parts: Parts, stream: Stream) -> list[str]:
         """Make the actors; says where they run."""
         client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors
-        clients = [
-            LocalHandle(lambda: Client(settings, parts, stream), client_threads) for _ in range(int(count))
-        ]
+        clients = [LocalHandle(lambda: Client(settings, parts, stream), client_threads) for _ in range(int(count))]
         server = LocalHandle(lambda: Server(settings), settings.server.num_cpus)
         fed_server = LocalHandle(lambda: FedServer(settings.run.folder, settings.checkpoint.num_to_keep), 1)
         self._roles = Roles(clients, server, fed_server)

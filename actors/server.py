@@ -15,11 +15,15 @@ from ray_split.state import State
 
 
 class Server:
-    """B. One exchange is `hidden = forward(turn, activation)`, `activation_gradient = backward(turn, hidden_gradient)`."""
+    """B. One exchange is
+
+    hidden = server.forward(turn, activation)
+    activation_gradient = server.backward(turn, hidden_gradient)
+    """
 
     def __init__(self, settings: config.Config) -> None:
         torch.set_num_threads(settings.server.num_cpus)
-        gpu = settings.server.num_gpus not in ("auto", 0)
+        gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
         if gpu:
             torch.backends.cudnn.deterministic = True
         segments = cut(models.build(settings.model, settings.run.seed), models.cuts_of(settings.model))
@@ -28,6 +32,10 @@ class Server:
         self._seed = settings.run.seed
         self._guard = Guard("server")
         self._pending: Turn | None = None
+
+    def device(self) -> str:
+        """What B computes on, for people."""
+        return torch.cuda.get_device_name() if self.b.device.type == "cuda" else "CPU"
 
     def initial_state(self) -> State:
         """B's state before the first round."""

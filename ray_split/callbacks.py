@@ -14,7 +14,7 @@ from ray_split import config
 
 
 class Callback:
-    """Called by the driver as the run goes on. Override what you need; raising StopIteration ends the run early."""
+    """Called by the driver as the run goes on. Override what you need."""
 
     def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
         """The actors run, as `where` says, a line each; the first round is next."""
@@ -64,7 +64,7 @@ class PlainProgress(Callback):
 
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
         """The closing table."""
-        Console(file=self._out, width=max(80, len(path) + 24)).print(closing_table(summary, path))
+        Console(file=self._out, width=max(80, len(path) + 32)).print(closing_table(summary, path))
 
 
 class BarProgress(Callback):
@@ -82,9 +82,7 @@ class BarProgress(Callback):
         """Say what runs where, and show the bar."""
         self._rounds = settings.run.rounds
         say_start(self._console.print, settings, where, first_round)
-        self._task = self._progress.add_task(
-            "starting", total=settings.run.rounds, completed=first_round, figures=""
-        )
+        self._task = self._progress.add_task("starting", total=settings.run.rounds, completed=first_round, figures="")
         self._progress.start()
 
     def _show(self, round: int, completed: float, rate: float) -> None:
@@ -132,6 +130,8 @@ def say_start(say: Any, settings: config.Config, where: list[str], first_round: 
 def closing_table(summary: dict[str, Any], path: str) -> Table:
     """The run's figures and where they lie."""
     table = Table(title=f"run {summary['status']}", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")
     rows = {
         "rounds": str(summary["rounds"]),
         "test accuracy": number(summary["test_accuracy"]),

@@ -72,9 +72,7 @@ def _settings(arguments: Sequence[str]) -> tuple[config.Config, bool]:
     if unknown:
         known = [f"--{name}" for name, _ in _fields(config.Config)]
         flag = unknown[0].partition("=")[0]
-        raise SettingsError(
-            flag, " ".join(unknown[1:2]), f"one of the flags that --help shows{suggest(flag, known)}"
-        )
+        raise SettingsError(flag, " ".join(unknown[1:2]), f"one of the flags that --help shows{suggest(flag, known)}")
     flags = vars(namespace)
     _, file, show = flags.pop("command"), flags.pop("config"), flags.pop("print_config")
     values = config.read_yaml(file) if file else {}

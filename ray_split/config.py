@@ -27,9 +27,7 @@ def _mapping(value: Any) -> Any:
         try:
             return yaml.safe_load(value) or {}
         except yaml.YAMLError as error:
-            raise ValueError(
-                f"a YAML mapping such as '{{width: 3}}' ({' '.join(str(error).split())})"
-            ) from error
+            raise ValueError(f"a YAML mapping such as '{{width: 3}}' ({' '.join(str(error).split())})") from error
     return value
 
 
@@ -39,9 +37,7 @@ def _names(value: Any) -> Any:
         value = [part.strip() for part in value.strip("[]").split(",") if part.strip()]
     elif isinstance(value, int):
         value = [value]
-    return (
-        [str(part) if isinstance(part, int) else part for part in value] if isinstance(value, list) else value
-    )
+    return [str(part) if isinstance(part, int) else part for part in value] if isinstance(value, list) else value
 
 
 Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
@@ -102,9 +98,7 @@ class Phones(Section):
     """The simulated phones."""
 
     count: int = Field(20, ge=1)
-    local_epochs: int | None = Field(
-        None, ge=1, description="passes over a phone's samples a round (default 1)"
-    )
+    local_epochs: int | None = Field(None, ge=1, description="passes over a phone's samples a round (default 1)")
     local_steps: int | None = Field(None, ge=1, description="steps a round, instead of local_epochs")
 
     @field_validator("local_steps")
@@ -264,12 +258,8 @@ def _one_line(error: ValidationError) -> SettingsError:
     name = ".".join(place) or "settings"
     if first["type"] == "extra_forbidden":
         known = list(_fields_beside(place))
-        return SettingsError(
-            name, first["input"], f"one of the fields {', '.join(known)}{suggest(place[-1], known)}"
-        )
-    kinds = [
-        e["msg"].removeprefix("Value error, ") for e in error.errors() if e["loc"][:2] == first["loc"][:2]
-    ]
+        return SettingsError(name, first["input"], f"one of the fields {', '.join(known)}{suggest(place[-1], known)}")
+    kinds = [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
     return SettingsError(name, first["input"], _lower(" or: ".join(dict.fromkeys(kinds))))
 
 

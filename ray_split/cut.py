@@ -119,9 +119,7 @@ def _trace(model: nn.Module, cuts: Sequence[str]) -> tuple[fx.Graph, dict[str, f
             graph = tracer.trace(model, concrete_args=defaults or None)
     except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, ValueError) as error:
         where = ", ".join(sorted(n for n in opened if n)) or "the model's forward"
-        raise CutError(
-            list(cuts), f"cuts that leave {where} whole, which can't be traced: {error}"
-        ) from error
+        raise CutError(list(cuts), f"cuts that leave {where} whole, which can't be traced: {error}") from error
     _drop_defaults(graph, set(defaults))
     return graph, tracer.ends
 
@@ -228,6 +226,4 @@ def _check_same(model: nn.Module, segments: Segments, example: torch.Tensor, cut
         value = module.eval()(*value)
         module.train()
     if not torch.equal(model.eval()(example), value):
-        raise CutError(
-            list(cuts), "other layers: cut here, the segments compute something else than the model"
-        )
+        raise CutError(list(cuts), "other layers: cut here, the segments compute something else than the model")

@@ -120,11 +120,9 @@ def _checked(name: str, found: Any) -> DataSet:
     if isinstance(found, DataSet):
         data = found
     elif isinstance(found, tuple) and len(found) == 2:
-        data = without_test_part(*(np.asarray(array) for array in found))
+        data = without_test_part(np.asarray(found[0]), np.asarray(found[1]))
     else:
-        raise SettingsError(
-            "data.name", name, "a function that returns (inputs, labels) or a ray_split.DataSet"
-        )
+        raise SettingsError("data.name", name, "a function that returns (inputs, labels) or a ray_split.DataSet")
     for part in (data.train, data.test):
         if len(part.inputs) != len(part.labels) or not len(part.inputs):
             lengths = f"{len(part.inputs)} inputs and {len(part.labels)} labels"

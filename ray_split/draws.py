@@ -68,7 +68,8 @@ class Stream:
 
     def _batches(self, round: int, phone: int) -> list[Array]:
         draw = seeds.generator(self.seed, "batches", round, phone)
-        own, steps, batches = self.partition.of(phone), self.steps(phone), []
+        own, steps = self.partition.of(phone), self.steps(phone)
+        batches: list[Array] = []
         while len(batches) < steps:
             order = draw.permutation(own)
             batches += np.split(order, range(self.batch_size, len(order), self.batch_size))

@@ -66,7 +66,5 @@ def call(field: str, function: Callable[..., T], kwargs: Mapping[str, Any], **of
     try:
         signature.bind(**{**taken, **kwargs})
     except TypeError as error:
-        raise SettingsError(
-            f"{field}.kwargs", dict(kwargs), f"arguments of {function.__name__}: {error}"
-        ) from error
+        raise SettingsError(f"{field}.kwargs", dict(kwargs), f"arguments of {function.__name__}: {error}") from error
     return function(**{**taken, **kwargs})

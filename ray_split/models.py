@@ -86,9 +86,7 @@ def build(settings: config.Model, seed: int) -> nn.Module:
         torch.manual_seed(seeds.torch_seed(seed, "model"))
         model = call("model", function, settings.kwargs, num_classes=settings.num_classes)
     if not isinstance(model, nn.Module):
-        raise SettingsError(
-            "model.name", settings.name, f"a function that returns a torch module, not {model!r}"
-        )
+        raise SettingsError("model.name", settings.name, f"a function that returns a torch module, not {model!r}")
     return model
 
 

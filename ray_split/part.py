@@ -60,18 +60,14 @@ def program_of(graph: fx.Graph, places: dict[fx.Node, int], place: int, last: in
     arriving = [n for n in moving if places[n] < place and _needed_from(n, place, places, output, last)]
     inputs = arriving if place else [n for n in moving if n.op == "placeholder"]
     crossing = [
-        n
-        for n in moving
-        if places[n] <= place and _needed_from(n, place + 1, places, output, last) and place < last
+        n for n in moving if places[n] <= place and _needed_from(n, place + 1, places, output, last) and place < last
     ]
     own = [n for n in moving if places[n] == place and n.op != "placeholder"]
     used = {arg for n in [*own, *([output] if place == last else [])] for arg in n.all_input_nodes}
     calls = [n for n in graph.nodes if n in own or (n in attributes and n in used)]
     result = tuple(Value(n.name) for n in crossing) if place < last else _template(output.args[0])
     kept = {n.name for n in (crossing if place < last else output.all_input_nodes)}
-    return Program(
-        tuple(n.name for n in inputs), _calls(calls, kept), result, tuple(n.name for n in crossing)
-    )
+    return Program(tuple(n.name for n in inputs), _calls(calls, kept), result, tuple(n.name for n in crossing))
 
 
 def _needed_from(node: fx.Node, place: int, places: dict[fx.Node, int], output: fx.Node, last: int) -> bool:
@@ -87,8 +83,7 @@ def _calls(nodes: list[fx.Node], kept: set[str]) -> tuple[Call, ...]:
         if name not in kept:
             dead.setdefault(node, []).append(name)
     return tuple(
-        Call(n.name, n.op, n.target, _template(n.args), _template(n.kwargs), tuple(dead.get(n, ())))
-        for n in nodes
+        Call(n.name, n.op, n.target, _template(n.args), _template(n.kwargs), tuple(dead.get(n, ()))) for n in nodes
     )
 
 

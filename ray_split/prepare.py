@@ -64,9 +64,7 @@ def _classes(settings: config.Model, parts: data.Parts) -> int | None:
     """As many classes as the data has, or as the settings say if that is no fewer."""
     there = parts.num_classes
     if settings.num_classes is not None and there is not None and settings.num_classes < there:
-        raise SettingsError(
-            "model.num_classes", settings.num_classes, f"at least {there}, as the labels have"
-        )
+        raise SettingsError("model.num_classes", settings.num_classes, f"at least {there}, as the labels have")
     return settings.num_classes if settings.num_classes is not None else there
 
 
@@ -86,9 +84,7 @@ def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> None:
         correct(outputs, targets)
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         shapes = f"outputs {tuple(getattr(outputs, 'shape', ()))} and labels {labels.shape} {labels.dtype}"
-        raise SettingsError(
-            "task.loss", settings.task.loss, f"one that takes {shapes}: {_short(error)}"
-        ) from error
+        raise SettingsError("task.loss", settings.task.loss, f"one that takes {shapes}: {_short(error)}") from error
     if not isinstance(value, torch.Tensor) or value.dim():
         raise SettingsError("task.loss", settings.task.loss, "a function that returns one number, a tensor")
 
@@ -143,6 +139,4 @@ def _check_fits(settings: config.Config, resources: Resources, left: int) -> Non
         allowed = f"at most {left}: the cluster has {resources.cpus} CPUs, and the server takes its own"
         raise SettingsError("cluster.client_actors", clients, allowed)
     if gpus != "auto" and gpus > resources.gpus:
-        raise SettingsError(
-            "server.num_gpus", gpus, f"at most {resources.gpus:g}, as many as the cluster has"
-        )
+        raise SettingsError("server.num_gpus", gpus, f"at most {resources.gpus:g}, as many as the cluster has")

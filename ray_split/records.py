@@ -41,9 +41,7 @@ def claim(settings: config.Config) -> Path | None:
             raise SettingsError("run.resume", settings.run.resume, "the folder of a run")
         return None
     if not (folder / CONFIG).exists():
-        raise SettingsError(
-            "run.name", settings.run.name, f"a name that is free: {folder} holds something else"
-        )
+        raise SettingsError("run.name", settings.run.name, f"a name that is free: {folder} holds something else")
     if settings.run.resume == "never":
         allowed = f"a name that is free: {folder} holds a run (--run.resume goes on with it)"
         raise SettingsError("run.name", settings.run.name, allowed)

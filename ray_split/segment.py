@@ -121,7 +121,10 @@ class Segment:
         return self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
 
     def load(self, state: State, fresh_optimizer: bool = False) -> int:
-        """Copy in a state and forget every pending graph. Returns its bytes. Raises ValueError on wrong keys or shapes."""
+        """Copy in a state and forget every pending graph. Returns its bytes.
+
+        Raises ValueError on wrong keys or shapes.
+        """
         self._pass = None
         self.module.zero_grad()
         own = self._tensors()
@@ -146,8 +149,7 @@ class Segment:
             slots = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             if slots:
                 self.optimizer.state[parameter] = {
-                    k: receive(v, torch.device("cpu") if k == "step" else self.device)
-                    for k, v in slots.items()
+                    k: receive(v, torch.device("cpu") if k == "step" else self.device) for k, v in slots.items()
                 }
 
 

@@ -59,9 +59,7 @@ class Checked:
 class RoundLoop:
     """Runs rounds and evaluations on a wiring's actors, each as a transaction."""
 
-    def __init__(
-        self, settings: config.Config, stream: Stream, wiring: Wiring, callbacks: Sequence[Callback]
-    ) -> None:
+    def __init__(self, settings: config.Config, stream: Stream, wiring: Wiring, callbacks: Sequence[Callback]) -> None:
         self.stream = stream
         self.wiring = wiring
         self.callbacks = callbacks
@@ -142,9 +140,7 @@ class RoundLoop:
         return sums
 
 
-def run(
-    loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int
-) -> None:
+def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int) -> None:
     """All rounds from `first` on: train, evaluate, checkpoint, record. `sizes` are those of 'val' and 'test'."""
     for round in range(first, settings.run.rounds):
         watch = Stopwatch()

@@ -1,0 +1,147 @@
+"""Submit a job through the real `ray job submit --working-dir .`, on a running Ray or on a local head of its own.
+
+    python -m jobs.submit python -m jobs.train --config jobs/configs/digits.yaml
+
+With RAY_ADDRESS set the job goes to that cluster. Otherwise a head is started on this machine, reachable from this
+machine only and with Ray's token authentication on, and stopped when the job is over. Ctrl-C stops the job.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+
+START_SECONDS = 90
+STOP_SECONDS = 30
+
+
+def ray_command(python: str, *arguments: str) -> list[str]:
+    """The command `ray` of a Python's environment."""
+    return [python, "-m", "ray.scripts.scripts", *arguments]
+
+
+def environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
+    """This process's environment with a Python's folder first on PATH: a job's `python` is what PATH says."""
+    path = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
+    return {"RAY_AUTH_MODE": "token", **os.environ, "PATH": path, **extra}
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@contextmanager
+def head(
+    num_cpus: int | None = None, num_gpus: int | None = None, python: str = sys.executable
+) -> Iterator[tuple[str, str]]:
+    """A Ray head on this machine, stopped at the end: its address for drivers, and for jobs.
+
+    Raises RuntimeError if it does not start; its log is shown.
+    """
+    gcs, dashboard, client, agent = _free_ports(4)
+    # Two CPUs at least: a client and the server each take one.
+    cpus = num_cpus or max(2, os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory(prefix="rs", ignore_cleanup_errors=True) as folder:
+        options = {
+            "--port": gcs, "--dashboard-port": dashboard, "--ray-client-server-port": client,
+            "--dashboard-agent-listen-port": agent, "--dashboard-host": "127.0.0.1",
+            "--node-ip-address": "127.0.0.1", "--num-cpus": cpus, "--temp-dir": folder,
+        }  # fmt: skip
+        if num_gpus is not None:
+            options["--num-gpus"] = num_gpus
+        command = ray_command(python, "start", "--head", "--block", "--disable-usage-stats")
+        command += [f"{name}={value}" for name, value in options.items()]
+        log = Path(folder) / "start.log"
+        with log.open("w") as out:
+            # Time for a stopped job to end in order; Ray's own default is three seconds.
+            env = environment(python, RAY_JOB_STOP_WAIT_TIME_S="20")
+            env.pop("RAY_ADDRESS", None)
+            process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+        try:
+            _wait_for(f"http://127.0.0.1:{dashboard}", process, log)
+            yield f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+        finally:
+            _stop(process)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(f"{url}/api/version", timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            return  # it answers; without a token it refuses
+        except (URLError, OSError):
+            time.sleep(0.25)
+    raise RuntimeError(f"Ray did not start within {START_SECONDS} s:\n{log.read_text()}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the head and what it started: `ray stop` would end every Ray on the machine."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def submit(entrypoint: Sequence[str], address: str, working_dir: str = ".") -> int:
+    """Run a job to its end, its log on this process's output; SIGINT and SIGTERM stop it. Returns its exit status."""
+    job = f"ray_split_{uuid.uuid4().hex[:12]}"
+    options = ["--submission-id", job, "--working-dir", working_dir]
+    command = ray_command(sys.executable, "job", "submit", *options, "--", *entrypoint)
+    env = environment(RAY_ADDRESS=address)
+    # A session of its own: Ctrl-C is for us to turn into `ray job stop`, not for the log to end.
+    process = subprocess.Popen(command, env=env, start_new_session=True)
+
+    def stop(number: int, _: object) -> None:
+        print("\nstopping the job ...", flush=True)
+        signal.signal(number, signal.default_int_handler)  # a second one gives up waiting
+        stopped.append(number)
+        stopping = ray_command(sys.executable, "job", "stop", job)
+        subprocess.run(stopping, env=env, start_new_session=True, check=False, stdout=subprocess.DEVNULL)
+
+    stopped: list[int] = []
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 + stopped[0] if stopped else status
+
+
+def main(entrypoint: Sequence[str]) -> int:
+    """Submit to RAY_ADDRESS, or to a head of our own."""
+    if not entrypoint:
+        print(__doc__, file=sys.stderr)
+        return 2
+    if address := os.environ.get("RAY_ADDRESS"):
+        return submit(entrypoint, address)
+    print("starting Ray on this machine ...", flush=True)
+    with head() as (_, dashboard):
+        return submit(entrypoint, dashboard)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""One Ray head for the whole session, with token authentication and a logical GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from jobs.submit import head
+
+torch.set_num_threads(1)
+os.environ["RAY_AUTH_MODE"] = "token"
+ROOT = Path(__file__).parent.parent
+
+
+class RayHead(NamedTuple):
+    address: str  # for drivers
+    dashboard: str  # for jobs
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[RayHead]:
+    os.chdir(ROOT)  # actors import tests.nets from there
+    with head(num_cpus=8, num_gpus=1) as addresses:
+        yield RayHead(*addresses)
+
+
+@pytest.fixture(scope="session")
+def ray_session(ray_head: RayHead) -> Iterator[RayHead]:
+    import ray
+
+    ray.init(address=ray_head.address, log_to_driver=False)
+    yield ray_head
+    ray.shutdown()

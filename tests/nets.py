@@ -1,0 +1,64 @@
+"""Models and data of a user's own, found as 'tests.nets:name' by the driver and by the actors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def inplace_first() -> nn.Module:
+    """B begins with an in-place ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(256, 16), nn.Linear(16, 10)
+    )
+
+
+def with_batchnorm() -> nn.Module:
+    """A BatchNorm in A and one in B."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(512, 16),
+        nn.ReLU(), nn.Linear(16, 10),
+    )  # fmt: skip
+
+
+def with_dropout() -> nn.Module:
+    """A Dropout in each of A, B and C."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.2),
+        nn.Linear(32, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 32),
+        nn.Dropout(0.4), nn.Linear(32, 10),
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """Nested blocks whose skips cross the cuts 'blocks.0.first' and 'blocks.1.first': two tensors each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.blocks = nn.Sequential(Block(), Block())
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(4, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.second(torch.relu(self.first(x)))
+
+
+def blobs(samples: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    """Images of 1x8x8 with a bright row that is their class."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 8, samples)
+    images = draw.normal(0, 0.5, (samples, 1, 8, 8)).astype(np.float32)
+    images[np.arange(samples), 0, labels] += 1.5
+    return images, labels
