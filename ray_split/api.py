@@ -16,7 +16,7 @@ from ray_split import config, models, training
 from ray_split.callbacks import Callback, progress
 from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
 from ray_split.prepare import Prepared, prepare, resolve
-from ray_split.records import CONFIG, MODEL, Records, claim
+from ray_split.records import CONFIG, MODEL, Records, claim, inherit
 from ray_split.result import Result
 from ray_split.wiring import Wiring
 
@@ -32,6 +32,7 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     """
     told = [progress()] if callbacks is None else list(callbacks)
     prepared = prepare(settings or config.Config())
+    prepared = prepared._replace(settings=inherit(prepared.settings))
     claim(prepared.settings)
     with _stoppable():
         backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])

@@ -5,6 +5,7 @@ A data set is arrays. Images may stay bytes: they become float32 with `scale` an
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,12 @@ class Parts:
 
 def digits() -> DataSet:
     """scikit-learn's bundled digits: 1,797 real grey images of 8x8, 10 classes (Alpaydin and Kaynak 1998)."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = (bunch.images / 16.0).astype(np.float32)[:, None]
-    return without_test_part(images, bunch.target.astype(np.int64), num_classes=10)
+    # The file itself: importing scikit-learn takes seconds, with scipy and all, and gives the same numbers.
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None and package.submodule_search_locations
+    rows = np.loadtxt(Path(package.submodule_search_locations[0]) / "datasets/data/digits.csv.gz", delimiter=",")
+    images = (rows[:, :64].reshape(-1, 1, 8, 8) / 16.0).astype(np.float32)
+    return without_test_part(images, rows[:, 64].astype(np.int64), num_classes=10)
 
 
 def cifar10(path: Path | None = None, download: bool = False) -> DataSet:

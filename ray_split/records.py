@@ -30,6 +30,14 @@ MAY_DIFFER = ("run.rounds", "run.resume", "run.eval_every", "run.max_failures", 
 """Settings that may differ from the run that is resumed: they change how far, how often and where, not what."""
 
 
+def inherit(settings: config.Config) -> config.Config:
+    """A resumed run keeps what `auto` was settled to when it began: a GPU and a CPU don't give the same bits."""
+    path = settings.run.folder / CONFIG
+    if settings.run.resume == "never" or settings.server.num_gpus != "auto" or not path.exists():
+        return settings
+    return settings.with_values(server={"num_gpus": config.Config.from_yaml(path).server.num_gpus})
+
+
 def claim(settings: config.Config) -> Path | None:
     """See that the output folder is this run's to write to; the checkpoint to resume from, None for a fresh start.
 

@@ -7,7 +7,7 @@ what its optimizer remembers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_split import config
+from ray_split import config, optimizers
 from ray_split.message import Message, leaves, receive, send, tree_map
 from ray_split.state import Array, State, state_bytes
-
-OPTIMIZERS: dict[str, Callable[[Any, config.Optimizer], torch.optim.Optimizer]] = {
-    "sgd": lambda p, o: torch.optim.SGD(p, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay),
-    "adam": lambda p, o: torch.optim.Adam(p, lr=o.lr, weight_decay=o.weight_decay),
-    "adamw": lambda p, o: torch.optim.AdamW(p, lr=o.lr, weight_decay=o.weight_decay),
-}
 
 
 @dataclass
@@ -32,6 +26,22 @@ class _Pass:
 
     arrived: Any  # what came over the border, leaves of the graph
     outputs: Any
+
+
+class _Received(torch.autograd.Function):
+    """A scalar of some outputs whose backward hands each of them the gradient that arrived for it.
+
+    The same as torch.autograd.backward(outputs, gradients), which imports sympy (3 s in every actor) to check shapes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gradients: list[torch.Tensor], *outputs: torch.Tensor) -> torch.Tensor:
+        ctx.gradients = gradients
+        return outputs[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: torch.Tensor) -> Any:
+        return None, *ctx.gradients
 
 
 class Segment:
@@ -48,8 +58,7 @@ class Segment:
         self._new_optimizer()
 
     def _new_optimizer(self) -> None:
-        trained = [p for p in self.module.parameters() if p.requires_grad]
-        self.optimizer = OPTIMIZERS[self._settings.name](trained, self._settings) if trained else None
+        self.optimizer = optimizers.make(self.module.parameters(), self._settings)
 
     def forward(self, arrived: Message, seed: int, differentiable: bool = True) -> Any:
         """The outputs for what arrived, in train mode; keeps the graph for `backward`. `seed` is for Dropout.
@@ -75,7 +84,7 @@ class Segment:
         pairs = [(o, g) for o, g in zip(leaves(outputs), leaves(gradient), strict=True) if _has_graph(o, g)]
         if pairs:
             tensors, gradients = zip(*pairs, strict=True)
-            torch.autograd.backward(tensors, [receive(g, self.device) for g in gradients])
+            _Received.apply([receive(g, self.device) for g in gradients], *tensors).backward()
         return gradients_of(arrived)
 
     def backward_loss(self, loss: torch.Tensor) -> Message:
@@ -94,8 +103,7 @@ class Segment:
     def step(self) -> None:
         """One step of the optimizer on the gradients there are, and they are cleared."""
         if self.optimizer is not None:
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            optimizers.step(self.optimizer)
 
     @torch.no_grad()
     def evaluate(self, arrived: Message) -> Any:

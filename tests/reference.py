@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import ray_split as rs
 from ray_split import models, seeds
-from ray_split.segment import OPTIMIZERS
+from ray_split.optimizers import OPTIMIZERS
 
 
 def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = ()) -> nn.Module:

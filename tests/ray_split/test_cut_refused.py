@@ -1,0 +1,137 @@
+import pytest
+import torch
+from torch import nn
+
+from ray_split.cut import CutError, cut
+
+
+def model_of(forward, **attributes):
+    """A model of linear layers a, b, c of width 4 (or the attributes given) with this forward."""
+    model = type("Model", (nn.Module,), {"forward": forward})()
+    for name, value in {**{name: nn.Linear(4, 4) for name in "abc"}, **attributes}.items():
+        setattr(model, name, value)
+    return model
+
+
+def chain(self, x):
+    return self.c(self.b(self.a(x)))
+
+
+def refusal(model, cuts, example=None):
+    with pytest.raises(CutError) as caught:
+        cut(model, cuts, example)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_in_place_write_to_one_of_two_crossing_views_is_refused():
+    def aliased(self, x):
+        first = self.a(x)
+        return self.c(self.b(self.view(first).relu_() + first))
+
+    assert "model.cuts" in refusal(model_of(aliased, view=nn.Identity()), ["view", "b"], torch.randn(9, 4))
+
+
+def test_tied_weights_across_a_cut_are_refused_by_name():
+    model = model_of(chain)
+    model.c.weight = model.a.weight
+    assert "a.weight and c.weight" in refusal(model, ["a", "b"])
+
+
+def test_a_layer_used_on_both_sides_of_a_cut_is_refused():
+    model = model_of(lambda self, x: self.c(self.a(self.b(self.a(x)))))
+    assert "a.weight" in refusal(model, ["b", "a"])
+
+
+def test_a_raw_input_never_crosses():
+    model = model_of(lambda self, image: self.c(self.b(self.a(image)) + image))
+    assert "raw input image" in refusal(model, ["a", "b"])
+
+
+class CudaAutocast:
+    """What torch.autocast("cuda") does where there is a GPU."""
+
+    def __enter__(self):
+        torch.set_autocast_enabled("cuda", True)
+
+    def __exit__(self, *_):
+        torch.set_autocast_enabled("cuda", False)
+
+
+BLOCKS = [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16), CudaAutocast]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["no_grad", "inference_mode", "autocast", "autocast cuda"])
+def test_a_block_that_tracing_would_lose_is_refused(block):
+    def blocked(self, x):
+        with block():
+            first = self.a(x)
+        return self.c(self.b(first))
+
+    assert "no_grad or autocast" in refusal(model_of(blocked), ["a", "b"])
+    inside = model_of(chain, b=model_of(blocked))
+    assert cut(inside, ["a", "b"]).b is not None
+
+
+@pytest.mark.parametrize("hook", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
+@pytest.mark.parametrize("place", ["", "b"])
+def test_hooks_on_opened_modules_are_refused(hook, place):
+    model = model_of(chain, b=nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    getattr(model.get_submodule(place), f"register_{hook}")(print)
+    assert "hooks" in refusal(model, ["a", "b.0"])
+
+
+def test_hooks_on_whole_layers_stay():
+    model, seen = model_of(chain), []
+    model.b.register_forward_hook(lambda *_: seen.append("b"))
+    cut(model, ["a", "b"], torch.ones(3, 4))
+    assert seen
+
+
+def test_data_dependent_control_flow_in_an_opened_forward_is_refused():
+    model = model_of(lambda self, x: self.c(self.b(self.a(x)) if x.sum() > 0 else -x))
+    assert "can't be traced: symbolically traced variables" in refusal(model, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("cuts", "says"),
+    [
+        (["a", "nope"], "one of the layers a, b, c, unused"),
+        (["b.wait", "c"], "one of the layers"),
+        (["blok", "c"], "did you mean block"),
+        (["", "b"], "one of the layers"),
+        (["a", "unused"], "a layer that forward calls: a, b, c"),
+        (["b", "a"], "order they run: a, b"),
+        (["a", "a"], "different places"),
+        (["a", "c"], "not the last"),
+        (["c"], "not the last"),
+        ([], "one layer (single split) or two"),
+        (["a", "b", "c"], "one layer (single split) or two"),
+    ],
+)
+def test_impossible_cuts_are_refused_with_what_can(cuts, says):
+    model = model_of(chain, unused=nn.ReLU()) if "blok" not in cuts else model_of(chain, block=nn.ReLU())
+    assert says in refusal(model, cuts)
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_random_numbers_that_tracing_would_freeze_are_refused(always):
+    def noisy(self, x):
+        return self.c(self.b(self.a(x) + (torch.randn(4) if always or self.training else 0)))
+
+    refusal(model_of(noisy), ["a", "b"], torch.ones(3, 4))
+
+
+def count_calls(self, x):
+    self.calls += 1
+    return self.c(self.b(self.a(x))) * self.calls
+
+
+def ask_for_a_type(self, x):
+    first = self.a(x)
+    return self.c(self.b(torch.cat([first] if isinstance(first, torch.Tensor) else first)))
+
+
+@pytest.mark.parametrize("forward", [count_calls, ask_for_a_type, lambda self, x, y: self.c(self.b(self.a(x)))])
+def test_a_forward_that_comes_out_different_when_traced_is_refused(forward):
+    refusal(model_of(forward, calls=0), ["a", "b"], torch.ones(3, 4))
