@@ -34,14 +34,15 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     prepared = prepare(settings or config.Config())
     prepared = prepared._replace(settings=inherit(prepared.settings))
     claim(prepared.settings)
-    with _stoppable():
-        backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
-        wiring, resources = backend.connect(prepared.settings.cluster)
-        try:
+    backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
+    wiring, resources = backend.connect(prepared.settings.cluster)
+    try:
+        # After connect: ray.init sets a handler for SIGTERM of its own.
+        with _stoppable():
             resolved = resolve(prepared.settings, resources)
             return _run(prepared._replace(settings=resolved), wiring, told)
-        finally:
-            wiring.stop()
+    finally:
+        wiring.stop()
 
 
 def _run(prepared: Prepared, wiring: Wiring, callbacks: list[Callback]) -> Result:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load as load_arrays
@@ -27,7 +28,7 @@ class CheckpointError(RuntimeError):
 
 def save(folder: Path, round: int, states: dict[str, State], num_to_keep: int | None = None) -> Path:
     """Write the state at the start of `round` under `folder`; then drop the oldest beyond `num_to_keep`."""
-    final = folder / f"round_{round:06d}"
+    final = folder / folder_name(round)
     partial = folder / f".partial_{final.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -36,7 +37,8 @@ def save(folder: Path, round: int, states: dict[str, State], num_to_keep: int | 
         content = dump_arrays({key: np.asarray(array, order="C") for key, array in state.items()})
         _write(partial / f"{name}.safetensors", content)
         checksums[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
-    manifest = {"version": VERSION, "round": round, "sha256": checksums}
+    manifest: dict[str, Any] = {"version": VERSION, "round": round, "sha256": checksums}
+    manifest["own_sha256"] = _checksum(manifest)
     _write(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
@@ -46,10 +48,17 @@ def save(folder: Path, round: int, states: dict[str, State], num_to_keep: int | 
     return final
 
 
+def folder_name(round: int) -> str:
+    """The name of a checkpoint's folder."""
+    return f"round_{round:06d}"
+
+
 def load(path: Path) -> tuple[int, dict[str, State]]:
     """The round that a checkpoint is the start of, and the states. Raises CheckpointError."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
+        if manifest.pop("own_sha256") != _checksum(manifest):
+            raise CheckpointError(f"{path / MANIFEST} is damaged: its checksum differs")
         if manifest["version"] != VERSION:
             raise CheckpointError(f"{path}: version {manifest['version']}, this is version {VERSION}")
         states = {}
@@ -58,7 +67,9 @@ def load(path: Path) -> tuple[int, dict[str, State]]:
             if hashlib.sha256(content).hexdigest() != checksum:
                 raise CheckpointError(f"{path / name} is damaged: its checksum differs")
             states[name.removesuffix(".safetensors")] = load_arrays(content)
-    except (OSError, ValueError, KeyError) as error:
+        if path.name != folder_name(manifest["round"]):
+            raise CheckpointError(f"{path} says that it is of round {manifest['round']}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a complete checkpoint: {error}") from error
     return int(manifest["round"]), states
 
@@ -73,6 +84,10 @@ def write_model(path: Path, weights: State) -> None:
     partial = path.with_name(f".partial_{path.name}")
     _write(partial, dump_arrays({key: np.asarray(array, order="C") for key, array in weights.items()}))
     partial.replace(path)
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

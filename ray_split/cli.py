@@ -15,8 +15,10 @@ from ray_split.loading import suggest
 
 
 class _Parser(argparse.ArgumentParser):
+    given: Sequence[str] = ()
+
     def error(self, message: str) -> NoReturn:
-        raise SettingsError("command line", " ".join(sys.argv[1:]), f"as --help shows: {message}")
+        raise SettingsError("command line", " ".join(self.given), f"as --help shows: {message}")
 
 
 def _fields(section: type[config.Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -68,6 +70,7 @@ def _merged(below: Any, above: Any) -> Any:
 
 
 def _settings(arguments: Sequence[str]) -> tuple[config.Config, bool]:
+    _Parser.given = arguments
     namespace, unknown = _parser().parse_known_args(arguments)
     if unknown:
         known = [f"--{name}" for name, _ in _fields(config.Config)]
@@ -95,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunStoppedError as error:
         print("stopped; --run.resume goes on from the last checkpoint", file=sys.stderr)
         return 128 + error.signal_number
+    except KeyboardInterrupt:
+        print("stopped before the run began", file=sys.stderr)
+        return 130
     except RunFailedError as error:
         print(f"error: the run failed: {error}", file=sys.stderr)
         return 1

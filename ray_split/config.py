@@ -48,7 +48,14 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Section(BaseModel):
     """A group of settings. Unknown fields are refused; a number is never taken for a string that looks like one."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("a valid integer, number or name, not yes or no")
+        return value
 
 
 class Model(Section):
@@ -188,7 +195,7 @@ class Run(Section):
     @classmethod
     def _local(cls, path: str) -> str:
         if "://" in path or not path:
-            raise ValueError("a local path ; URIs are not supported yet")
+            raise ValueError("a local path; URIs are not supported yet")
         return path
 
     @property
@@ -233,7 +240,7 @@ class Config(Section):
         """A validated copy with some fields replaced: `config.with_values(run={"name": "x"})`."""
         values = self.model_dump()
         for section, fields in sections.items():
-            values[section] = {**values[section], **fields}
+            values[section] = {**values.get(section, {}), **fields}
         return Config(**values)
 
 
@@ -243,9 +250,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise SettingsError("--config", str(path), f"a readable YAML file: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError("--config", str(path), f"a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(values or {}, dict):
+    if not isinstance(values or {}, dict) or not all(isinstance(name, str) for name in values or {}):
         raise SettingsError("--config", str(path), "a YAML file of sections, each with its fields")
     return values or {}
 
@@ -253,8 +260,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def _one_line(error: ValidationError) -> SettingsError:
     """The first of pydantic's complaints as field, value, what it may be."""
     first = error.errors()[0]
-    place = [part for part in first["loc"] if isinstance(part, str) and part.isidentifier()]
-    place = [part for part in place if not part.startswith(("literal", "constrained", "function"))]
+    place = [str(part) for part in first["loc"]]
+    if first["type"] != "extra_forbidden":  # pydantic puts the branches of a union into the place
+        place = [p for p in place if p.isidentifier() and p not in ("int", "float", "str", "path")]
     name = ".".join(place) or "settings"
     if first["type"] == "extra_forbidden":
         known = list(_fields_beside(place))

@@ -17,7 +17,10 @@ from torch import fx, nn
 
 from ray_split.failure import SettingsError
 from ray_split.loading import suggest
-from ray_split.part import Part, Program, is_size, program_of
+from ray_split.message import leaves, tree_map
+from ray_split.part import Part, Program, adopt, is_size, program_of
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class CutError(SettingsError):
@@ -61,7 +64,7 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     parts = [Part(model, program) for program in programs]
     _adopt_unused(model, parts)
     _check_ties(parts)
-    segments = Segments(*(copy.deepcopy(part) for part in parts))
+    segments = Segments(*(copy.deepcopy(part).train() for part in parts))
     if example is not None:
         _check_same(model, segments, example, cuts)
     return segments
@@ -96,8 +99,21 @@ class _Tracer(fx.Tracer):
         self.ends[self.path_of_module(m)] = next(iter(reversed(self.graph.nodes)))
         return output
 
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
+    ) -> tuple[Any, list[Any]]:
+        """One input; arguments that have defaults keep them."""
+        parameters = inspect.signature(self.root.forward).parameters.values()
+        places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        needed = [
+            p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if not places or len(needed) > 1 or needed not in ([], [places[0].name]):
+            raise TypeError(f"forward takes {', '.join(needed) or 'nothing'}, and should take one input")
+        return root_fn, [self.root, self.create_proxy("placeholder", places[0].name, (), {})]
+
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        if not torch.is_grad_enabled() or any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             raise NotImplementedError("a no_grad or autocast block around a cut is lost by tracing")
         return super().create_node(*args, **kwargs)
 
@@ -105,45 +121,20 @@ class _Tracer(fx.Tracer):
 def _trace(model: nn.Module, cuts: Sequence[str]) -> tuple[fx.Graph, dict[str, fx.Node]]:
     opened = {""} | {prefix for name in cuts for prefix in _ancestors(name)}
     for name in sorted(opened):
-        module = model.get_submodule(name)
-        if module._forward_hooks or module._forward_pre_hooks:
+        if any(getattr(model.get_submodule(name), hooks) for hooks in HOOKS):
             raise CutError(list(cuts), f"cuts outside of {name or 'the model'}, whose hooks would be lost")
     tracer = _Tracer(opened)
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(model.forward).parameters.items()
-        if parameter.default is not parameter.empty
-    }
+    random_state = torch.get_rng_state()
     try:
         with torch.enable_grad():
-            graph = tracer.trace(model, concrete_args=defaults or None)
-    except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, ValueError) as error:
+            graph = tracer.trace(model)
+    except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
         where = ", ".join(sorted(n for n in opened if n)) or "the model's forward"
         raise CutError(list(cuts), f"cuts that leave {where} whole, which can't be traced: {error}") from error
-    _drop_defaults(graph, set(defaults))
+    if not torch.equal(random_state, torch.get_rng_state()):
+        torch.set_rng_state(random_state)
+        raise CutError(list(cuts), "cuts elsewhere: random numbers drawn around these would be frozen by tracing")
     return graph, tracer.ends
-
-
-def _drop_defaults(graph: fx.Graph, defaults: set[str]) -> None:
-    """Take out the inputs that stand for default arguments, and fx's checks that they have their default."""
-    for node in list(graph.nodes):
-        if node.op == "placeholder" and _argument_name(node) in defaults:
-            for user in _users(node):
-                graph.erase_node(user)
-            graph.erase_node(node)
-
-
-def _argument_name(node: fx.Node) -> str:
-    return str(node.target).removesuffix("_1")
-
-
-def _users(node: fx.Node) -> list[fx.Node]:
-    """A node's users and theirs, last first."""
-    found: dict[fx.Node, None] = {}
-    for user in node.users:
-        found.update(dict.fromkeys([user]))
-        found.update(dict.fromkeys(reversed(_users(user))))
-    return list(reversed(found))
 
 
 def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str]) -> dict[fx.Node, int]:
@@ -201,7 +192,7 @@ def _adopt_unused(model: nn.Module, parts: list[Part]) -> None:
     held = {key for part in parts for key in part.state_dict()}
     for key in model.state_dict():
         if key not in held:
-            parts[1].adopt(model, key)
+            adopt(parts[1], model, key)
 
 
 def _check_ties(parts: list[Part]) -> None:
@@ -222,8 +213,19 @@ def _check_ties(parts: list[Part]) -> None:
 @torch.no_grad()
 def _check_same(model: nn.Module, segments: Segments, example: torch.Tensor, cuts: Sequence[str]) -> None:
     value: Any = (example,)
-    for module in segments.modules().values():
-        value = module.eval()(*value)
-        module.train()
-    if not torch.equal(model.eval()(example), value):
+    try:
+        for module in segments.modules().values():
+            # As at a real border, where what crosses shares no memory.
+            value = module.eval()(*tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, value))
+            module.train()
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise CutError(list(cuts), f"other layers: cut here, the segments don't run: {error}") from error
+    expected, got = leaves(model.eval()(example)), leaves(value)
+    if len(expected) != len(got) or not all(_same(x, y) for x, y in zip(expected, got, strict=True)):
         raise CutError(list(cuts), "other layers: cut here, the segments compute something else than the model")
+
+
+def _same(x: Any, y: Any) -> bool:
+    if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
+        return x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True)
+    return bool(x == y)

@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """Training and test samples. Inputs that are not float are made so as `inputs * scale + shift`."""
+    """Training and test samples. Inputs of bytes become float32, as `inputs * scale + shift`."""
 
     train: Part
     test: Part
@@ -56,7 +56,7 @@ class Parts:
         chosen = inputs[indices].copy() if isinstance(indices, slice) else inputs[indices]
         if chosen.dtype == np.uint8:
             chosen = (chosen.astype(np.float32) * self.scale + self.shift).astype(np.float32)
-        return chosen, labels[indices]
+        return chosen, labels[indices].copy() if isinstance(indices, slice) else labels[indices]
 
 
 def digits() -> DataSet:
@@ -122,19 +122,25 @@ def _checked(name: str, found: Any) -> DataSet:
     if isinstance(found, DataSet):
         data = found
     elif isinstance(found, tuple) and len(found) == 2:
-        data = without_test_part(np.asarray(found[0]), np.asarray(found[1]))
+        inputs, labels = np.asarray(found[0]), np.asarray(found[1])
+        _check_lengths(name, Part(inputs, labels))
+        data = without_test_part(inputs, labels)
     else:
         raise SettingsError("data.name", name, "a function that returns (inputs, labels) or a ray_split.DataSet")
     for part in (data.train, data.test):
-        if len(part.inputs) != len(part.labels) or not len(part.inputs):
-            lengths = f"{len(part.inputs)} inputs and {len(part.labels)} labels"
-            raise SettingsError("data.name", name, f"a data set with a label for every input, not {lengths}")
+        _check_lengths(name, part)
     return _plain(data)
 
 
+def _check_lengths(name: str, part: Part) -> None:
+    if len(part.inputs) != len(part.labels) or not len(part.inputs):
+        lengths = f"{len(part.inputs)} inputs and {len(part.labels)} labels"
+        raise SettingsError("data.name", name, f"a data set with a label for every input, not {lengths}")
+
+
 def _plain(data: DataSet) -> DataSet:
-    """Doubles as float32, small integer labels as int64 classes, counted where the data set doesn't say."""
-    train, test = (Part(_single(p.inputs), _single(p.labels)) for p in (data.train, data.test))
+    """Doubles as float32, integer labels as int64 classes, counted where the data set doesn't say."""
+    train, test = (Part(_single(p.inputs), _labels(p.labels)) for p in (data.train, data.test))
     classes = data.num_classes
     if classes is None and train.labels.dtype == np.int64:
         classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -142,9 +148,11 @@ def _plain(data: DataSet) -> DataSet:
 
 
 def _single(array: Array) -> Array:
-    if array.dtype == np.float64:
-        return array.astype(np.float32)
-    return array.astype(np.int64) if array.dtype in (np.int32, np.int16) else array
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _labels(array: Array) -> Array:
+    return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else _single(array)
 
 
 def _split_off(total: int, fraction: float, purpose: str) -> tuple[Array, Array]:

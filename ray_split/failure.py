@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +20,13 @@ class SettingsError(ValueError):
         if len(shown) > 120:
             shown = shown[:117] + "..."
         return f"{self.field}: {shown} is not possible; it may be {self.allowed}"
+
+
+def told(error: BaseException) -> str:
+    """An error of somebody's code in one line, with the place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split()[:40])}{place}"
 
 
 class StateNotLoadedError(RuntimeError):

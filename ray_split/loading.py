@@ -35,7 +35,7 @@ def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]
     _import_from_here()
     try:
         found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+    except (ImportError, ValueError, TypeError, SyntaxError) as error:
         raise SettingsError(field, name, f"an importable module: {error}") from error
     try:
         for part in attribute.split("."):

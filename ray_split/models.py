@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ray_split import config, seeds
-from ray_split.failure import SettingsError
+from ray_split.failure import SettingsError, told
 from ray_split.loading import call, find
 
 
@@ -84,7 +84,13 @@ def build(settings: config.Model, seed: int) -> nn.Module:
     function = found.build if isinstance(found, Known) else found
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.torch_seed(seed, "model"))
-        model = call("model", function, settings.kwargs, num_classes=settings.num_classes)
+        try:
+            model = call("model", function, settings.kwargs, num_classes=settings.num_classes)
+        except SettingsError:
+            raise
+        except Exception as error:
+            field, value = ("model.kwargs", settings.kwargs) if settings.kwargs else ("model.name", settings.name)
+            raise SettingsError(field, value, f"what its function takes; it raised {told(error)}") from error
     if not isinstance(model, nn.Module):
         raise SettingsError("model.name", settings.name, f"a function that returns a torch module, not {model!r}")
     return model
@@ -94,7 +100,7 @@ def cuts_of(settings: config.Model) -> list[str]:
     """Where to cut: as set, or as suits the model. Raises SettingsError for a model of the user's without cuts."""
     if settings.cuts is not None:
         return settings.cuts
-    known = MODELS.get(settings.name)
-    if known is None:
+    known = find("model.name", settings.name, MODELS)
+    if not isinstance(known, Known):
         raise SettingsError("model.cuts", None, "two layers of your model, as first,last")
     return list(known.cuts)

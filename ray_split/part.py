@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import operator
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +31,17 @@ class Call(NamedTuple):
     args: Any
     kwargs: Any
     dead: tuple[str, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Some of torch's functions (max_pool2d) don't pickle, but are found by their name."""
+        module, name = getattr(self.target, "__module__", None), getattr(self.target, "__name__", None)
+        if module and name and getattr(sys.modules.get(module), name, None) is self.target:
+            return _call_of, (module, name, self._replace(target=None)[:])
+        return Call, tuple(self)
+
+
+def _call_of(module: str, name: str, rest: tuple[Any, ...]) -> Call:
+    return Call(*rest)._replace(target=getattr(importlib.import_module(module), name))
 
 
 class Program(NamedTuple):
@@ -111,61 +124,68 @@ def _map(tree: Any, function: Callable[[Any], Any]) -> Any:
 
 
 class Part(nn.Module):
-    """A segment of a cut model: `forward` makes the calls of its program, one for train and one for eval mode."""
+    """A segment of a cut model: `forward` makes the calls of its program, one for train and one for eval mode.
+
+    Its layers keep their names, so it has nothing else by a name that a layer might have.
+    """
 
     def __init__(self, model: nn.Module, programs: dict[bool, Program]) -> None:
         super().__init__()
-        self.programs = programs
+        self._ray_split_programs = programs
         for program in programs.values():
             for call in program.calls:
                 if call.kind == "call_module":
-                    self._hold(model, model.get_submodule(call.target))
+                    _hold(self, model, model.get_submodule(call.target))
                 elif call.kind == "get_attr":
-                    self.adopt(model, call.target)
-
-    def _hold(self, model: nn.Module, layer: nn.Module) -> None:
-        """Take a layer in, under every name that the model has for it."""
-        for name, module in model.named_modules(remove_duplicate=False):
-            if module is layer:
-                parent, _, attribute = name.rpartition(".")
-                self._container(parent).add_module(attribute, layer)
-
-    def adopt(self, model: nn.Module, name: str) -> None:
-        """Take in a single parameter or buffer that a model has."""
-        parent, _, attribute = name.rpartition(".")
-        owner, container = model.get_submodule(parent), self._container(parent)
-        tensor = getattr(owner, attribute)
-        if attribute in owner._buffers:
-            persistent = attribute not in owner._non_persistent_buffers_set
-            container.register_buffer(attribute, tensor, persistent=persistent)
-        elif isinstance(tensor, nn.Parameter):
-            container.register_parameter(attribute, tensor)
-        else:
-            setattr(container, attribute, tensor)
-
-    def _container(self, path: str) -> nn.Module:
-        module: nn.Module = self
-        for part in path.split(".") if path else []:
-            if part not in module._modules:
-                module.add_module(part, nn.Module())
-            module = module._modules[part]  # type: ignore[assignment]
-        return module
+                    adopt(self, model, call.target)
 
     def forward(self, *inputs: Any) -> Any:
         """What crosses the next cut, as a tuple; or, of the last segment, the model's output."""
-        program = self.programs[self.training]
+        program = self._ray_split_programs[self.training]
         values: dict[str, Any] = dict(zip(program.inputs, inputs, strict=True))
         for call in program.calls:
-            values[call.name] = self._run(call, _fill(call.args, values), _fill(call.kwargs, values))
+            values[call.name] = _run(self, call, _fill(call.args, values), _fill(call.kwargs, values))
             for name in call.dead:
                 del values[name]
         return _fill(program.result, values)
 
-    def _run(self, call: Call, args: Any, kwargs: Any) -> Any:
-        if call.kind == "call_module":
-            return self.get_submodule(call.target)(*args, **kwargs)
-        if call.kind == "call_function":
-            return call.target(*args, **kwargs)
-        if call.kind == "call_method":
-            return getattr(args[0], call.target)(*args[1:], **kwargs)
-        return functools.reduce(getattr, call.target.split("."), self)
+
+def _run(part: Part, call: Call, args: Any, kwargs: Any) -> Any:
+    if call.kind == "call_module":
+        return part.get_submodule(call.target)(*args, **kwargs)
+    if call.kind == "call_function":
+        return call.target(*args, **kwargs)
+    if call.kind == "call_method":
+        return getattr(args[0], call.target)(*args[1:], **kwargs)
+    return functools.reduce(getattr, call.target.split("."), part)
+
+
+def _hold(part: Part, model: nn.Module, layer: nn.Module) -> None:
+    """Take a layer in, under every name that the model has for it."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        if module is layer:
+            parent, _, attribute = name.rpartition(".")
+            _container(part, parent).add_module(attribute, layer)
+
+
+def adopt(part: Part, model: nn.Module, name: str) -> None:
+    """Take in a single parameter or buffer that a model has."""
+    parent, _, attribute = name.rpartition(".")
+    owner, container = model.get_submodule(parent), _container(part, parent)
+    tensor = getattr(owner, attribute)
+    if attribute in owner._buffers:
+        persistent = attribute not in owner._non_persistent_buffers_set
+        container.register_buffer(attribute, tensor, persistent=persistent)
+    elif isinstance(tensor, nn.Parameter):
+        container.register_parameter(attribute, tensor)
+    else:
+        setattr(container, attribute, tensor)
+
+
+def _container(part: Part, path: str) -> nn.Module:
+    module: nn.Module = part
+    for name in path.split(".") if path else []:
+        if name not in module._modules:
+            module.add_module(name, nn.Module())
+        module = module._modules[name]  # type: ignore[assignment]
+    return module

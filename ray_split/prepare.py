@@ -15,10 +15,13 @@ from torch import nn
 from ray_split import config, data, models
 from ray_split.cut import cut
 from ray_split.draws import Stream
-from ray_split.failure import SettingsError
+from ray_split.failure import SettingsError, told
 from ray_split.schedules import schedule_of
 from ray_split.task import correct, loss_of
 from ray_split.wiring import Resources
+
+# What a model or a loss raises when it is given data that it isn't made for.
+MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError)
 
 
 class Prepared(NamedTuple):
@@ -69,50 +72,52 @@ def _classes(settings: config.Model, parts: data.Parts) -> int | None:
 
 
 def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> None:
-    """Cut the model and take a training step's forward with the smallest batch that the stream holds."""
+    """Cut the model, and take a training step's forward with the smallest and the largest batch of the stream."""
     model = models.build(settings.model, settings.run.seed)
-    inputs, labels = parts.batch("train", np.arange(_smallest_batch(stream)))
-    example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
-    outputs = _forward(settings, model, example)
     cuts = settings.model.cuts or []
     if len(cuts) != 2:
         raise SettingsError("model.cuts", cuts, "two layers, as first,last (single split is still to come)")
-    cut(model, cuts, example)
-    loss = loss_of(settings.task)
+    for i, size in enumerate(sorted(_batch_sizes(stream))):
+        inputs, labels = parts.batch("train", stream.partition.indices[:size])
+        example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
+        outputs = _forward(settings, model, example)
+        if not i:
+            cut(model, cuts, example)
+        _try_loss(settings.task, outputs, targets)
+
+
+def _try_loss(settings: config.Task, outputs: torch.Tensor, labels: torch.Tensor) -> None:
     try:
-        value = loss(outputs, targets)
-        correct(outputs, targets)
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-        shapes = f"outputs {tuple(getattr(outputs, 'shape', ()))} and labels {labels.shape} {labels.dtype}"
-        raise SettingsError("task.loss", settings.task.loss, f"one that takes {shapes}: {_short(error)}") from error
+        value = loss_of(settings)(outputs, labels)
+        correct(outputs, labels)
+    except MISFITS as error:
+        shape = tuple(getattr(outputs, "shape", ()))
+        shapes = f"outputs {shape} and labels {tuple(labels.shape)} of {labels.dtype}"
+        raise SettingsError("task.loss", settings.loss, f"one that takes {shapes}: {told(error)}") from error
     if not isinstance(value, torch.Tensor) or value.dim():
-        raise SettingsError("task.loss", settings.task.loss, "a function that returns one number, a tensor")
+        raise SettingsError("task.loss", settings.loss, "a function that returns one number, a tensor")
 
 
-def _smallest_batch(stream: Stream) -> int:
-    sizes = np.unique(np.diff(stream.partition.offsets))
-    rests = sizes % stream.batch_size
-    if stream.local_steps is not None:
-        full = sizes[(sizes // stream.batch_size) >= stream.local_steps]
-        rests = np.where(np.isin(sizes, full), 0, rests)
-    return int(min(np.where(rests, rests, stream.batch_size).min(), stream.batch_size))
+def _batch_sizes(stream: Stream) -> set[int]:
+    """The smallest and the largest batch of the stream."""
+    samples = np.unique(np.diff(stream.partition.offsets))
+    full, rest = np.divmod(samples, stream.batch_size)
+    reaches_rest = (rest > 0) & ((stream.local_steps or len(samples) + full) > full)
+    sizes = np.concatenate([rest[reaches_rest], np.full(int((full > 0).any()), stream.batch_size)])
+    return {int(sizes.min()), int(sizes.max())}
 
 
 def _forward(settings: config.Config, model: nn.Module, example: torch.Tensor) -> torch.Tensor:
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             outputs: torch.Tensor = copy.deepcopy(model).train()(example)
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+    except MISFITS as error:
         if "more than 1 value per channel" in str(error):
             allowed = "a size that leaves no phone a batch of one, which BatchNorm can't train on"
             raise SettingsError("data.batch_size", settings.data.batch_size, allowed) from error
-        allowed = f"a model that takes this data, batches of shape {tuple(example.shape)}: {_short(error)}"
+        allowed = f"a model that takes this data, batches of shape {tuple(example.shape)}: {told(error)}"
         raise SettingsError("model.name", settings.model.name, allowed) from error
     return outputs
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split()[:40])
 
 
 def resolve(settings: config.Config, resources: Resources) -> config.Config:

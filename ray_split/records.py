@@ -44,6 +44,7 @@ def claim(settings: config.Config) -> Path | None:
     Raises SettingsError if it holds another run, or one with other settings.
     """
     folder = settings.run.folder
+    _check_is_folder(settings)
     if not folder.exists() or not any(folder.iterdir()):
         if settings.run.resume not in ("never", "auto"):
             raise SettingsError("run.resume", settings.run.resume, "the folder of a run")
@@ -56,6 +57,15 @@ def claim(settings: config.Config) -> Path | None:
     _check_same(settings, yaml.safe_load((folder / CONFIG).read_text()))
     complete = checkpoint.complete(folder / "checkpoints")
     return complete[-1] if complete else None
+
+
+def _check_is_folder(settings: config.Config) -> None:
+    there = next(path for path in (settings.run.folder, *settings.run.folder.parents) if path.exists())
+    if there.is_dir():
+        return
+    if there == settings.run.folder:
+        raise SettingsError("run.name", settings.run.name, f"a name that is free: {there} is a file")
+    raise SettingsError("run.storage_path", settings.run.storage_path, f"a folder; {there} is a file")
 
 
 def _check_same(settings: config.Config, before: dict[str, Any]) -> None:

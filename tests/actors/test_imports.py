@@ -1,0 +1,71 @@
+"""Imports go jobs -> actors -> ray_split, never back; ray in one file; and no actor loads what it doesn't use."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+LAZY = {"ray_split/api.py"}
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere, and string arguments that name actors' modules."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("actors."):
+            found.add("actors")
+    return found
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", files("ray_split"), ids=lambda p: p.name)
+def test_ray_split_imports_neither_ray_nor_actors_nor_jobs(path: Path) -> None:
+    forbidden = {"ray", "jobs"} | (set() if str(path.relative_to(ROOT)) in LAZY else {"actors"})
+    assert not imported(path) & forbidden
+
+
+@pytest.mark.parametrize("path", files("actors"), ids=lambda p: p.name)
+def test_actors_import_no_jobs_and_only_cluster_imports_ray(path: Path) -> None:
+    forbidden = {"jobs"} | (set() if path.name == "cluster.py" else {"ray"})
+    assert not imported(path) & forbidden
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_fed_server_imports_neither_torch_nor_ray() -> None:
+    assert not modules_after("import actors.fed_server") & {"torch", "ray", "pandas", "sklearn"}
+
+
+def test_a_client_that_trains_loads_no_compiler_and_no_image_library() -> None:
+    code = """
+import numpy as np
+import ray_split as rs
+from actors.client import Client
+from ray_split.draws import Turn
+from ray_split.prepare import prepare
+prepared = prepare(rs.Config(run={"name": "x"}))
+client = Client(*prepared)
+turn = Turn(0, 0, 0, 0)
+client.load(turn, client.initial_state())
+activation = client.forward(turn)
+client.loss(turn, (np.zeros((16, 64), np.float32),))
+client.backward(turn, (np.zeros_like(activation[0]),))
+"""
+    heavy = {"torch._dynamo", "sympy", "torchvision", "sklearn", "pandas", "scipy", "tensorboard", "ray"}
+    assert not modules_after(code) & heavy

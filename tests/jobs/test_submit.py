@@ -1,0 +1,143 @@
+"""The submitted job: `make train` from start to end, stopping it, and what goes wrong inside a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ray_split as rs
+from jobs.submit import environment
+from tests.conftest import ROOT, RayHead
+
+CONFIG = "jobs/configs/digits.yaml"
+
+
+def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
+    env = environment(**variables)
+    if not variables.get("RAY_ADDRESS"):
+        env.pop("RAY_ADDRESS", None)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, start_new_session=True, **pipes)
+
+
+def wait_for_round(folder: Path, rounds: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= rounds):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+
+
+def alive_actors() -> list[str]:
+    from ray.util.state import list_actors
+
+    return [a.class_name for a in list_actors() if a.state == "ALIVE" and a.class_name in ROLES]
+
+
+ROLES = ("Client", "Server", "FedServer")
+
+
+def wait_for_no_actors() -> None:
+    deadline = time.monotonic() + 30
+    while alive_actors():
+        assert time.monotonic() < deadline, alive_actors()
+        time.sleep(0.2)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path) -> None:
+    arguments = f"--run.storage_path {tmp_path} --run.name first"
+    process = start(["make", "-o", ".venv/.installed", "train", f"ARGS={arguments}"])
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert "round 15/15" in output and "test accuracy" in output and str(tmp_path / "first") in output
+    assert summary(tmp_path / "first")["status"] == "finished"
+    assert summary(tmp_path / "first")["test_accuracy"] >= 0.95
+
+
+def test_b_is_worth_more_than_three_points(tmp_path: Path) -> None:
+    settings = rs.Config.from_yaml(ROOT / CONFIG).with_values(cluster={"backend": "inprocess"})
+    accuracy = {}
+    for name, freeze in (("trained", []), ("frozen", ["b"])):
+        run = {"storage_path": str(tmp_path), "name": name}
+        result = rs.fit(settings.with_values(run=run, model={"freeze": freeze}), callbacks=[])
+        accuracy[name] = result.metrics["test_accuracy"]
+    assert accuracy["trained"] >= 0.95
+    assert accuracy["trained"] >= accuracy["frozen"] + 0.03
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
+    tmp_path: Path, ray_session: RayHead, number: signal.Signals
+) -> None:
+    flags = ["--config", CONFIG, "--run.storage_path", str(tmp_path), "--run.name", "r", "--run.rounds", "400"]
+    command = [sys.executable, "-m", "jobs.train", *flags, "--cluster.client_actors", "1"]
+    process = start(command, RAY_ADDRESS=ray_session.address)
+    wait_for_round(tmp_path / "r", 2, process)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + number, output
+    assert "Traceback" not in output
+    assert summary(tmp_path / "r")["status"] == "stopped"
+    wait_for_no_actors()
+    done = summary(tmp_path / "r")["rounds"]
+    resumed = start(
+        [*command, "--run.resume", "--run.rounds", str(done + 1), "--cluster.backend", "inprocess"],
+    )
+    output = resumed.communicate(timeout=120)[0]
+    assert resumed.returncode == 0, output
+    whole = rs.Config.from_yaml(tmp_path / "r" / "config.yaml").with_values(
+        run={"name": "whole", "resume": "never"}, cluster={"backend": "inprocess"}
+    )
+    expected = Path(rs.fit(whole, callbacks=[]).path) / "model.safetensors"
+    assert (tmp_path / "r" / "model.safetensors").read_bytes() == expected.read_bytes()
+
+
+def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayHead) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    flags = ["--config", CONFIG, "--run.storage_path", str(tmp_path), "--run.name", "r", "--run.rounds", "400"]
+    process = start(
+        [sys.executable, "-m", "jobs.submit", "python", "-m", "jobs.train", *flags],
+        RAY_ADDRESS=ray_session.dashboard,
+    )
+    wait_for_round(tmp_path / "r", 1, process)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=90)[0]
+    assert process.returncode == 128 + signal.SIGINT, output
+    assert JobStatus.STOPPED in {job.status for job in JobSubmissionClient(ray_session.dashboard).list_jobs()}
+    assert summary(tmp_path / "r")["status"] == "stopped"
+    wait_for_no_actors()
+
+
+def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_session: RayHead) -> None:
+    process = start(
+        [sys.executable, "-m", "jobs.submit", "python", "-m", "jobs.train", "--run.storage_path", "results"],
+        RAY_ADDRESS=ray_session.dashboard,
+    )
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1, output
+    assert "run.storage_path: 'results' is not possible; it may be absolute" in output
+    assert "exited with code 2" in output or "exit code 2" in output or "code: 2" in output
+
+
+def test_a_job_without_the_token_is_refused(ray_session: RayHead, tmp_path: Path) -> None:
+    process = start(
+        [sys.executable, "-m", "jobs.submit", "python", "-c", "print('ran')"],
+        RAY_ADDRESS=ray_session.dashboard, RAY_AUTH_TOKEN="wrong" * 8, HOME=str(tmp_path),
+    )  # fmt: skip
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    assert "ran" not in output.splitlines()
