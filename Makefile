@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?=
 ARGS ?=
 BIN := .venv/bin
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH))
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH))
 
 .PHONY: install train test test-all check lint bench clean
 

@@ -57,10 +57,10 @@ def load(path: Path) -> tuple[int, dict[str, State]]:
     """The round that a checkpoint is the start of, and the states. Raises CheckpointError."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        if manifest.pop("own_sha256") != _checksum(manifest):
-            raise CheckpointError(f"{path / MANIFEST} is damaged: its checksum differs")
         if manifest["version"] != VERSION:
             raise CheckpointError(f"{path}: version {manifest['version']}, this is version {VERSION}")
+        if manifest.pop("own_sha256") != _checksum(manifest):
+            raise CheckpointError(f"{path / MANIFEST} is damaged: its checksum differs")
         states = {}
         for name, checksum in manifest["sha256"].items():
             content = (path / name).read_bytes()

@@ -165,11 +165,16 @@ def test_with_values_refuses_as_config_does():
 
 def test_configs_share_no_section():
     changed = Config()
-    changed.run.rounds = 99
     changed.model.kwargs["width"] = 3
-    changed.data.partition.name = "other"
-    fresh = Config()
-    assert (fresh.run.rounds, fresh.model.kwargs, fresh.data.partition.name) == (15, {}, "iid")
+    assert Config().model.kwargs == {}
+
+
+def test_a_config_is_changed_by_a_validated_copy_only():
+    settings = Config()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.run.rounds = 99
+    assert settings.with_values(run={"rounds": 99}).run.rounds == 99
+    assert settings.run.rounds == 15
 
 
 def test_the_folder_is_known_once_the_name_is(tmp_path):

@@ -1,0 +1,115 @@
+"""From an empty folder with nothing but the built wheel: a model and a data set of one's own, in three ways."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.submit import environment, head, ray_command
+from tests.conftest import ROOT
+
+MY_MODEL = Path(__file__).parent / "my_model.py"
+FLAGS = ["--model.name", "my_model:net", "--model.cuts", "1,3", "--data.name", "my_model:rings"]
+FLAGS += ["--phones.count", "4", "--run.rounds", "12", "--model.kwargs", "{width: 24}"]
+SCRIPT = """
+import ray_split as rs
+
+settings = rs.Config(
+    model={"name": "my_model:net", "cuts": ["1", "3"], "kwargs": {"width": 24}},
+    data={"name": "my_model:rings"},
+    phones={"count": 4},
+    run={"rounds": 12, "storage_path": "results", "name": "script"},
+)
+result = rs.fit(settings, callbacks=[])
+print(result.metrics["test_accuracy"], rs.load_model(result.path), rs.__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel in it, and this one's dependencies but not its checkout."""
+    folder = tmp_path_factory.mktemp("env")
+    venv.create(folder, with_pip=False)
+    packages = next((folder / "lib").glob("python*/site-packages"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    script = folder / "bin" / "ray-split"
+    python = folder / "bin" / "python"
+    script.write_text(f"#!{python}\nimport sys\nfrom ray_split.cli import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    return python
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    shutil.copy(MY_MODEL, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def wheel_head(python: Path) -> Iterator[tuple[str, str]]:
+    with head(num_cpus=4, python=str(python)) as addresses:
+        yield addresses
+
+
+def run(command: list[str], folder: Path, python: Path, **variables: str) -> str:
+    env = environment(str(python), **variables)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def accuracy(folder: Path) -> float:
+    found: float = json.loads((folder / "summary.json").read_text())["test_accuracy"]
+    return found
+
+
+def test_the_wheel_holds_just_ray_split_and_actors(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"ray_split", "actors"}
+    assert any(name.endswith("entry_points.txt") for name in names)
+
+
+def test_the_example_is_25_lines() -> None:
+    assert len(MY_MODEL.read_text().splitlines()) <= 25
+
+
+def test_the_command_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str]) -> None:
+    command = [str(python.parent / "ray-split"), "train", *FLAGS, "--run.storage_path", "results", "--run.name", "r"]
+    run(command, empty, python, RAY_ADDRESS=wheel_head[0])
+    assert accuracy(empty / "results" / "r") > 0.8
+
+
+def test_a_script_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str]) -> None:
+    (empty / "script.py").write_text(SCRIPT)
+    output = run([str(python), "script.py"], empty, python, RAY_ADDRESS=wheel_head[0])
+    assert float(output.split()[0]) > 0.8
+    assert str(python.parent.parent) in output and str(ROOT) + os.sep not in output
+
+
+def test_a_submitted_job_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    entrypoint = ["ray-split", "train", *FLAGS, "--run.storage_path", str(results), "--run.name", "job"]
+    command = ray_command(str(python), "job", "submit", "--working-dir", ".", "--", *entrypoint)
+    output = run(command, empty, python, RAY_ADDRESS=wheel_head[1])
+    assert "round 12/12" in output
+    assert accuracy(results / "job") > 0.8
