@@ -59,8 +59,8 @@ class Server:
             if self._pending is not None:
                 raise RuntimeError(f"{turn} came while {self._pending} waits for its backward")
             self._pending = turn
-            at = (turn.round, turn.phone, turn.step, seeds.SEGMENTS["b"])
-            return send(self.b.forward(activation, seeds.torch_seed(self._seed, "forward", *at)))
+            seed = seeds.forward_seed(self._seed, turn.round, turn.phone, turn.step, "b")
+            return send(self.b.forward(activation, seed))
 
     def backward(self, turn: Turn, hidden_gradient: Message) -> Message:
         """B backward, B step: the gradient of the activation."""

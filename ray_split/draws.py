@@ -77,8 +77,7 @@ class Stream:
 
     def forward_seed(self, turn: Turn, segment: str) -> int:
         """The seed of a segment's forward: Dropout and whatever else draws from torch's generator."""
-        at = (turn.round, turn.phone, turn.step, seeds.SEGMENTS[segment])
-        return seeds.torch_seed(self.seed, "forward", *at)
+        return seeds.forward_seed(self.seed, turn.round, turn.phone, turn.step, segment)
 
     def draws(self, round: int) -> Iterator[Draw]:
         """A round's local steps, phone after phone, as sequential takes them."""

@@ -24,14 +24,14 @@ Message = Any
 
 def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
     """Apply `function` to every leaf of nested tuples (named ones too), lists and dicts."""
+    if not isinstance(tree, (tuple, list, dict)):
+        return function(tree)
     if isinstance(tree, tuple):
         values = [tree_map(function, value) for value in tree]
         return type(tree)(*values) if hasattr(tree, "_fields") else tuple(values)
     if isinstance(tree, list):
         return [tree_map(function, value) for value in tree]
-    if isinstance(tree, dict):
-        return {key: tree_map(function, value) for key, value in tree.items()}
-    return function(tree)
+    return {key: tree_map(function, value) for key, value in tree.items()}
 
 
 def leaves(tree: Any) -> list[Any]:

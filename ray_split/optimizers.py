@@ -33,10 +33,16 @@ def make(parameters: Iterable[nn.Parameter], settings: config.Optimizer) -> Opti
     return OPTIMIZERS[settings.name](trained, settings) if trained else None
 
 
+_BARE_STEPS: dict[type[Optimizer], Callable[[Any], Any]] = {}
+
+
 @torch.no_grad()
 def step(optimizer: Optimizer) -> None:
     """One step on the gradients there are, which are cleared."""
-    inspect.unwrap(type(optimizer).step)(optimizer)
+    kind = type(optimizer)
+    if kind not in _BARE_STEPS:
+        _BARE_STEPS[kind] = inspect.unwrap(kind.step)
+    _BARE_STEPS[kind](optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None

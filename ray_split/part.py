@@ -31,6 +31,7 @@ class Call(NamedTuple):
     args: Any
     kwargs: Any
     dead: tuple[str, ...]
+    plain: tuple[str, ...] | None  # the arguments' names, where they are values and nothing else
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Some of torch's functions (max_pool2d) don't pickle, but are found by their name."""
@@ -96,8 +97,14 @@ def _calls(nodes: list[fx.Node], kept: set[str]) -> tuple[Call, ...]:
         if name not in kept:
             dead.setdefault(node, []).append(name)
     return tuple(
-        Call(n.name, n.op, n.target, _template(n.args), _template(n.kwargs), tuple(dead.get(n, ()))) for n in nodes
+        Call(n.name, n.op, n.target, _template(n.args), _template(n.kwargs), tuple(dead.get(n, ())), _plain(n))
+        for n in nodes
     )
+
+
+def _plain(node: fx.Node) -> tuple[str, ...] | None:
+    names = tuple(arg.name for arg in node.args if isinstance(arg, fx.Node))
+    return names if len(names) == len(node.args) and not node.kwargs else None
 
 
 def _template(argument: Any) -> Any:
@@ -144,15 +151,19 @@ class Part(nn.Module):
         program = self._ray_split_programs[self.training]
         values: dict[str, Any] = dict(zip(program.inputs, inputs, strict=True))
         for call in program.calls:
-            values[call.name] = _run(self, call, _fill(call.args, values), _fill(call.kwargs, values))
+            values[call.name] = _run(self, call, values)
             for name in call.dead:
                 del values[name]
         return _fill(program.result, values)
 
 
-def _run(part: Part, call: Call, args: Any, kwargs: Any) -> Any:
+def _run(part: Part, call: Call, values: dict[str, Any]) -> Any:
+    if call.plain is not None:  # nearly all calls, and several times faster
+        args, kwargs = [values[name] for name in call.plain], {}
+    else:
+        args, kwargs = _fill(call.args, values), _fill(call.kwargs, values)
     if call.kind == "call_module":
-        return part.get_submodule(call.target)(*args, **kwargs)
+        return functools.reduce(getattr, call.target.split("."), part)(*args, **kwargs)
     if call.kind == "call_function":
         return call.target(*args, **kwargs)
     if call.kind == "call_method":

@@ -52,6 +52,7 @@ class Segment:
     ) -> None:
         self.device = torch.device(device)
         self.module = module.to(self.device).requires_grad_(not frozen)
+        self.module.train(not frozen)
         self._settings = optimizer
         self._frozen = frozen
         self._pass: _Pass | None = None
@@ -66,13 +67,17 @@ class Segment:
         What arrived is a border whose gradient is wanted, or (`differentiable` false) the data itself.
         A frozen segment runs in eval mode: its BatchNorm statistics stay too.
         """
-        self.module.train(not self._frozen)
+        self._set_training(not self._frozen)
         seed_torch(seed, self.device)
         inputs = tree_map(lambda value: _leaf(value, differentiable), arrived)
         # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
         outputs = call(self.module, tree_map(lambda x: _own(x, self.device), inputs))
         self._pass = _Pass(inputs, outputs)
         return outputs
+
+    def _set_training(self, training: bool) -> None:
+        if self.module.training != training:  # train() visits every layer
+            self.module.train(training)
 
     def backward(self, gradient: Any) -> Message:
         """Backward from the outputs with the gradient that arrived: the gradient of what arrived in `forward`.
@@ -108,7 +113,7 @@ class Segment:
     @torch.no_grad()
     def evaluate(self, arrived: Message) -> Any:
         """The outputs for what arrived, in eval mode and without a graph."""
-        self.module.eval()
+        self._set_training(False)
         return call(self.module, receive(arrived, self.device))
 
     def state(self) -> State:

@@ -23,7 +23,7 @@ def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = ()) -> nn.Module:
     at = [0, 0, 0]
     for place, name in enumerate(seeded_at):
         layer = model.get_submodule(name)
-        layer.register_forward_pre_hook(lambda *_, place=place: _seed(settings.run.seed, (*at, place)))
+        layer.register_forward_pre_hook(lambda *_, place=place: _seed(settings.run.seed, (*at, "abc"[place])))
     for draw in rs.stream(settings):
         at[:] = draw.round, draw.phone, draw.step
         inputs, labels = data.batch("train", draw.indices)
@@ -34,8 +34,8 @@ def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = ()) -> nn.Module:
     return model
 
 
-def _seed(seed: int, at: tuple[int, ...]) -> None:
-    torch.default_generator.manual_seed(seeds.torch_seed(seed, "forward", *at))
+def _seed(seed: int, at: tuple[int, int, int, str]) -> None:
+    torch.default_generator.manual_seed(seeds.forward_seed(seed, *at))
 
 
 def assert_same_weights(model: nn.Module, path: str) -> None:
