@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 
 
+def has_token() -> bool:
+    """Whether Ray would find a token: in the environment, or in the file that it keeps."""
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return named or (Path.home() / ".ray" / "auth_token").exists()
+
+
 def use_token() -> None:
     """Send the token, where there is one and nothing else was said: a head that `ray start` began asks for it."""
-    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if named or (Path.home() / ".ray" / "auth_token").exists():
+    if has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
+from actors.auth import has_token
+
 START_SECONDS = 90
 STOP_SECONDS = 30
 
@@ -34,7 +36,8 @@ def ray_command(python: str, *arguments: str) -> list[str]:
 def environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
     """This process's environment with a Python's folder first on PATH: a job's `python` is what PATH says."""
     path = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
-    return {"RAY_AUTH_MODE": "token", **os.environ, "PATH": path, **extra}
+    mode = {"RAY_AUTH_MODE": "token"} if has_token() else {}
+    return {**mode, **os.environ, "PATH": path, **extra}
 
 
 def _free_ports(count: int) -> list[int]:
@@ -56,6 +59,9 @@ def head(
 
     Raises RuntimeError if it does not start; its log is shown.
     """
+    if not has_token():  # `ray start` asks for one and makes none
+        make = ray_command(python, "get-auth-token", "--generate")
+        subprocess.run(make, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     gcs, dashboard, client, agent = _free_ports(4)
     # Two CPUs at least: a client and the server each take one.
     cpus = num_cpus or max(2, os.cpu_count() or 1)

@@ -68,7 +68,7 @@ def _run(prepared: Prepared, wiring: Wiring, callbacks: list[Callback]) -> Resul
         error = f"{type(failure).__name__}: {failure}"
         raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
     finally:
-        summary = records.summary(status, loop.failures, error)
+        summary = records.summary(status, loop.recoveries, error)
         records.close()
         for callback in callbacks:
             callback.on_run_end(summary, str(records.folder))

@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     train.add_argument("--config", metavar="FILE", help="a YAML file of settings, by section")
-    train.add_argument("--print-config", action="store_true", help="print the resolved settings and exit")
+    train.add_argument("--print-config", action="store_true", help="check and print the resolved settings, and exit")
     for name, field in _fields(config.Config):
         bare = {"nargs": "?", "const": "true"} if field.annotation is bool or name == "run.resume" else {}
         text = f"{field.description or ''} (default: {_shown(field.default)})".strip().replace("%", "%%")
@@ -69,7 +69,8 @@ def _merged(below: Any, above: Any) -> Any:
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
-def _settings(arguments: Sequence[str]) -> tuple[config.Config, bool]:
+def settings_of(arguments: Sequence[str]) -> tuple[config.Config, bool]:
+    """The settings that a command line and its file say, and whether only to print them. Raises SettingsError."""
     _Parser.given = arguments
     namespace, unknown = _parser().parse_known_args(arguments)
     if unknown:
@@ -85,12 +86,13 @@ def _settings(arguments: Sequence[str]) -> tuple[config.Config, bool]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     try:
-        settings, show = _settings(sys.argv[1:] if arguments is None else arguments)
-        if show:
-            print(settings.to_yaml(), end="")
-            return 0
+        settings, show = settings_of(sys.argv[1:] if arguments is None else arguments)
         from ray_split.api import fit  # torch and more: not for --help
+        from ray_split.prepare import prepare
 
+        if show:
+            print(prepare(settings).settings.to_yaml(), end="")
+            return 0
         fit(settings)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -94,7 +94,10 @@ def _rebuild(state: dict[str, object]) -> Stream:
 
 
 def stream(settings: config.Config) -> Iterator[Draw]:
-    """All local steps of a run, in order. Indices are of `ray_split.load_data(config).train`. Raises SettingsError."""
+    """All local steps of a run, in order; indices are of `ray_split.load_data(config.data).train`.
+
+    Raises SettingsError.
+    """
     labels = data.load(settings.data).train.labels
     steps = Stream(settings, data.partition(settings, labels))
     for round in range(settings.run.rounds):

@@ -102,7 +102,8 @@ class Records:
         self._settings = settings
         self._phone_rows: list[dict[str, Any]] = []
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / CONFIG).write_text(settings.to_yaml())
+        # Run again, it is a run of its own: not one that goes on with this folder unasked.
+        (self.folder / CONFIG).write_text(settings.with_values(run={"resume": "never"}).to_yaml())
         self._cut_to(first_round)
         self._board = SummaryWriter(str(self.folder), purge_step=first_round)
 

@@ -63,7 +63,8 @@ class RoundLoop:
         self.stream = stream
         self.wiring = wiring
         self.callbacks = callbacks
-        self.failures = 0
+        self.failures = 0  # of attempts
+        self.recoveries = 0  # of those, how many were made good
         self._max_failures = settings.run.max_failures
         self._batch = settings.data.eval_batch_size
         self._schedule = schedule_of(settings.schedule)
@@ -92,6 +93,7 @@ class RoundLoop:
                     raise
                 logger.warning("round %d: %s", round, error)
                 lost = self.wiring.rebuild()
+                self.recoveries += 1
                 for callback in self.callbacks:
                     callback.on_recovery(round, lost)
 
@@ -153,6 +155,8 @@ def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[
         if due:
             loop.wiring.get([loop.wiring.roles.fed_server.save_checkpoint.remote()])
         records.round(row, sums.phone_rows(round), flush=due)
+        if due:
+            records.summary("running", loop.recoveries)
         for callback in loop.callbacks:
             callback.on_round_end(row)
     loop.wiring.get([loop.wiring.roles.fed_server.save_model.remote()])

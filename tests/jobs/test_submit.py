@@ -59,9 +59,11 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path) -> None:
     arguments = f"--run.storage_path {tmp_path} --run.name first"
-    process = start(["make", "-o", ".venv/.installed", "train", f"ARGS={arguments}"])
+    # A fresh machine has no token yet.
+    process = start(["make", "-o", ".venv/.installed", "train", f"ARGS={arguments}"], HOME=str(tmp_path))
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
+    assert (tmp_path / ".ray" / "auth_token").exists()
     assert "round 15/15" in output and "test accuracy" in output and str(tmp_path / "first") in output
     assert summary(tmp_path / "first")["status"] == "finished"
     assert summary(tmp_path / "first")["test_accuracy"] >= 0.95
