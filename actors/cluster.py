@@ -87,7 +87,13 @@ class RayWiring:
         self._wait_until_ready()
         self.get([handle.__ray_call__.remote(settle) for handle in _named(self.roles).values()])
         device = self.get([self.roles.server.device.remote()])[0]
-        why = "" if device != "CPU" else " (torch sees no GPU there)" if gpus else " (the cluster has no GPU)"
+        why = (
+            ""
+            if device != "CPU"
+            else " (torch sees no GPU there)"
+            if gpus
+            else " (the cluster has no GPU, or server.num_gpus is 0)"
+        )
         return [f"server on {device}{why}, {count} client actor(s) on CPU, fed server beside the driver"]
 
     def _wait_until_ready(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,9 +89,11 @@ def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> None:
 
 def _try_loss(settings: config.Task, outputs: torch.Tensor, labels: torch.Tensor) -> None:
     try:
-        value = loss_of(settings)(outputs, labels)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")  # torch would broadcast
+            value = loss_of(settings)(outputs, labels)
         correct(outputs, labels)
-    except MISFITS as error:
+    except (*MISFITS, UserWarning) as error:
         shape = tuple(getattr(outputs, "shape", ()))
         shapes = f"outputs {shape} and labels {tuple(labels.shape)} of {labels.dtype}"
         raise SettingsError("task.loss", settings.loss, f"one that takes {shapes}: {told(error)}") from error

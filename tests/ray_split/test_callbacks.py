@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+import ray_split as rs
+from ray_split.callbacks import BarProgress, PlainProgress
+
+
+def run(path: Path, callback: rs.Callback) -> rs.Result:
+    settings = rs.Config(
+        phones={"count": 3, "local_steps": 30},
+        cluster={"backend": "inprocess"},
+        run={"storage_path": str(path), "name": "r", "rounds": 2},
+    )
+    return rs.fit(settings, callbacks=[callback])
+
+
+def test_a_log_has_one_plain_line_a_round_and_a_closing_table(tmp_path: Path) -> None:
+    out = io.StringIO()
+    result = run(tmp_path, PlainProgress(out))
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("round ")]
+    assert [line.split("  ")[0] for line in lines] == ["round 1/2", "round 2/2"]
+    assert all("loss " in line and "val_accuracy " in line and line.endswith("samples/s") for line in lines)
+    assert "run finished" in out.getvalue() and result.path in out.getvalue()
+    assert f"{result.metrics['test_accuracy']:.4f}" in out.getvalue()
+
+
+def test_a_terminal_has_a_bar_with_round_loss_accuracy_and_rate(tmp_path: Path) -> None:
+    out = io.StringIO()
+    result = run(tmp_path, BarProgress(Console(file=out, force_terminal=True, width=140)))
+    shown = out.getvalue()
+    assert "round 1/2" in shown and "round 2/2" in shown
+    assert f"loss {result.metrics['train_loss']:.4f}" in shown
+    assert f"val_accuracy {result.metrics['val_accuracy']:.4f}" in shown
+    assert "samples/s" in shown and "run finished" in shown
+
+
+def test_a_callback_is_told_of_every_part_of_a_run_in_order(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Teller(rs.Callback):
+        def on_run_start(self, settings: rs.Config, where: list[str], first_round: int) -> None:
+            told.append(f"start {first_round}")
+
+        def on_progress(self, round: int, done: int, total: int, samples_per_second: float) -> None:
+            assert 0 < done <= total == 90 and samples_per_second > 0
+            told.append(f"progress {round}")
+
+        def on_round_end(self, row: dict) -> None:
+            told.append(f"end {row['round']}")
+
+        def on_run_end(self, summary: dict, path: str) -> None:
+            told.append(summary["status"])
+
+    run(tmp_path, Teller())
+    assert list(dict.fromkeys(told)) == ["start 0", "progress 0", "end 0", "progress 1", "end 1", "finished"]
