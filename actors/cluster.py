@@ -85,19 +85,11 @@ class RayWiring:
         self._makers["fed server"] = lambda: fed_server.remote(settings.run.folder, settings.checkpoint.num_to_keep)
         self._roles = _roles({name: make() for name, make in self._makers.items()})
         self._wait_until_ready()
-        self.get([handle.__ray_call__.remote(settle) for handle in _named(self.roles).values()])
-        device = self.get([self.roles.server.device.remote()])[0]
-        why = (
-            ""
-            if device != "CPU"
-            else " (torch sees no GPU there)"
-            if gpus
-            else " (the cluster has no GPU, or server.num_gpus is 0)"
-        )
-        return [f"server on {device}{why}, {count} client actor(s) on CPU, fed server beside the driver"]
+        device = _device(self.get([self.roles.server.device.remote()])[0], gpus)
+        return [f"server on {device}, {count} client actor(s) on CPU, fed server beside the driver"]
 
     def _wait_until_ready(self) -> None:
-        pings = {name: _ping(handle) for name, handle in _named(self.roles).items()}
+        pings = {name: handle.__ray_call__.remote(settle) for name, handle in _named(self.roles).items()}
         while pings:
             done, _ = ray.wait(list(pings.values()), num_returns=len(pings), timeout=WAITING_SECONDS)
             self.get(done)
@@ -139,6 +131,12 @@ class RayWiring:
             ray.shutdown()
 
 
+def _device(name: str, gpus: float) -> str:
+    if name != "CPU":
+        return name
+    return "CPU (torch sees no GPU there)" if gpus else "CPU (the cluster has no GPU, or server.num_gpus is 0)"
+
+
 def _actor(role: type, **options: Any) -> Any:
     return ray.remote(role).options(**options, **NO_RESTARTS)
 
@@ -153,10 +151,6 @@ def _roles(named: dict[str, Handle]) -> Roles:
     return Roles(clients, named["server"], named["fed server"])
 
 
-def _ping(handle: Handle) -> Ref:
-    return handle.__ray_ready__.remote()
-
-
 def settle(_: object = None) -> None:
     """Tell an actor's garbage collector that what is loaded stays.
 
@@ -168,7 +162,7 @@ def settle(_: object = None) -> None:
 
 def _alive(handle: Handle) -> bool:
     try:
-        ray.get(_ping(handle), timeout=PING_SECONDS)
+        ray.get(handle.__ray_ready__.remote(), timeout=PING_SECONDS)
     except RayActorError:
         return False
     except GetTimeoutError:

@@ -152,10 +152,10 @@ def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[
         if last or (round + 1) % settings.run.eval_every == 0:
             row |= _evaluation(loop, records, round, sizes, last)
         due = last or (round + 1) % settings.checkpoint.every == 0
-        if due:
-            loop.wiring.get([loop.wiring.roles.fed_server.save_checkpoint.remote()])
+        # Before the checkpoint: resuming cuts lines that lie beyond one, and could not write one that is missing.
         records.round(row, sums.phone_rows(round), flush=due)
         if due:
+            loop.wiring.get([loop.wiring.roles.fed_server.save_checkpoint.remote()])
             records.summary("running", loop.recoveries)
         for callback in loop.callbacks:
             callback.on_round_end(row)

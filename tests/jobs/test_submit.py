@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,27 @@ from tests.conftest import ROOT, RayHead
 CONFIG = "jobs/configs/digits.yaml"
 
 
-def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
-    env = environment(**variables)
-    if not variables.get("RAY_ADDRESS"):
-        env.pop("RAY_ADDRESS", None)
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, start_new_session=True, **pipes)
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a process of its own session, from the checkout; none is left behind."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(command: list[str], **variables: str) -> subprocess.Popen[str]:
+        env = environment(**variables)
+        if "RAY_ADDRESS" not in variables:
+            env.pop("RAY_ADDRESS", None)
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, text=True, start_new_session=True, **pipes))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
 
 
 def wait_for_round(folder: Path, rounds: int, process: subprocess.Popen[str]) -> None:
@@ -57,7 +73,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path) -> None:
+def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path, start: Start) -> None:
     arguments = f"--run.storage_path {tmp_path} --run.name first"
     # A fresh machine has no token yet.
     process = start(["make", "-o", ".venv/.installed", "train", f"ARGS={arguments}"], HOME=str(tmp_path))
@@ -82,7 +98,7 @@ def test_b_is_worth_more_than_three_points(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
-    tmp_path: Path, ray_session: RayHead, number: signal.Signals
+    tmp_path: Path, ray_session: RayHead, start: Start, number: signal.Signals
 ) -> None:
     flags = ["--config", CONFIG, "--run.storage_path", str(tmp_path), "--run.name", "r", "--run.rounds", "400"]
     command = [sys.executable, "-m", "jobs.train", *flags, "--cluster.client_actors", "1"]
@@ -107,7 +123,7 @@ def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
     assert (tmp_path / "r" / "model.safetensors").read_bytes() == expected.read_bytes()
 
 
-def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayHead) -> None:
+def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayHead, start: Start) -> None:
     from ray.job_submission import JobStatus, JobSubmissionClient
 
     flags = ["--config", CONFIG, "--run.storage_path", str(tmp_path), "--run.name", "r", "--run.rounds", "400"]
@@ -124,7 +140,7 @@ def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayH
     wait_for_no_actors()
 
 
-def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_session: RayHead) -> None:
+def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_session: RayHead, start: Start) -> None:
     process = start(
         [sys.executable, "-m", "jobs.submit", "python", "-m", "jobs.train", "--run.storage_path", "results"],
         RAY_ADDRESS=ray_session.dashboard,
@@ -135,7 +151,7 @@ def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_ses
     assert "exited with code 2" in output or "exit code 2" in output or "code: 2" in output
 
 
-def test_a_job_without_the_token_is_refused(ray_session: RayHead, tmp_path: Path) -> None:
+def test_a_job_without_the_token_is_refused(ray_session: RayHead, start: Start, tmp_path: Path) -> None:
     process = start(
         [sys.executable, "-m", "jobs.submit", "python", "-c", "print('ran')"],
         RAY_ADDRESS=ray_session.dashboard, RAY_AUTH_TOKEN="wrong" * 8, HOME=str(tmp_path),
