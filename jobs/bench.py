@@ -39,16 +39,15 @@ BENCH = Path("bench.json")
 Row = dict[str, Any]
 
 
-def interleaved(cases: dict[str, Callable[[], None]], repeats: int, calls: int) -> dict[str, list[float]]:
-    """Seconds a call of each case, `repeats` times, the cases in turn each time."""
+def interleaved(cases: dict[str, Callable[[], Any]], repeats: int, calls: int) -> dict[str, list[float]]:
+    """Seconds for one of the `calls` things that each case does at a time, `repeats` times, the cases in turn."""
     for case in cases.values():
         case()
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(repeats):
         for name, case in cases.items():
             start = time.perf_counter()
-            for _ in range(calls):
-                case()
+            case()
             times[name].append((time.perf_counter() - start) / calls)
     return times
 
@@ -143,17 +142,14 @@ def exchange_row(model: str, repeats: int, calls: int) -> Row:
     exchanges = Exchanges(prepared)
     messages = exchanges.messages()
     empty, plain = floor(messages), unsplit_step(prepared)
-    pipelined = 20
     cases: dict[str, Callable[[], Any]] = {
-        "exchange": lambda: ray.get(exchanges.submit()),
-        "floor": lambda: ray.get(empty()),
-        "exchange_pipelined": lambda: ray.get([exchanges.submit() for _ in range(pipelined)]),
-        "floor_pipelined": lambda: ray.get([empty() for _ in range(pipelined)]),
-        "one_process": plain,
+        "exchange": lambda: [ray.get(exchanges.submit()) for _ in range(calls)],
+        "floor": lambda: [ray.get(empty()) for _ in range(calls)],
+        "exchange_pipelined": lambda: ray.get([exchanges.submit() for _ in range(calls)]),
+        "floor_pipelined": lambda: ray.get([empty() for _ in range(calls)]),
+        "one_process": lambda: [plain() for _ in range(calls)],
     }
     times = interleaved(cases, repeats, calls)
-    for name in ("exchange_pipelined", "floor_pipelined"):
-        times[name] = [seconds / pipelined for seconds in times[name]]
     sizes = {n: sum(array.nbytes for array in arrays) for n, arrays in messages.items() if arrays}
     return {
         "median_ms": {name: round(median(t) * 1e3, 3) for name, t in times.items()},
@@ -202,8 +198,8 @@ def main(arguments: list[str]) -> int:
     """Measure the rows named, or all, and merge them into bench.json."""
     parser = argparse.ArgumentParser(prog="jobs.bench", description=__doc__)
     parser.add_argument("rows", nargs="*", help=f"of: {', '.join(ROWS)} (default: all)")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--calls", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=31)
+    parser.add_argument("--calls", type=int, default=30)
     parser.add_argument("--out", type=Path, default=BENCH)
     options = parser.parse_args(arguments)
     if unknown := [row for row in options.rows if row not in ROWS]:
