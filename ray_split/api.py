@@ -33,21 +33,20 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     told = [progress()] if callbacks is None else list(callbacks)
     prepared = prepare(settings or config.Config())
     prepared = prepared._replace(settings=inherit(prepared.settings))
-    claim(prepared.settings)
+    checkpoint = claim(prepared.settings)
     backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
     wiring, resources = backend.connect(prepared.settings.cluster)
     try:
         # After connect: ray.init sets a handler for SIGTERM of its own.
         with _stoppable():
             resolved = resolve(prepared.settings, resources)
-            return _run(prepared._replace(settings=resolved), wiring, told)
+            return _run(prepared._replace(settings=resolved), checkpoint, wiring, told)
     finally:
         wiring.stop()
 
 
-def _run(prepared: Prepared, wiring: Wiring, callbacks: list[Callback]) -> Result:
+def _run(prepared: Prepared, checkpoint: Path | None, wiring: Wiring, callbacks: list[Callback]) -> Result:
     settings, parts, stream = prepared
-    checkpoint = claim(settings)
     first = int(checkpoint.name.rpartition("_")[2]) if checkpoint else 0
     records = Records(settings, first)
     loop = training.RoundLoop(settings, stream, wiring, callbacks)

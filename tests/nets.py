@@ -55,6 +55,18 @@ class Block(nn.Module):
         return x + self.second(torch.relu(self.first(x)))
 
 
+def model_of(forward, **attributes):
+    """A model of linear layers a, b, c of width 4 (or the attributes given) with this forward."""
+    model = type("Model", (nn.Module,), {"forward": forward})()
+    for name, value in {**{name: nn.Linear(4, 4) for name in "abc"}, **attributes}.items():
+        setattr(model, name, value)
+    return model
+
+
+def chain(self, x):
+    return self.c(self.b(self.a(x)))
+
+
 def blobs(samples: int = 600) -> tuple[np.ndarray, np.ndarray]:
     """Images of 1x8x8 with a bright row that is their class."""
     draw = np.random.default_rng(0)

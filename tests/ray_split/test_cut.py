@@ -10,6 +10,7 @@ from ray_split.cut import cut, merge
 from ray_split.message import leaves, tree_map
 from ray_split.models import MLP, DigitsCNN, resnet18
 from ray_split.segment import call
+from tests.nets import chain, model_of
 
 CASES = [
     (DigitsCNN, (1, 8, 8), ["block1", "hidden"]),
@@ -25,18 +26,6 @@ CASES = [
     (lambda: resnet18(small_input=True), (3, 16, 16), ["layer1.1.relu", "layer3.0.downsample"]),
 ]
 CASE_IDS = [f"{getattr(build, '__name__', 'small')}-{'-'.join(cuts)}" for build, _, cuts in CASES]
-
-
-def model_of(forward, **attributes):
-    """A model of linear layers a, b, c of width 4 (or the attributes given) with this forward."""
-    model = type("Model", (nn.Module,), {"forward": forward})()
-    for name, value in {**{name: nn.Linear(4, 4) for name in "abc"}, **attributes}.items():
-        setattr(model, name, value)
-    return model
-
-
-def chain(self, x):
-    return self.c(self.b(self.a(x)))
 
 
 def fresh(tree):

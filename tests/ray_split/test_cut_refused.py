@@ -3,18 +3,7 @@ import torch
 from torch import nn
 
 from ray_split.cut import CutError, cut
-
-
-def model_of(forward, **attributes):
-    """A model of linear layers a, b, c of width 4 (or the attributes given) with this forward."""
-    model = type("Model", (nn.Module,), {"forward": forward})()
-    for name, value in {**{name: nn.Linear(4, 4) for name in "abc"}, **attributes}.items():
-        setattr(model, name, value)
-    return model
-
-
-def chain(self, x):
-    return self.c(self.b(self.a(x)))
+from tests.nets import chain, model_of
 
 
 def refusal(model, cuts, example=None):
