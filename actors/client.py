@@ -1,35 +1,45 @@
-"""The client: hosts A and C for its phones, and has their data and labels. It never holds B."""
+"""The client: hosts A and C for the cohorts it trains, and has their data and labels. It never holds B.
+
+(For the baselines fedavg and unsplit, in which the whole model is on the phone, it does.)
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import time
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from actors.guard import Guard
 from ray_split import config, models
+from ray_split.copies import Copies
 from ray_split.cut import cut
 from ray_split.data import Parts
-from ray_split.draws import Stream, Turn
-from ray_split.message import Message, num_bytes, receive, send
-from ray_split.metrics import Report
-from ray_split.segment import Segment
-from ray_split.state import Array, Ends
-from ray_split.task import correct, loss_of
+from ray_split.draws import Group, Stream, Turn
+from ray_split.maker import Maker
+from ray_split.message import Groups, Sent, num_bytes, receive
+from ray_split.metrics import Report, Spent, padded_sum
+from ray_split.state import Array, Closed, Ends, State, kept, state_bytes
+from ray_split.task import corrects, loss_of, losses_of
 
 CPU = torch.device("cpu")
 
 
-class _Pending(NamedTuple):
-    """An exchange under way: the labels of its batch, and what is known for its report."""
+@dataclass
+class _Cohort:
+    """Phones under way: their copies, their batches, and what is known for the exchange's report."""
 
-    turn: Turn
-    labels: Array
-    report: Report
+    copies: dict[str, Copies]
+    batches: list[list[Group]] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)  # phones in each group of the exchange under way
+    labels: list[Array] = field(default_factory=list)
+    report: Report = Report()
+    at: Turn | None = None  # the exchange under way
 
 
 class Client:
-    """A and C of the phone it trains at the moment. One exchange is
+    """A and C of the cohorts it trains at the moment. One exchange is
 
     activation = client.forward(turn)
     hidden_gradient = client.loss(turn, hidden)
@@ -40,84 +50,195 @@ class Client:
         torch.set_num_threads(settings.cluster.cpus_per_client)
         segments = cut(models.build(settings.model, settings.run.seed), models.cuts_of(settings.model))
         assert segments.c is not None
-        frozen = settings.model.freeze
-        self.a = Segment(segments.a, settings.optimizer, frozen="a" in frozen)
-        self.c = Segment(segments.c, settings.optimizer, frozen="c" in frozen)
+        modules = {"a": segments.a, "b": segments.b, "c": segments.c}
+        self._make = {name: Maker(name, module, settings) for name, module in modules.items()}
         self._loss = loss_of(settings.task)
         self._parts = parts
         self._stream = stream
         self._guard = Guard("client")
-        self._pending: _Pending | None = None
+        self._cohorts: dict[tuple[int, ...], _Cohort] = {}
+        self._spare: dict[tuple[str, bool], list[Copies]] = {}
 
     def initial_state(self) -> Ends:
         """A's and C's state before the first round."""
-        return {"a": self.a.state(), "c": self.c.state()}
+        return {name: self._make[name].first_state() for name in ("a", "c")}
 
-    def load(self, turn: Turn, ends: Ends, fresh_optimizer: bool = False) -> Report:
-        """Begin to train a phone, or to evaluate, with these states."""
-        self._pending = None
-        received = sum(segment.load(ends[name], fresh_optimizer) for name, segment in (("a", self.a), ("c", self.c)))
-        self._guard.loaded(turn)
-        return Report(turn.phone, bytes_weights=received)
+    def load(
+        self, turn: Turn, ends: Ends, fresh_optimizer: bool = True, own: Ends | None = None, middle: State | None = None
+    ) -> Report:
+        """Begin to train the turn's phones, or (no phones) to evaluate, with these states; `own` is each phone's own.
+
+        With `middle` the phones have the whole model.
+        """
+        if self._guard.loaded(turn):
+            for phones in list(self._cohorts):
+                self._release(phones)
+        self._release(turn.phones)
+        states = ends if middle is None else {**ends, "b": middle}
+        count = len(turn.phones) or 1
+        cohort = _Cohort({name: self._take(name, count) for name in states})
+        received = sum(
+            copies.load(states[name], count, (own or {}).get(name), fresh_optimizer)
+            for name, copies in cohort.copies.items()
+        )
+        self._cohorts[turn.phones] = cohort
+        if not turn.phones:
+            return Report(bytes_weights=received)
+        return Report(np.array(turn.phones), bytes_weights=np.full(count, received // count))
+
+    def _take(self, name: str, count: int) -> Copies:
+        spare = self._spare.setdefault((name, count > 1), [])
+        return spare.pop() if spare else self._make[name](count)
+
+    def _release(self, phones: tuple[int, ...]) -> None:
+        cohort = self._cohorts.pop(phones, None)
+        for name, copies in cohort.copies.items() if cohort else ():
+            self._spare[name, len(phones) > 1].append(copies)
 
     def state(self, turn: Turn) -> Ends:
-        """A's and C's state as they are now."""
+        """The state of the turn's one phone as it is now, to be handed on."""
         with self._guard.during(turn):
-            return self.initial_state()
+            copies = self._cohorts[turn.phones].copies
+            return {name: {key: array[0] for key, array in c.states().items()} for name, c in copies.items()}
 
-    def forward(self, turn: Turn) -> Message:
-        """A forward on the turn's batch: the activation."""
+    def close(self, turn: Turn, shares: Array, keep: str = "nothing") -> Closed:
+        """End the phones' round: their weights added up by shares, and what they `keep`: nothing, statistics or all."""
         with self._guard.during(turn):
-            indices = self._stream.batches(turn.round, turn.phone)[turn.step]
-            inputs, labels = self._parts.batch("train", indices)
-            seed = self._stream.forward_seed(turn, "a")
-            activation = send(self.a.forward(inputs, seed, differentiable=False))
-            report = Report(turn.phone, samples=len(labels), bytes_up=num_bytes(activation))
-            self._pending = _Pending(turn, labels, report)
-            return activation
+            copies = self._cohorts[turn.phones].copies
+            sums = {name: c.average(shares) for name, c in copies.items()}
+            own = {name: kept(c.states(), keep) for name, c in copies.items()} if keep != "nothing" else {}
+            sent = sum(state_bytes(state) for state in sums.values())
+            self._release(turn.phones)
+            return Closed(turn.phones, sums if keep != "all" else {}, own, sent)
 
-    def loss(self, turn: Turn, hidden: Message) -> Message:
+    def forward(self, turn: Turn) -> Sent:
+        """A forward on the turn's batches: the activation."""
+        with self._guard.during(turn):
+            return self._forward(turn)
+
+    def _forward(self, turn: Turn) -> Sent:
+        cohort = self._cohorts[turn.phones]
+        if not cohort.batches:
+            cohort.batches = self._stream.cohort_batches(turn.round, turn.phones)
+        groups = cohort.batches[turn.step]
+        batches = [self._parts.batch("train", indices) for indices in groups]
+        cohort.labels, cohort.counts = [labels for _, labels in batches], [len(group) for group in groups]
+        sizes = _sizes(groups)
+        seeds = self._seeds(turn, "a", cohort, len(sizes))
+        activation = cohort.copies["a"].forward([inputs for inputs, _ in batches], seeds, differentiable=False)
+        phones = np.array(turn.phones[: len(sizes)])
+        cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=_bytes(activation, cohort.counts)), turn
+        return Sent(activation, time.time())
+
+    def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
+        return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
+
+    def loss(self, turn: Turn, hidden: Sent) -> Sent:
         """C forward, loss, C backward, C step: the gradient of hidden."""
-        with self._guard.during(turn):
-            pending = self._expect(turn)
-            outputs = self.c.forward(hidden, self._stream.forward_seed(turn, "c"))
-            labels = receive(pending.labels, CPU)
-            loss = self._loss(outputs, labels)
-            gradient = self.c.backward_loss(loss)
-            self.c.step()
-            report = pending.report._replace(
-                loss=loss.item() * len(labels),
-                correct=correct(outputs, labels),
-                bytes_down=num_bytes(hidden),
-                bytes_up=pending.report.bytes_up + num_bytes(gradient),
-            )
-            self._pending = pending._replace(report=report)
-            return gradient
+        with self._guard.during(turn, hidden):
+            return self._learn(turn, hidden)
 
-    def backward(self, turn: Turn, activation_gradient: Message) -> Report:
+    def _learn(self, turn: Turn, hidden: Sent) -> Sent:
+        cohort = self._expect(turn)
+        sizes = cohort.report.samples
+        assert isinstance(sizes, np.ndarray)
+        seeds = self._seeds(turn, "c", cohort, len(sizes))
+        learned = cohort.copies["c"].learn(hidden.groups, cohort.labels, seeds, self._loss)
+        cohort.copies["c"].step()
+        cohort.report = cohort.report._replace(
+            loss=learned.losses * sizes,
+            correct=learned.correct,
+            bytes_down=_bytes(hidden.groups, cohort.counts),
+            bytes_up=cohort.report.bytes_up + _bytes(learned.gradients, cohort.counts),
+        )
+        return Sent(learned.gradients, time.time())
+
+    def backward(self, turn: Turn, activation_gradient: Sent) -> Report:
         """A backward, A step: the report of the exchange."""
+        with self._guard.during(turn, activation_gradient):
+            return self._backward(turn, activation_gradient)
+
+    def _backward(self, turn: Turn, activation_gradient: Sent) -> Report:
+        cohort = self._expect(turn)
+        cohort.at = None
+        cohort.copies["a"].backward(activation_gradient.groups)
+        cohort.copies["a"].step()
+        down = cohort.report.bytes_down + _bytes(activation_gradient.groups, cohort.counts)
+        return cohort.report._replace(bytes_down=down)
+
+    def _expect(self, turn: Turn) -> _Cohort:
+        cohort = self._cohorts.get(turn.phones)
+        if cohort is None or cohort.at != turn:
+            under_way = cohort and cohort.at
+            raise RuntimeError(f"step {turn.step} of round {turn.round} is not the exchange under way: {under_way}")
+        return cohort
+
+    def train_alone(self, turn: Turn, steps: int) -> Report:
+        """All of the round's steps of phones that have the whole model: nothing crosses."""
         with self._guard.during(turn):
-            report = self._expect(turn).report
-            self._pending = None
-            self.a.backward(activation_gradient)
-            self.a.step()
-            return report._replace(bytes_down=report.bytes_down + num_bytes(activation_gradient))
+            cohort = self._cohorts[turn.phones]
+            middle, reports = cohort.copies["b"], []
+            for step in range(steps):
+                now = turn._replace(step=step)
+                activation = self._forward(now)
+                seeds = self._seeds(now, "b", cohort, sum(cohort.counts))
+                hidden = Sent(middle.forward(activation.groups, seeds), 0.0)
+                gradient = middle.backward(self._learn(now, hidden).groups)
+                middle.step()
+                reports.append(self._backward(now, Sent(gradient, 0.0))._replace(bytes_up=0, bytes_down=0))
+            return padded_sum(reports)
 
-    def _expect(self, turn: Turn) -> _Pending:
-        if self._pending is None or self._pending.turn != turn:
-            raise RuntimeError(f"{turn} is not the exchange under way: {self._pending and self._pending.turn}")
-        return self._pending
-
-    def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Message:
+    def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Sent:
         """A in eval mode on samples start:stop of 'val' or 'test': the activation."""
         with self._guard.during(turn):
             inputs, _ = self._parts.batch(part, slice(start, stop))
-            return send(self.a.evaluate(inputs))
+            return self._evaluate_a(turn, [inputs[None]])
 
-    def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Message) -> Report:
+    def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
         """C in eval mode and the loss: how many of the samples came out right."""
+        with self._guard.during(turn, hidden):
+            _, labels = self._parts.batch(part, slice(start, stop))
+            report = self._evaluate_c(turn, hidden, [labels[None]])
+            return report._replace(phones=None)
+
+    def evaluate_own_forward(self, turn: Turn, part: str) -> Sent:
+        """A in eval mode on what the turn's phones hold out for 'val' or 'test': the activation."""
         with self._guard.during(turn):
-            _, labels_array = self._parts.batch(part, slice(start, stop))
-            outputs, labels = self.c.evaluate(hidden), receive(labels_array, CPU)
-            loss = self._loss(outputs, labels).item() * len(labels)
-            return Report(samples=len(labels), loss=loss, correct=correct(outputs, labels))
+            held = self._stream.held_out(turn.phones, part)
+            return self._evaluate_a(turn, [self._parts.batch("train", indices)[0] for indices in held])
+
+    def evaluate_own_loss(self, turn: Turn, part: str, hidden: Sent) -> Report:
+        """C in eval mode and the loss, phone by phone."""
+        with self._guard.during(turn, hidden):
+            held = self._stream.held_out(turn.phones, part)
+            report = self._evaluate_c(turn, hidden, [self._parts.batch("train", indices)[1] for indices in held])
+            self._release(turn.phones)
+            return report
+
+    def _evaluate_a(self, turn: Turn, groups: Groups) -> Sent:
+        outputs = self._cohorts[turn.phones].copies["a"].evaluate(groups)
+        return Sent(outputs, time.time())
+
+    def _evaluate_c(self, turn: Turn, hidden: Sent, labels: list[Array]) -> Report:
+        outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)
+        targets = [receive(group, CPU) for group in labels]
+        sizes = _sizes(labels)
+        losses = [losses_of(self._loss, o, t).numpy() for o, t in zip(outputs, targets, strict=True)]
+        right = [corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
+        phones = np.array(turn.phones[: len(sizes)])
+        return Report(phones, sizes, np.concatenate(losses) * sizes, np.concatenate(right))
+
+    def spent(self, turn: Turn) -> Spent:
+        """Where its time of this round went."""
+        return self._guard.spent(turn)
+
+
+def _sizes(groups: list[Array]) -> Array:
+    """The batch size of each phone, of groups (phones, batch size, ...)."""
+    return np.repeat([group.shape[1] for group in groups], [len(group) for group in groups])
+
+
+def _bytes(groups: Groups, counts: list[int]) -> Array:
+    """What crosses for each phone, of groups of so many phones."""
+    each = [num_bytes(group) // count for group, count in zip(groups, counts, strict=True)]
+    return np.repeat(each, counts)

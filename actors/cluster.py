@@ -23,7 +23,7 @@ from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
 from ray_split.failure import ActorLostError, RunFailedError
-from ray_split.wiring import Handle, Ref, Resources, Roles
+from ray_split.wiring import Handle, Ref, Resources, Roles, fed_server_arguments
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0}
@@ -82,7 +82,7 @@ class RayWiring:
         count = int(settings.cluster.client_actors)
         self._makers = {f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref) for i in range(count)}
         self._makers["server"] = lambda: server.remote(settings)
-        self._makers["fed server"] = lambda: fed_server.remote(settings.run.folder, settings.checkpoint.num_to_keep)
+        self._makers["fed server"] = lambda: fed_server.remote(*fed_server_arguments(settings))
         self._roles = _roles({name: make() for name, make in self._makers.items()})
         self._wait_until_ready()
         device = _device(self.get([self.roles.server.device.remote()])[0], gpus)

@@ -1,37 +1,71 @@
-"""The fed server: keeps the state at the round's start, and writes checkpoints and the model. No torch in its process.
+"""The fed server: averages A and C, keeps the state at the round's start, and writes checkpoints and the model.
 
-It never sees an activation, a gradient or data.
+It never sees an activation, a gradient or data. No torch in its process.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from ray_split import checkpoint
+from ray_split.average import added
 from ray_split.draws import Turn
 from ray_split.failure import StateNotLoadedError
 from ray_split.metrics import Report
-from ray_split.state import Ends, State, state_bytes, weights
+from ray_split.personal import PREFIX, Personal
+from ray_split.state import Closed, Ends, State, state_bytes, weights
 
 
 class FedServer:
     """The state that every attempt of a round begins with. It moves on only by `commit`."""
 
-    def __init__(self, folder: Path, num_to_keep: int | None) -> None:
+    def __init__(self, folder: Path, num_to_keep: int | None, phones: int) -> None:
         self._folder = folder
         self._num_to_keep = num_to_keep
         self._round = -1
         self._states: dict[str, State] = {}
+        self._personal = Personal(folder / "personal", phones)
+        self._collecting: tuple[int, int] | None = None
+        self._sums: Ends = {}
+        self._own: list[Closed] = []
 
-    def commit(self, round: int, ends: Ends, middle: State) -> Report:
-        """The state of A, C and B at the start of `round`: the one before is dropped."""
-        self._round, self._states = round, {"a": ends["a"], "b": middle, "c": ends["c"]}
-        return Report(bytes_weights=sum(state_bytes(state) for state in self._states.values()))
+    def collect(self, turn: Turn, *cohorts: Closed) -> Report:
+        """Add cohorts' weighted sums of A and C to the round's average, in this order, and keep what is personal."""
+        if self._collecting != (turn.round, turn.attempt):
+            self._collecting, self._sums, self._own = (turn.round, turn.attempt), {}, []
+        for closed in cohorts:
+            for name, state in closed.sums.items():
+                self._sums[name] = added(self._sums.get(name), state)
+            self._own.append(closed._replace(sums={}))
+        phones = np.concatenate([closed.phones for closed in cohorts])
+        each = np.repeat([closed.bytes_per_phone for closed in cohorts], [len(closed.phones) for closed in cohorts])
+        return Report(phones, bytes_weights=each)
+
+    def commit(self, round: int, ends: Ends | None, middle: State | None) -> Report:
+        """The state of A, C and B at the start of `round`: the one before is dropped.
+
+        What isn't given is the average that was collected; what is neither stays.
+        """
+        if not self._states:
+            self._personal.clear()
+        given = {**(ends or {}), **({} if middle is None else {"b": middle})}
+        self._states = {**self._states, **self._sums, **given}
+        for closed in self._own:
+            self._personal.write(closed)
+        self._round, self._collecting, self._sums, self._own = round, None, {}, []
+        return Report(bytes_weights=sum(state_bytes(state) for state in given.values()))
 
     def client_state(self, turn: Turn) -> Ends:
         """A's and C's state at the turn's round's start. Raises StateNotLoadedError for another round."""
         states = self._at(turn.round)
         return {"a": states["a"], "c": states["c"]}
+
+    def own_state(self, turn: Turn) -> Ends:
+        """What is the turn's phones' own (phones, ...), at its round's start."""
+        return self._personal.rows(np.array(turn.phones), self._at(turn.round))
 
     def server_state(self, turn: Turn) -> State:
         """B's state at the turn's round's start. Raises StateNotLoadedError for another round."""
@@ -44,19 +78,33 @@ class FedServer:
 
     def save_checkpoint(self) -> str:
         """Write a checkpoint of the state it holds; returns its path."""
-        path = checkpoint.save(self._folder / "checkpoints", self._round, self._states, self._num_to_keep)
+        path = checkpoint.save(self._folder / "checkpoints", self._round, self._parts(), self._num_to_keep)
         return str(path)
+
+    def _parts(self) -> Iterator[tuple[str, State]]:
+        yield from self._states.items()
+        yield from self._personal.snapshot()
 
     def restore(self, path: str) -> int:
         """Take a checkpoint's state; returns the round that it is the start of. Raises CheckpointError."""
-        self._round, self._states = checkpoint.load(Path(path))
+        self._personal.clear()
+        self._round, parts = checkpoint.parts(Path(path))
+        self._states = {}
+        for name, state in parts:
+            if name.startswith(PREFIX):
+                self._personal.restore(state)
+            else:
+                self._states[name] = state
         return self._round
 
     def save_model(self) -> str:
-        """Write model.safetensors under the unsplit model's keys; returns its path."""
+        """Write model.safetensors under the unsplit model's keys; returns its path.
+
+        Where A and C are each phone's own, their mean over all phones.
+        """
         path = self._folder / "model.safetensors"
         merged: State = {}
-        for state in self._states.values():
+        for state in self._personal.mean(self._states).values():
             merged.update(weights(state))
         checkpoint.write_model(path, merged)
         return str(path)

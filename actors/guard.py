@@ -1,12 +1,15 @@
-"""Refuses calls for which an actor does not hold the right state."""
+"""Refuses calls for which an actor does not hold the right state, and keeps account of its time."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ray_split.draws import Turn
 from ray_split.failure import StateNotLoadedError
+from ray_split.message import Sent
+from ray_split.metrics import Spent
 
 
 class Guard:
@@ -15,19 +18,36 @@ class Guard:
     def __init__(self, who: str) -> None:
         self.who = who
         self._holds: tuple[int, int] | None = None
+        self._free = time.time()  # when the last call ended
+        self._spent = Spent()
 
-    def loaded(self, turn: Turn) -> None:
-        """From now on calls for this round and attempt are right."""
+    def loaded(self, turn: Turn) -> bool:
+        """From now on calls for this round and attempt are right. Says whether they weren't before."""
+        fresh = self._holds != (turn.round, turn.attempt)
         self._holds = (turn.round, turn.attempt)
+        if fresh:
+            self._spent, self._free = Spent(), time.time()
+        return fresh
+
+    def spent(self, turn: Turn) -> Spent:
+        """Where the time went since this round and attempt were loaded; nowhere, if they weren't."""
+        return self._spent if self._holds == (turn.round, turn.attempt) else Spent()
 
     @contextmanager
-    def during(self, turn: Turn) -> Iterator[None]:
+    def during(self, turn: Turn, *arrived: Sent) -> Iterator[None]:
         """Around every call. Raises StateNotLoadedError; if the call raises, those after it are refused."""
         if self._holds != (turn.round, turn.attempt):
             wanted = f"round {turn.round}, attempt {turn.attempt}"
             raise StateNotLoadedError(f"{self.who} has no state for {wanted}; it holds {self._holds}")
+        start, sent = time.time(), max((message.at for message in arrived), default=0.0)
         try:
             yield
         except BaseException:
             self._holds = None
             raise
+        before, self._free = self._free, time.time()
+        self._spent = Spent(
+            self._spent.compute + self._free - start,
+            self._spent.waiting + max(0.0, sent - before),
+            self._spent.transfer + max(0.0, start - max(sent, before)),
+        )

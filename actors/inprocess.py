@@ -19,7 +19,7 @@ from actors.server import Server
 from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
-from ray_split.wiring import Resources, Roles
+from ray_split.wiring import Resources, Roles, fed_server_arguments
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class LocalRef:
             raise self.error
         return pickle.loads(self.content)
 
+    def parts(self, count: int) -> list[Any]:
+        """The elements of the result; of a call that failed, as many of nothing."""
+        return [None] * count if self.error is not None else self.value()
+
 
 @dataclass
 class LocalMethod:
@@ -42,9 +46,20 @@ class LocalMethod:
 
     handle: LocalHandle
     name: str
+    num_returns: int = 1
 
-    def remote(self, *arguments: Any) -> LocalRef:
+    def options(self, num_returns: int) -> LocalMethod:
+        """With more than one, `remote` gives a ref for each element of the result."""
+        return LocalMethod(self.handle, self.name, num_returns)
+
+    def remote(self, *arguments: Any) -> Any:
         """Call the method now. A ref among the arguments is resolved; one that failed fails this call, unmade."""
+        ref = self._call(arguments)
+        if self.num_returns == 1:
+            return ref
+        return [ref if ref.error else LocalRef(pickle.dumps(part, 5)) for part in ref.parts(self.num_returns)]
+
+    def _call(self, arguments: tuple[Any, ...]) -> LocalRef:
         for argument in arguments:
             if isinstance(argument, LocalRef) and argument.error is not None:
                 return argument
@@ -119,7 +134,7 @@ class InProcess:
         client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors
         clients = [LocalHandle(lambda: Client(settings, parts, stream), client_threads) for _ in range(int(count))]
         server = LocalHandle(lambda: Server(settings), settings.server.num_cpus)
-        fed_server = LocalHandle(lambda: FedServer(settings.run.folder, settings.checkpoint.num_to_keep), 1)
+        fed_server = LocalHandle(lambda: FedServer(*fed_server_arguments(settings)), 1)
         self._roles = Roles(clients, server, fed_server)
         return [f"all actors in this process: {count} client(s), server, fed server"]
 

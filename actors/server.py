@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 from actors.guard import Guard
-from ray_split import config, models, seeds
+from ray_split import config, models
+from ray_split.average import added
+from ray_split.copies import Copies, Looped
 from ray_split.cut import cut
-from ray_split.draws import Turn
-from ray_split.message import Message, send
-from ray_split.metrics import Report
-from ray_split.segment import Segment
-from ray_split.state import State
+from ray_split.draws import Turn, forward_seeds
+from ray_split.maker import Maker
+from ray_split.message import Groups, Sent, group_size, leaves
+from ray_split.metrics import Report, Spent
+from ray_split.shared import Shared, join, split
+from ray_split.state import Array, State
 
 
 class Server:
-    """B. One exchange is
+    """B. One exchange of one phone is
 
     hidden = server.forward(turn, activation)
     activation_gradient = server.backward(turn, hidden_gradient)
+
+    A cohort whose phones have copies of B of their own: open, then forward_own and backward_own, then close.
+    Phones whose batches make one joint step: forward_shared and backward_shared of all, then step_shared; or, where
+    B mixes the samples of a batch (BatchNorm), forward_joint and backward_joint.
     """
 
     def __init__(self, settings: config.Config) -> None:
@@ -27,11 +38,18 @@ class Server:
         if gpu:
             torch.backends.cudnn.deterministic = True
         segments = cut(models.build(settings.model, settings.run.seed), models.cuts_of(settings.model))
-        device = "cuda" if gpu else "cpu"
-        self.b = Segment(segments.b, settings.optimizer, device, frozen="b" in settings.model.freeze)
+        self._make = Maker("b", segments.b, settings, "cuda" if gpu else "cpu")
+        self.b = self._make.segment()
+        self._one = Looped(lambda: self.b)
+        self._shared = Shared(self.b, vmapped=self._make.stacked)
+        self._copies: dict[tuple[int, ...], Copies] = {}
+        self._spare: dict[bool, list[Copies]] = {True: [], False: []}
         self._seed = settings.run.seed
         self._guard = Guard("server")
         self._pending: Turn | None = None
+        self._joint: list[Groups] = []  # the activations of the joint batch under way
+        self._start: State = {}
+        self._sum: State | None = None
 
     def device(self) -> str:
         """What B computes on, for people."""
@@ -39,40 +57,130 @@ class Server:
 
     def initial_state(self) -> State:
         """B's state before the first round."""
-        return self.b.state()
+        return self._make.first_state()
 
     def load(self, turn: Turn, state: State) -> Report:
         """Begin a round with this state."""
-        self._pending = None
-        received = self.b.load(state)
+        self._pending, self._joint, self._sum, self._start = None, [], None, state
+        self._shared.forget()
+        for phones in list(self._copies):
+            self._release(phones)
+        received = self._one.load(state, 1, fresh=False)
         self._guard.loaded(turn)
         return Report(bytes_weights=received)
 
+    def _release(self, phones: tuple[int, ...]) -> Copies:
+        copies = self._copies.pop(phones)
+        self._spare[len(phones) > 1].append(copies)
+        return copies
+
     def state(self, turn: Turn) -> State:
-        """B's state as it is now."""
+        """B's state at the round's end: as it is now, or the average of the copies that were closed."""
         with self._guard.during(turn):
-            return self.b.state()
+            return self.b.state() if self._sum is None else self._sum
 
-    def forward(self, turn: Turn, activation: Message) -> Message:
-        """B forward: hidden."""
-        with self._guard.during(turn):
+    def spent(self, turn: Turn) -> Spent:
+        """Where its time of this round went."""
+        return self._guard.spent(turn)
+
+    def forward(self, turn: Turn, activation: Sent) -> Sent:
+        """B forward for one phone: hidden."""
+        with self._guard.during(turn, activation):
             if self._pending is not None:
-                raise RuntimeError(f"{turn} came while {self._pending} waits for its backward")
+                waits = f"step {self._pending.step} of phone {self._pending.phones[0]}"
+                raise RuntimeError(f"a forward of phone {turn.phones[0]} came while {waits} waits for its backward")
             self._pending = turn
-            seed = seeds.forward_seed(self._seed, turn.round, turn.phone, turn.step, "b")
-            return send(self.b.forward(activation, seed))
+            return self._sent(self._one.forward(activation.groups, forward_seeds(self._seed, turn, "b", 1)))
 
-    def backward(self, turn: Turn, hidden_gradient: Message) -> Message:
+    def backward(self, turn: Turn, hidden_gradient: Sent) -> Sent:
         """B backward, B step: the gradient of the activation."""
-        with self._guard.during(turn):
+        with self._guard.during(turn, hidden_gradient):
             if self._pending != turn:
-                raise RuntimeError(f"{turn} is not the exchange under way: {self._pending}")
+                raise RuntimeError(f"step {turn.step} of phone {turn.phones[0]} is not the exchange under way")
             self._pending = None
-            gradient = self.b.backward(hidden_gradient)
-            self.b.step()
-            return gradient
+            gradient = self._one.backward(hidden_gradient.groups)
+            self._one.step()
+            return self._sent(gradient)
 
-    def evaluate(self, turn: Turn, activation: Message) -> Message:
-        """B in eval mode: hidden."""
+    def _sent(self, groups: Groups) -> Sent:
+        return Sent(groups, time.time())
+
+    def open(self, turn: Turn) -> None:
+        """Give each of the turn's phones a copy of B as it was at the round's start."""
         with self._guard.during(turn):
-            return send(self.b.evaluate(activation))
+            spare, count = self._spare[len(turn.phones) > 1], len(turn.phones)
+            self._copies[turn.phones] = spare.pop() if spare else self._make(count)
+            self._copies[turn.phones].load(self._start, count, fresh=True)
+
+    def forward_own(self, turn: Turn, activation: Sent) -> Sent:
+        """The phones' own copies forward: hidden."""
+        with self._guard.during(turn, activation):
+            copies = self._copies[turn.phones]
+            return self._sent(copies.forward(activation.groups, self._seeds(turn, activation, copies.draws)))
+
+    def _seeds(self, turn: Turn, activation: Sent, wanted: bool) -> list[int]:
+        count = sum(group_size(group) for group in activation.groups) if wanted else 0
+        return forward_seeds(self._seed, turn, "b", count) if count else []
+
+    def backward_own(self, turn: Turn, hidden_gradient: Sent) -> Sent:
+        """The phones' own copies backward and step: the gradient of the activation."""
+        with self._guard.during(turn, hidden_gradient):
+            copies = self._copies[turn.phones]
+            gradient = copies.backward(hidden_gradient.groups)
+            copies.step()
+            return self._sent(gradient)
+
+    def close(self, turn: Turn, shares: Array) -> None:
+        """End the phones' round: their copies are added to the average by shares, in the order of these calls."""
+        with self._guard.during(turn):
+            self._sum = added(self._sum, self._release(turn.phones).average(shares))
+
+    def forward_shared(self, turn: Turn, activation: Sent) -> Sent:
+        """B forward for a cohort, before the joint step: hidden."""
+        with self._guard.during(turn, activation):
+            seeds = self._seeds(turn, activation, self._shared.draws)
+            return self._sent(self._shared.forward(turn.phones, activation.groups, seeds))
+
+    def backward_shared(self, turn: Turn, hidden_gradient: Sent, largest: int) -> Sent:
+        """B backward for a cohort: the gradient of the activation. `largest` is the step's largest batch of a phone.
+
+        B's gradient weights phones by batch size; what goes back is the gradient of each phone's own mean loss.
+        """
+        with self._guard.during(turn, hidden_gradient):
+            scales = [_scale(group, largest) for group in hidden_gradient.groups]
+            return self._sent(self._shared.backward(turn.phones, hidden_gradient.groups, scales))
+
+    def step_shared(self, turn: Turn, factor: float) -> None:
+        """The joint step; `factor` is the step's largest batch of a phone over all its samples."""
+        with self._guard.during(turn):
+            self._shared.step(factor)
+
+    def forward_joint(self, turn: Turn, *activations: Sent) -> list[Sent] | Sent:
+        """B forward on the batches of all cohorts as one: hidden, for each of them (of one, not in a list)."""
+        with self._guard.during(turn, *activations):
+            self._joint = [sent.groups for sent in activations]
+            hidden = self._shared.forward("joint", join(self._joint), forward_seeds(self._seed, turn, "b", 1))
+            return self._all_sent(split(hidden, self._joint))
+
+    def _all_sent(self, cohorts: Sequence[Groups]) -> list[Sent] | Sent:
+        found = [self._sent(groups) for groups in cohorts]
+        return found if len(found) > 1 else found[0]
+
+    def backward_joint(self, turn: Turn, largest: int, factor: float, *hidden_gradients: Sent) -> list[Sent] | Sent:
+        """B backward and step on the joint batch: the gradient of the activation, for each cohort."""
+        with self._guard.during(turn, *hidden_gradients):
+            scales = [[_scale(group, largest) for group in sent.groups] for sent in hidden_gradients]
+            gradients = self._shared.backward_joint([s.groups for s in hidden_gradients], scales, self._joint)
+            self._shared.step(factor)
+            return self._all_sent(gradients)
+
+    def evaluate(self, turn: Turn, activation: Sent) -> Sent:
+        """B in eval mode: hidden."""
+        with self._guard.during(turn, activation):
+            return self._sent(self._shared.evaluate(activation.groups))
+
+
+def _scale(group: object, largest: int) -> Array:
+    """Each phone's batch size over the largest one, for a group (phones, batch size, ...)."""
+    phones, samples = next(x.shape[:2] for x in leaves(group) if isinstance(x, np.ndarray))
+    return np.full(phones, samples / largest)

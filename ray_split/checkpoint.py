@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,14 @@ class CheckpointError(RuntimeError):
     """A checkpoint that is incomplete, damaged, or of another version."""
 
 
-def save(folder: Path, round: int, states: dict[str, State], num_to_keep: int | None = None) -> Path:
-    """Write the state at the start of `round` under `folder`; then drop the oldest beyond `num_to_keep`."""
+def save(folder: Path, round: int, states: Iterable[tuple[str, State]], num_to_keep: int | None = None) -> Path:
+    """Write the named states at the start of `round` under `folder`; then drop the oldest beyond `num_to_keep`."""
     final = folder / folder_name(round)
     partial = folder / f".partial_{final.name}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     checksums = {}
-    for name, state in states.items():
+    for name, state in states:
         content = dump_arrays({key: np.asarray(array, order="C") for key, array in state.items()})
         _write(partial / f"{name}.safetensors", content)
         checksums[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
@@ -55,23 +57,39 @@ def folder_name(round: int) -> str:
 
 def load(path: Path) -> tuple[int, dict[str, State]]:
     """The round that a checkpoint is the start of, and the states. Raises CheckpointError."""
-    try:
+    round, states = parts(path)
+    return round, dict(states)
+
+
+def parts(path: Path) -> tuple[int, Iterator[tuple[str, State]]]:
+    """As `load`, but one state in memory at a time. Raises CheckpointError, also while the states are read."""
+    with _telling(path):
         manifest = json.loads((path / MANIFEST).read_text())
         if manifest["version"] != VERSION:
             raise CheckpointError(f"{path}: version {manifest['version']}, this is version {VERSION}")
         if manifest.pop("own_sha256") != _checksum(manifest):
             raise CheckpointError(f"{path / MANIFEST} is damaged: its checksum differs")
-        states = {}
-        for name, checksum in manifest["sha256"].items():
+        if path.name != folder_name(manifest["round"]):
+            raise CheckpointError(f"{path} says that it is of round {manifest['round']}")
+        return int(manifest["round"]), _states(path, dict(manifest["sha256"]))
+
+
+def _states(path: Path, checksums: dict[str, str]) -> Iterator[tuple[str, State]]:
+    for name, checksum in checksums.items():
+        with _telling(path):
             content = (path / name).read_bytes()
             if hashlib.sha256(content).hexdigest() != checksum:
                 raise CheckpointError(f"{path / name} is damaged: its checksum differs")
-            states[name.removesuffix(".safetensors")] = load_arrays(content)
-        if path.name != folder_name(manifest["round"]):
-            raise CheckpointError(f"{path} says that it is of round {manifest['round']}")
+            state = load_arrays(content)
+        yield name.removesuffix(".safetensors"), state
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a complete checkpoint: {error}") from error
-    return int(manifest["round"]), states
 
 
 def complete(folder: Path) -> list[Path]:

@@ -45,6 +45,13 @@ Names = Annotated[list[str], BeforeValidator(_names)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def segments(names: list[str]) -> list[str]:
+    """Names of segments. Raises ValueError."""
+    if set(names) - {"a", "b", "c"}:
+        raise ValueError("any of a, b, c")
+    return names
+
+
 class Section(BaseModel):
     """A group of settings. Unknown fields are refused; a number is never taken for a string that looks like one."""
 
@@ -72,21 +79,22 @@ class Model(Section):
     @field_validator("freeze")
     @classmethod
     def _segments(cls, freeze: list[str]) -> list[str]:
-        if set(freeze) - {"a", "b", "c"}:
-            raise ValueError("any of a, b, c")
-        return freeze
+        return segments(freeze)
 
 
 class Partition(Section):
     """How the training samples are dealt to the phones."""
 
-    name: str = Field("iid", description="iid")
+    name: str = Field("iid", description="iid, dirichlet, shards, or package.module:function")
+    alpha: Positive = Field(0.5, description="dirichlet: the smaller, the fewer classes a phone has")
+    shards_per_phone: int = Field(2, ge=1, description="shards: of samples sorted by class")
+    min_samples: int = Field(1, ge=1, description="that every phone must have")
 
 
 class Data(Section):
     """The data set and how it is read."""
 
-    name: str = Field("digits", description="digits, cifar10, or package.module:function")
+    name: str = Field("digits", description="digits, cifar10, synthetic, or package.module:function")
     path: Path | None = Field(None, description="folder of a data set that lies in files")
     kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
     batch_size: int = Field(16, ge=1)
@@ -105,8 +113,37 @@ class Phones(Section):
     """The simulated phones."""
 
     count: int = Field(20, ge=1)
+    per_round: int | float | None = Field(
+        None, gt=0, description="phones that take part in a round: a number, or a fraction below 1; none: all"
+    )
     local_epochs: int | None = Field(None, ge=1, description="passes over a phone's samples a round (default 1)")
     local_steps: int | None = Field(None, ge=1, description="steps a round, instead of local_epochs")
+    cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="phones that a client trains at once; auto: by the model's shapes"
+    )
+    stacked: Names | None = Field(
+        None, description="segments whose copies are computed as one, any of a,b,c; none: by the model's shapes"
+    )
+    held_out: float | None = Field(
+        None, ge=0, lt=1, description="share of a phone's samples to evaluate on it; none: 0.2 for personal schedules"
+    )
+
+    @field_validator("per_round")
+    @classmethod
+    def _within(cls, per_round: int | float | None, info: ValidationInfo) -> int | float | None:
+        count = info.data.get("count")
+        if isinstance(per_round, float) and per_round >= 1:
+            if per_round != int(per_round):
+                raise ValueError("a number of phones, or a fraction below 1")
+            per_round = int(per_round)
+        if per_round is not None and count is not None and per_round > count:
+            raise ValueError(f"at most phones.count, {count}")
+        return per_round
+
+    @field_validator("stacked")
+    @classmethod
+    def _segments(cls, stacked: list[str] | None) -> list[str] | None:
+        return None if stacked is None else segments(stacked)
 
     @field_validator("local_steps")
     @classmethod
@@ -119,8 +156,13 @@ class Phones(Section):
 class Schedule(Section):
     """Who exchanges when."""
 
-    name: str = Field("sequential", description="sequential")
-    kwargs: Mapping = Field({}, description="sequential: optimizer: handed_on, or fresh")
+    name: str = Field(
+        "sequential",
+        description="sequential, splitfed_v1, splitfed_v2, splitfed_v3, parallel; for comparison fedavg, unsplit",
+    )
+    kwargs: Mapping = Field(
+        {}, description="sequential: optimizer: handed_on or fresh; the others: statistics: average or local"
+    )
 
 
 class Optimizer(Section):

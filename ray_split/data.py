@@ -1,4 +1,4 @@
-"""Data sets by name, and how their training samples are dealt to the phones.
+"""Data sets by name.
 
 A data set is arrays. Images may stay bytes: they become float32 with `scale` and `shift` on the phone, per batch.
 """
@@ -6,7 +6,7 @@ A data set is arrays. Images may stay bytes: they become float32 with `scale` an
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +91,31 @@ def cifar10(path: Path | None = None, download: bool = False) -> DataSet:
     return DataSet(train, test, num_classes=10, scale=1 / 255 / std, shift=-mean / std)
 
 
-DATA_SETS: dict[str, Callable[..., Any]] = {"digits": digits, "cifar10": cifar10}
+def synthetic(
+    samples: int = 60_000, shape: Sequence[int] = (1, 8, 8), num_classes: int = 10, noise: float = 1.0, seed: int = 0
+) -> DataSet:
+    """Learnable data of any size and shape, made from a seed, and no download: each class is a random pattern.
+
+    A sample is its class's pattern, of values of variance 1, plus normal noise. `samples` are the training samples,
+    a sixth as many more are the test samples. Raises SettingsError.
+    """
+    if samples < 1 or num_classes < 1 or noise < 0 or any(size < 1 for size in shape):
+        given = {"samples": samples, "shape": list(shape), "num_classes": num_classes, "noise": noise}
+        raise SettingsError("data.kwargs", given, "positive numbers, and noise not below 0")
+    draw = seeds.generator(seed, "synthetic")
+    patterns = draw.standard_normal((num_classes, *shape), dtype=np.float32)
+
+    def part(count: int) -> Part:
+        labels = draw.integers(0, num_classes, count)
+        inputs = draw.standard_normal((count, *shape), dtype=np.float32)
+        inputs *= np.float32(noise)
+        inputs += patterns[labels]
+        return Part(inputs, labels)
+
+    return DataSet(part(samples), part(max(1, samples // 6)), num_classes)
+
+
+DATA_SETS: dict[str, Callable[..., Any]] = {"digits": digits, "cifar10": cifar10, "synthetic": synthetic}
 
 
 def without_test_part(inputs: Array, labels: Array, num_classes: int | None = None) -> DataSet:
@@ -164,39 +188,3 @@ def _split_off(total: int, fraction: float, purpose: str) -> tuple[Array, Array]
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-@dataclass(frozen=True)
-class Partition:
-    """Which training samples each phone has: phone p's are indices[offsets[p]:offsets[p + 1]]."""
-
-    indices: Array
-    offsets: Array
-
-    def of(self, phone: int) -> Array:
-        """The training indices of one phone."""
-        return self.indices[self.offsets[phone] : self.offsets[phone + 1]]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-
-def iid(labels: Array, count: int, seed: int) -> Partition:
-    """Equal shares of a random order: every sample once, sizes differ by one at most."""
-    order = seeds.generator(seed, "partition").permutation(len(labels))
-    sizes = np.full(count, len(labels) // count)
-    sizes[: len(labels) % count] += 1
-    return Partition(order, np.concatenate([[0], np.cumsum(sizes)]))
-
-
-PARTITIONS: dict[str, Callable[..., Partition]] = {"iid": iid}
-
-
-def partition(settings: config.Config, labels: Array) -> Partition:
-    """Deal the training samples to the phones. Raises SettingsError, also when there are more phones than samples."""
-    function = find("data.partition.name", settings.data.partition.name, PARTITIONS)
-    if settings.phones.count > len(labels):
-        allowed = f"at most the {len(labels)} training samples, so that every phone has one"
-        raise SettingsError("phones.count", settings.phones.count, allowed)
-    dealt: Partition = function(labels, settings.phones.count, settings.run.seed)
-    return dealt

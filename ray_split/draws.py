@@ -7,12 +7,12 @@ for draw in rs.stream(config):          # a reference loop that replays the run
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ray_split import config, data, seeds
+from ray_split import config, data, partitions, seeds
 from ray_split.state import Array
 
 
@@ -21,7 +21,7 @@ class Turn(NamedTuple):
 
     round: int
     attempt: int
-    phone: int
+    phones: tuple[int, ...]  # the cohort: those that train together
     step: int
 
 
@@ -35,62 +35,159 @@ class Draw(NamedTuple):
     indices: Array
 
 
+Group = Array
+"""Training indices (phones, batch size) of neighbours in a cohort whose batches are equally large."""
+
+
 class Stream:
     """Every draw of a run. Holds the partition and nothing that grows with rounds."""
 
-    def __init__(self, settings: config.Config, partition: data.Partition) -> None:
+    def __init__(self, settings: config.Config, partition: partitions.Partition) -> None:
         self.seed = settings.run.seed
         self.partition = partition
         self.batch_size = settings.data.batch_size
         self.local_steps = settings.phones.local_steps
         self.local_epochs = settings.phones.local_epochs or 1
-        self._cached = functools.lru_cache(maxsize=4)(self._batches)
+        self.per_round = chosen(settings.phones.per_round, len(partition))
+        self.cohort = settings.phones.cohort if settings.phones.cohort != "auto" else 1
+        self.interleaved = settings.schedule.name == "splitfed_v2"
+        self._cache()
+
+    def _cache(self) -> None:
+        self._batches = functools.lru_cache(maxsize=4)(self._draw_batches)
+        self.phones = functools.lru_cache(maxsize=2)(self._phones)
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = {k: v for k, v in self.__dict__.items() if k != "_cached"}
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_batches", "phones")}
         return _rebuild, (state,)
 
-    def phones(self, round: int) -> list[int]:
+    def _phones(self, round: int) -> tuple[int, ...]:
         """The phones of a round, in their order."""
-        return [int(p) for p in seeds.generator(self.seed, "phones", round).permutation(len(self.partition))]
+        draw = seeds.generator(self.seed, "phones", round)
+        return tuple(draw.choice(len(self.partition), self.per_round, replace=False).tolist())
 
-    def samples(self, phone: int) -> int:
-        """How many samples the phone holds."""
-        return len(self.partition.of(phone))
+    def samples(self, phones: Sequence[int] | Array) -> Array:
+        """How many samples each of the phones trains on."""
+        return self.partition.training(np.asarray(phones))
 
-    def steps(self, phone: int) -> int:
-        """How many local steps the phone takes in a round."""
-        return self.local_steps or self.local_epochs * -(-self.samples(phone) // self.batch_size)
+    def steps(self, phones: Sequence[int] | Array) -> Array:
+        """How many local steps each of the phones takes in a round."""
+        epochs = self.local_epochs * -(-self.samples(phones) // self.batch_size)
+        return np.full_like(epochs, self.local_steps) if self.local_steps else epochs
 
     def batches(self, round: int, phone: int) -> list[Array]:
         """The training indices of each local step of a phone: a new order every pass, the last batch may be short."""
-        return self._cached(round, phone)
+        return [groups[0][0] for groups in self._batches(round, (phone,))]
 
-    def _batches(self, round: int, phone: int) -> list[Array]:
-        draw = seeds.generator(self.seed, "batches", round, phone)
-        own, steps = self.partition.of(phone), self.steps(phone)
+    def cohort_batches(self, round: int, phones: tuple[int, ...]) -> list[list[Group]]:
+        """A cohort's batches, step by step, those of neighbours with equally large ones together.
+
+        The phones that have a batch at a step are the cohort's first: see `cohorts`.
+        """
+        return self._batches(round, phones)
+
+    def _draw_batches(self, round: int, phones: tuple[int, ...]) -> list[list[Group]]:
+        chosen = np.array(phones)
+        starts = np.flatnonzero(np.diff(self.samples(chosen), prepend=-1))
+        runs = [self._equal(round, run) for run in np.split(chosen, starts[1:])]
+        steps: list[list[Group]] = []
+        for step in range(max(len(run) for run in runs)):
+            steps.append(_joined([run[step] for run in runs if step < len(run)]))
+        return steps
+
+    def _equal(self, round: int, phones: Array) -> list[Group]:
+        """The batches (phones, batch size) of each step, of phones with equally many samples."""
+        own = self.partition.of_many(phones)
+        samples, steps = own.shape[1], int(self.steps(phones[:1])[0])
+        passes = -(-steps // -(-samples // self.batch_size))
+        keys = seeds.words([self.seed, seeds.PURPOSES["batches"], round, phones], np.arange(passes * samples))
+        order = keys.reshape(len(phones), passes, samples).argsort(axis=2, kind="stable")
+        shuffled = np.take_along_axis(own[:, None], order, axis=2)
         batches: list[Array] = []
-        while len(batches) < steps:
-            order = draw.permutation(own)
-            batches += np.split(order, range(self.batch_size, len(order), self.batch_size))
+        for i in range(passes):
+            batches += np.split(shuffled[:, i], range(self.batch_size, samples, self.batch_size), axis=1)
         return batches[:steps]
 
-    def forward_seed(self, turn: Turn, segment: str) -> int:
-        """The seed of a segment's forward: Dropout and whatever else draws from torch's generator."""
-        return seeds.forward_seed(self.seed, turn.round, turn.phone, turn.step, segment)
+    def cohorts(self, round: int) -> list[tuple[int, ...]]:
+        """The round's phones in groups that train together: as the settings say, whatever number of clients there is.
+
+        Phones with most samples come first, so that those with a batch at a step are always a cohort's first.
+        """
+        phones = np.array(self.phones(round))
+        if self.cohort > 1:
+            phones = phones[np.argsort(-self.samples(phones), kind="stable")]
+        parts = np.array_split(phones, -(-len(phones) // self.cohort))
+        return [tuple(part.tolist()) for part in parts]
+
+    def shares(self, round: int, phones: Sequence[int]) -> Array:
+        """The phones' weights in the round's average: their share of its samples."""
+        shares: Array = self.samples(phones) / self.samples(self.phones(round)).sum()
+        return shares
+
+    def order(self, round: int, step: int) -> list[int]:
+        """The phones that have a batch at a step, in the order in which splitfed_v2 takes them."""
+        phones = np.array(self.phones(round))
+        active = phones[self.steps(phones) > step]
+        return [int(phone) for phone in seeds.generator(self.seed, "order", round, step).permutation(active)]
+
+    def forward_seeds(self, turn: Turn, segment: str, count: int) -> list[int]:
+        """The seeds of a segment's forward for the turn's first phones: Dropout and what else draws from torch."""
+        return forward_seeds(self.seed, turn, segment, count)
+
+    def held_out(self, phones: Sequence[int], part: str) -> list[Group]:
+        """What phones hold out for 'val' or 'test', those of neighbours with equally many samples together."""
+        return _joined([self.partition.held_out_of(phone, part)[None] for phone in phones])
+
+    def batch_sizes(self, phones: Array, step: int) -> Array:
+        """How large each phone's batch is at a step; 0 of a phone that has finished."""
+        samples = self.samples(phones)
+        place = step % -(-samples // self.batch_size)
+        sizes = np.minimum(self.batch_size, samples - place * self.batch_size)
+        return np.where(self.steps(phones) > step, sizes, 0)
 
     def draws(self, round: int) -> Iterator[Draw]:
-        """A round's local steps, phone after phone, as sequential takes them."""
+        """A round's local steps: phone after phone as sequential takes them, or step by step as splitfed_v2 does."""
+        if self.interleaved:
+            batches = {phone: self.batches(round, phone) for phone in self.phones(round)}
+            for step in range(max(len(b) for b in batches.values())):
+                for order, phone in enumerate(self.order(round, step)):
+                    yield Draw(round, order, phone, step, batches[phone][step])
+            return
         for order, phone in enumerate(self.phones(round)):
             for step, indices in enumerate(self.batches(round, phone)):
                 yield Draw(round, order, phone, step, indices)
 
 
+def forward_seeds(seed: int, turn: Turn, segment: str, count: int) -> list[int]:
+    """The seeds of a segment's forward for the turn's first `count` phones."""
+    if count == 1:
+        return [seeds.forward_seed(seed, turn.round, turn.phones[0], turn.step, segment)]
+    return seeds.forward_seeds(seed, turn.round, np.array(turn.phones[:count]), turn.step, segment)
+
+
+def _joined(groups: list[Group]) -> list[Group]:
+    """Neighbours with equally large batches put together."""
+    joined: list[list[Group]] = []
+    for group in groups:
+        if joined and joined[-1][0].shape[1] == group.shape[1]:
+            joined[-1].append(group)
+        else:
+            joined.append([group])
+    return [same[0] if len(same) == 1 else np.concatenate(same) for same in joined]
+
+
 def _rebuild(state: dict[str, object]) -> Stream:
     made = Stream.__new__(Stream)
     made.__dict__.update(state)
-    made._cached = functools.lru_cache(maxsize=4)(made._batches)
+    made._cache()
     return made
+
+
+def chosen(per_round: int | float | None, count: int) -> int:
+    """How many phones take part in a round: a number, a fraction (at least one phone), or all."""
+    if per_round is None:
+        return count
+    return per_round if isinstance(per_round, int) else max(1, round(per_round * count))
 
 
 def stream(settings: config.Config) -> Iterator[Draw]:
@@ -99,6 +196,6 @@ def stream(settings: config.Config) -> Iterator[Draw]:
     Raises SettingsError.
     """
     labels = data.load(settings.data).train.labels
-    steps = Stream(settings, data.partition(settings, labels))
+    steps = Stream(settings, partitions.deal(settings, labels))
     for round in range(settings.run.rounds):
         yield from steps.draws(round)

@@ -7,6 +7,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+# What a model or a loss raises when it is given data that it isn't made for.
+MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError)
+
 
 class SettingsError(ValueError):
     """A person's mistake: one line that names the field, what it was and what it may be. Exit status 2."""

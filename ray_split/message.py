@@ -8,8 +8,8 @@ aligned to 64 bytes wherever in the object store the array lay.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,16 @@ from ray_split.state import Array
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 Message = Any
+
+Groups = list[Any]
+"""A cohort's message: for each run of phones with equally large batches a tree of arrays (phones, batch size, ...)."""
+
+
+class Sent(NamedTuple):
+    """What crosses between client and server in one call."""
+
+    groups: Groups
+    at: float  # seconds since the epoch, when it was ready
 
 
 def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
@@ -54,6 +64,25 @@ def receive(message: Message, device: torch.device) -> Any:
 def _copy(array: Array, device: torch.device) -> torch.Tensor:
     shared = torch.from_numpy(array)
     return shared.clone() if device.type == "cpu" else shared.to(device)
+
+
+def row(tree: Any, place: int) -> Any:
+    """One phone's part of a group's message: every array at `place` of its leading dimension."""
+    return tree_map(lambda x: x[place] if isinstance(x, (np.ndarray, torch.Tensor)) else x, tree)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Phones' messages as one group's, with a leading dimension; what isn't an array must be the same in all."""
+    if len(trees) == 1:
+        return tree_map(lambda x: x[None] if isinstance(x, np.ndarray) else x, trees[0])
+    columns = zip(*(leaves(tree) for tree in trees), strict=True)
+    values = iter([np.stack(column) if isinstance(column[0], np.ndarray) else column[0] for column in columns])
+    return tree_map(lambda _: next(values), trees[0])
+
+
+def group_size(tree: Any) -> int:
+    """How many phones a group's message is of."""
+    return next(len(x) for x in leaves(tree) if isinstance(x, (np.ndarray, torch.Tensor)))
 
 
 def num_bytes(message: Message) -> int:

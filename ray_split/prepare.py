@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_split import config, data, models
-from ray_split.cut import cut
-from ray_split.draws import Stream
-from ray_split.failure import SettingsError, told
-from ray_split.schedules import schedule_of
+from ray_split import config, data, models, partitions
+from ray_split.cut import Segments, cut
+from ray_split.draws import Stream, chosen
+from ray_split.failure import MISFITS, SettingsError, told
+from ray_split.schedules import personal, schedule_of
+from ray_split.settle import settle
 from ray_split.task import correct, loss_of
 from ray_split.wiring import Resources
 
-# What a model or a loss raises when it is given data that it isn't made for.
-MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError)
+HELD_OUT = 0.2
 
 
 class Prepared(NamedTuple):
@@ -38,12 +38,20 @@ def prepare(settings: config.Config) -> Prepared:
     settings = _named(settings)
     schedule_of(settings.schedule)
     loss_of(settings.task)
+    if settings.phones.held_out is None:
+        held_out = HELD_OUT if personal(settings.schedule) else 0.0
+        settings = settings.with_values(phones={"held_out": held_out})
     parts = data.load(settings.data)
-    stream = Stream(settings, data.partition(settings, parts.train.labels))
+    partition = partitions.deal(settings, parts.train.labels)
+    if personal(settings.schedule) and not partition.held_out_sizes("test").any():
+        allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
+        raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
+    stream = Stream(settings, partition)
     classes = _classes(settings.model, parts)
     settings = settings.with_values(model={"num_classes": classes, "cuts": models.cuts_of(settings.model)})
-    _try(settings, parts, stream)
-    return Prepared(settings, parts, stream)
+    segments, example = _try(settings, parts, stream)
+    settings = settle(settings, segments, example, stream.per_round)
+    return Prepared(settings, parts, Stream(settings, partition))
 
 
 def _named(settings: config.Config) -> config.Config:
@@ -72,8 +80,11 @@ def _classes(settings: config.Model, parts: data.Parts) -> int | None:
     return settings.num_classes if settings.num_classes is not None else there
 
 
-def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> None:
-    """Cut the model, and take a training step's forward with the smallest and the largest batch of the stream."""
+def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> tuple[Segments, torch.Tensor]:
+    """Cut the model, and take a training step's forward with the smallest and the largest batch of the stream.
+
+    Returns the segments and the largest batch.
+    """
     model = models.build(settings.model, settings.run.seed)
     cuts = settings.model.cuts or []
     if len(cuts) != 2:
@@ -83,8 +94,9 @@ def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> None:
         example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
         outputs = _forward(settings, model, example)
         if not i:
-            cut(model, cuts, example)
+            segments = cut(model, cuts, example)
         _try_loss(settings.task, outputs, targets)
+    return segments, example
 
 
 def _try_loss(settings: config.Task, outputs: torch.Tensor, labels: torch.Tensor) -> None:
@@ -103,7 +115,7 @@ def _try_loss(settings: config.Task, outputs: torch.Tensor, labels: torch.Tensor
 
 def _batch_sizes(stream: Stream) -> set[int]:
     """The smallest and the largest batch of the stream."""
-    samples = np.unique(np.diff(stream.partition.offsets))
+    samples = np.unique(stream.partition.training())
     full, rest = np.divmod(samples, stream.batch_size)
     reaches_rest = (rest > 0) & ((stream.local_steps or len(samples) + full) > full)
     sizes = np.concatenate([rest[reaches_rest], np.full(int((full > 0).any()), stream.batch_size)])
@@ -131,10 +143,16 @@ def resolve(settings: config.Config, resources: Resources) -> config.Config:
     if settings.cluster.backend == "ray":
         _check_fits(settings, resources, left)
     if clients == "auto":
-        clients = min(max(1, left), settings.phones.count)
+        clients = min(max(1, left), cohorts(settings.phones))
     if gpus == "auto":
         gpus = 1.0 if resources.gpus >= 1 else 0.0
     return settings.with_values(cluster={"client_actors": clients}, server={"num_gpus": gpus})
+
+
+def cohorts(phones: config.Phones) -> int:
+    """How many cohorts a round has."""
+    size = 1 if phones.cohort == "auto" else phones.cohort
+    return -(-chosen(phones.per_round, phones.count) // size)
 
 
 def _check_fits(settings: config.Config, resources: Resources, left: int) -> None:

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ray_split import __version__, checkpoint, config
 from ray_split.failure import SettingsError
 from ray_split.metrics import best_round
+from ray_split.state import Array
 
 SCHEMA_VERSION = 1
 VERSIONS = {"ray-split": __version__} | {n: importlib.metadata.version(n) for n in ("ray", "torch", "numpy")}
@@ -100,7 +101,7 @@ class Records:
     def __init__(self, settings: config.Config, first_round: int) -> None:
         self.folder = settings.run.folder
         self._settings = settings
-        self._phone_rows: list[dict[str, Any]] = []
+        self._phone_tables: list[dict[str, Array]] = []
         self.folder.mkdir(parents=True, exist_ok=True)
         # Run again, it is a run of its own: not one that goes on with this folder unasked.
         (self.folder / CONFIG).write_text(settings.with_values(run={"resume": "never"}).to_yaml())
@@ -127,12 +128,12 @@ class Records:
         best = best_round(self._rows)
         return val_accuracy is not None and (best is None or val_accuracy > best["val_accuracy"])
 
-    def round(self, row: dict[str, Any], phone_rows: list[dict[str, Any]], flush: bool) -> None:
+    def round(self, row: dict[str, Any], phones: dict[str, Array], flush: bool) -> None:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
         self._rows.append(row)
-        self._phone_rows += phone_rows
+        self._phone_tables.append(phones)
         for name, value in row.items():
             if name != "round" and value is not None:
                 self._board.add_scalar(name, value, row["round"])
@@ -142,12 +143,15 @@ class Records:
     def flush(self) -> None:
         """Write the phones' lines that were held back: one more file of the parquet data set."""
         self._board.flush()
-        if not self._phone_rows:
+        if not self._phone_tables:
             return
-        first, last = (self._phone_rows[i]["round"] for i in (0, -1))
+        first, last = (int(self._phone_tables[i]["round"][0]) for i in (0, -1))
         path = self.folder / PHONES / f"rounds_{first:06d}_{last:06d}.parquet"
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(self._phone_rows), path)
-        self._phone_rows = []
+        tables = [
+            pyarrow.table({n: pyarrow.array(v, from_pandas=True) for n, v in t.items()}) for t in self._phone_tables
+        ]
+        pyarrow.parquet.write_table(pyarrow.concat_tables(tables), path)
+        self._phone_tables = []
 
     def summary(self, status: str, recoveries: int, error: str | None = None) -> dict[str, Any]:
         """Write summary.json; it is there from the start."""
@@ -174,6 +178,7 @@ class Records:
             "bytes_up_total": sum(row["bytes_up"] for row in rows),
             "bytes_down_total": sum(row["bytes_down"] for row in rows),
             "recoveries": recoveries,
+            **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
         }
         partial = self.folder / f".partial_{SUMMARY}"
         partial.write_text(json.dumps(summary, indent=1) + "\n")

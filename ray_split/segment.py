@@ -28,7 +28,7 @@ class _Pass:
     outputs: Any
 
 
-class _Received(torch.autograd.Function):
+class Received(torch.autograd.Function):
     """A scalar of some outputs whose backward hands each of them the gradient that arrived for it.
 
     The same as torch.autograd.backward(outputs, gradients), which imports sympy (3 s in every actor) to check shapes.
@@ -67,13 +67,21 @@ class Segment:
         What arrived is a border whose gradient is wanted, or (`differentiable` false) the data itself.
         A frozen segment runs in eval mode: its BatchNorm statistics stay too.
         """
-        self._set_training(not self._frozen)
+        self.train()
         seed_torch(seed, self.device)
-        inputs = tree_map(lambda value: _leaf(value, differentiable), arrived)
+        inputs = tree_map(lambda value: as_leaf(value, differentiable), arrived)
         # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
-        outputs = call(self.module, tree_map(lambda x: _own(x, self.device), inputs))
+        outputs = call(self.module, tree_map(lambda x: own_copy(x, self.device), inputs))
         self._pass = _Pass(inputs, outputs)
         return outputs
+
+    def train(self) -> None:
+        """Train mode; a frozen segment stays in eval mode."""
+        self._set_training(not self._frozen)
+
+    def eval(self) -> None:
+        """Eval mode."""
+        self._set_training(False)
 
     def _set_training(self, training: bool) -> None:
         if self.module.training != training:  # train() visits every layer
@@ -86,10 +94,10 @@ class Segment:
         Raises RuntimeError if no forward is pending.
         """
         arrived, outputs = self._take_pass()
-        pairs = [(o, g) for o, g in zip(leaves(outputs), leaves(gradient), strict=True) if _has_graph(o, g)]
+        pairs = [(o, g) for o, g in zip(leaves(outputs), leaves(gradient), strict=True) if has_graph(o, g)]
         if pairs:
             tensors, gradients = zip(*pairs, strict=True)
-            _Received.apply([receive(g, self.device) for g in gradients], *tensors).backward()
+            Received.apply([receive(g, self.device) for g in gradients], *tensors).backward()
         return gradients_of(arrived)
 
     def backward_loss(self, loss: torch.Tensor) -> Message:
@@ -113,16 +121,16 @@ class Segment:
     @torch.no_grad()
     def evaluate(self, arrived: Message) -> Any:
         """The outputs for what arrived, in eval mode and without a graph."""
-        self._set_training(False)
+        self.eval()
         return call(self.module, receive(arrived, self.device))
 
     def state(self) -> State:
         """Weights and optimizer as arrays that share no memory with the segment's own."""
-        state = {key: _array(tensor) for key, tensor in self._tensors().items()}
+        state = {key: as_array(tensor) for key, tensor in self._tensors().items()}
         for name, parameter in self.module.named_parameters():
             for slot, value in self._slots(parameter).items():
                 if value is not None:
-                    state[f"optimizer/{name}/{slot}"] = _array(value)
+                    state[f"optimizer/{name}/{slot}"] = as_array(value)
         return state
 
     def _tensors(self) -> dict[str, torch.Tensor]:
@@ -183,22 +191,22 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _leaf(value: Any, differentiable: bool) -> Any:
+def as_leaf(value: Any, differentiable: bool) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     tensor = torch.from_numpy(value)
     return tensor.requires_grad_() if differentiable and tensor.is_floating_point() else tensor
 
 
-def _own(value: Any, device: torch.device) -> Any:
+def own_copy(value: Any, device: torch.device) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     return value.clone() if device.type == "cpu" else value.to(device)
 
 
-def _has_graph(output: Any, gradient: Any) -> bool:
+def has_graph(output: Any, gradient: Any) -> bool:
     return isinstance(output, torch.Tensor) and output.requires_grad and gradient is not None
 
 
-def _array(tensor: torch.Tensor) -> Array:
+def as_array(tensor: torch.Tensor) -> Array:
     return tensor.detach().cpu().numpy().copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,15 @@ Ends = dict[str, State]
 """The states of the segments on the phone, by name: 'a' and 'c'."""
 
 
+class Closed(NamedTuple):
+    """What a cohort's phones leave at a round's end: their weighted sum, and what each keeps as its own."""
+
+    phones: tuple[int, ...]
+    sums: Ends
+    own: Ends  # (phones, ...); empty where nothing is personal
+    bytes_per_phone: int
+
+
 def weights(state: Mapping[str, Array]) -> State:
     """The part of a segment's state that is in the model's state dict, under its keys."""
     return {key.removeprefix("weights/"): array for key, array in state.items() if key.startswith("weights/")}
@@ -23,3 +32,16 @@ def weights(state: Mapping[str, Array]) -> State:
 def state_bytes(state: Mapping[str, Array]) -> int:
     """Bytes of a state's arrays."""
     return sum(array.nbytes for array in state.values())
+
+
+def kept(states: State, keep: str) -> State:
+    """Of copies' states what is each phone's own: 'all', or the 'statistics' of its BatchNorm layers."""
+    return states if keep == "all" else {key: array for key, array in states.items() if is_statistic(key)}
+
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def is_statistic(key: str) -> bool:
+    """Whether a state's key is one of a BatchNorm's running statistics."""
+    return key.rpartition(".")[2] in STATISTICS

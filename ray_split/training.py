@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
 
 from ray_split import config
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.draws import Stream, Turn
+from ray_split.evaluation import evaluate, evaluate_own
 from ray_split.failure import Decision, decide
-from ray_split.metrics import Report, RoundSums, Sums
+from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
-from ray_split.schedules import Round, schedule_of
+from ray_split.schedules import Round, personal, schedule_of
 from ray_split.wiring import Ref, Wiring
 
 MAX_OUTSTANDING = 64  # refs that nobody consumes: exchanges submitted and not yet checked
@@ -35,7 +38,7 @@ class Checked:
         self._schedule = schedule
         self._wiring = wiring
         self.checked = 0
-        self.end: tuple[Ref, Ref] | tuple[()] = ()
+        self.end: tuple[Ref | None, Ref | None] = (None, None)
 
     def __iter__(self) -> Iterator[list[Report]]:
         outstanding: list[Ref] = []
@@ -51,9 +54,9 @@ class Checked:
         self.end = yield from self._schedule
 
     def _check(self, refs: list[Ref]) -> list[Report]:
-        reports: list[Report] = self._wiring.get(refs)
+        reports: list[Report | None] = self._wiring.get(refs)
         self.checked += len(reports)
-        return reports
+        return [report for report in reports if report is not None]
 
 
 class RoundLoop:
@@ -66,10 +69,9 @@ class RoundLoop:
         self.failures = 0  # of attempts
         self.recoveries = 0  # of those, how many were made good
         self._max_failures = settings.run.max_failures
-        self._batch = settings.data.eval_batch_size
         self._schedule = schedule_of(settings.schedule)
         self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
-        self._received = Report()  # of that load
+        self._loading: list[Ref] = []  # that load, not yet checked
 
     def start(self, checkpoint: str | None) -> int:
         """Give the fed server the state to begin with: a checkpoint's, or the first weights. Returns the round."""
@@ -83,7 +85,7 @@ class RoundLoop:
     def transaction(self, round: int, work: Callable[[Turn], T]) -> T:
         """Do `work` on the state at the start of `round`; if an actor dies, again, with a new attempt number."""
         while True:
-            turn = Turn(round, self.failures, phone=-1, step=-1)
+            turn = Turn(round, self.failures, phones=(), step=-1)
             try:
                 self._restore(turn)
                 return work(turn)
@@ -98,47 +100,51 @@ class RoundLoop:
                     callback.on_recovery(round, lost)
 
     def _restore(self, turn: Turn) -> None:
+        """Give the server the round's start. Not waited for: what is submitted after it comes after it."""
         if self._restored == (turn.round, turn.attempt):
             return
-        self._restored = None
         roles = self.wiring.roles
         state = roles.fed_server.server_state.remote(turn)
-        self._received = self.wiring.get([roles.server.load.remote(turn, state)])[0]
+        self._loading = [roles.server.load.remote(turn, state)]
         self._restored = (turn.round, turn.attempt)
+
+    def _loaded(self) -> list[Report]:
+        loading, self._loading = self._loading, []
+        reports: list[Report] = self.wiring.get(loading)
+        return reports
 
     def train(self, turn: Turn) -> RoundSums:
         """One round by the schedule, committed at the fed server."""
         self._restored = None  # from here on the server's state is no round's start
-        sums = RoundSums()
-        sums.add([self._received])
-        schedule = Checked(self._schedule(turn, self.stream, self.wiring.roles), self.wiring)
-        total, watch = self._exchanges(turn.round), Stopwatch()
+        sums, roles = RoundSums(), self.wiring.roles
+        schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
+        total, watch, samples = self._exchanges(turn.round), Stopwatch(), 0
         for reports in schedule:
-            sums.add(reports)
+            sums.extend(reports)
+            samples += sum(int(np.sum(report.samples)) for report in reports)
             done = min(schedule.checked, total)
             for callback in self.callbacks:
-                callback.on_progress(turn.round, done, total, sums.total.samples / max(watch.seconds(), 1e-9))
-        commit = self.wiring.roles.fed_server.commit.remote(turn.round + 1, *schedule.end)
-        sums.add(self.wiring.get([commit]))
+                callback.on_progress(turn.round, done, total, samples / max(watch.seconds(), 1e-9))
+        commit = roles.fed_server.commit.remote(turn.round + 1, *schedule.end)
+        spent = [actor.spent.remote(turn) for actor in (roles.server, *roles.clients)]
+        committed, server, *clients = self.wiring.get([commit, *spent])
+        sums.extend([*self._loaded(), committed])
+        sums.spent = {"server": server, "client": mean_spent(clients)}
         return sums
 
     def _exchanges(self, round: int) -> int:
-        return sum(self.stream.steps(phone) for phone in self.stream.phones(round))
+        return sum(int(self.stream.steps(phones)[0]) for phones in self.stream.cohorts(round))
 
-    def evaluate(self, turn: Turn, part: str, total: int) -> Sums:
+    def evaluate(self, turn: Turn, part: str, total: int, batch: int) -> Sums:
         """The state at the turn's round's start, on all `total` samples of 'val' or 'test', in eval mode."""
-        roles, sums = self.wiring.roles, Sums()
-        ends = roles.fed_server.client_state.remote(turn)
-        reports = [client.load.remote(turn, ends) for client in roles.clients]
-        for i, start in enumerate(range(0, total, self._batch)):
-            client, stop = roles.clients[i % len(roles.clients)], min(start + self._batch, total)
-            activation = client.evaluate_forward.remote(turn, part, start, stop)
-            hidden = roles.server.evaluate.remote(turn, activation)
-            reports.append(client.evaluate_loss.remote(turn, part, start, stop, hidden))
-            if len(reports) > MAX_OUTSTANDING:
-                sums.add(self.wiring.get([reports.pop(0)])[0])
-        for report in self.wiring.get(reports):
-            sums.add(report)
+        sums = evaluate(turn, self.wiring, part, total, batch)
+        self._loaded()
+        return sums
+
+    def evaluate_own(self, turn: Turn, part: str) -> Sums:
+        """Each phone's model on what it holds out for 'val' or 'test'."""
+        sums = evaluate_own(turn, self.wiring, self.stream, part)
+        self._loaded()
         return sums
 
 
@@ -147,13 +153,13 @@ def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[
     for round in range(first, settings.run.rounds):
         watch = Stopwatch()
         sums = loop.transaction(round, loop.train)
-        row = sums.row(round, watch.seconds())
+        row, own = sums.row(round, watch.seconds()), None
         last = round + 1 == settings.run.rounds
         if last or (round + 1) % settings.run.eval_every == 0:
-            row |= _evaluation(loop, records, round, sizes, last)
+            row, own = _evaluated(row, loop, settings, records, sizes, last)
         due = last or (round + 1) % settings.checkpoint.every == 0
         # Before the checkpoint: resuming cuts lines that lie beyond one, and could not write one that is missing.
-        records.round(row, sums.phone_rows(round), flush=due)
+        records.round(row, sums.phone_table(round, own), flush=due)
         if due:
             loop.wiring.get([loop.wiring.roles.fed_server.save_checkpoint.remote()])
             records.summary("running", loop.recoveries)
@@ -162,15 +168,28 @@ def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[
     loop.wiring.get([loop.wiring.roles.fed_server.save_model.remote()])
 
 
-def _evaluation(
-    loop: RoundLoop, records: Records, round: int, sizes: dict[str, int], last: bool
-) -> dict[str, float | None]:
-    """Validation after `round`; the test part too when validation is the best so far, and after the last round."""
-    row: dict[str, float | None] = {}
-    if sizes["val"]:
-        val = loop.transaction(round + 1, lambda turn: loop.evaluate(turn, "val", sizes["val"]))
-        row |= {"val_loss": val.mean_loss, "val_accuracy": val.accuracy}
-    if last or records.would_be_best(row.get("val_accuracy")):
-        test = loop.transaction(round + 1, lambda turn: loop.evaluate(turn, "test", sizes["test"]))
-        row |= {"test_loss": test.mean_loss, "test_accuracy": test.accuracy}
-    return row
+def _evaluated(
+    row: dict[str, Any], loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], last: bool
+) -> tuple[dict[str, Any], Sums | None]:
+    """The row with validation; with the test too when validation is the best so far, and after the last round.
+
+    Phones with personal models are each evaluated on their own samples, and others too if they hold any out.
+    """
+    round, batch, alone = row["round"] + 1, settings.data.eval_batch_size, personal(settings.schedule)
+
+    def on(part: str) -> Sums:
+        if alone:
+            return loop.transaction(round, lambda turn: loop.evaluate_own(turn, part))
+        return loop.transaction(round, lambda turn: loop.evaluate(turn, part, sizes[part], batch))
+
+    if sizes["val"] or alone:
+        val = on("val")
+        row |= {"val_loss": val.mean_loss, "val_accuracy": val.phone_mean if alone else val.accuracy}
+    if not last and not records.would_be_best(row["val_accuracy"]):
+        return row, None
+    test = on("test")
+    row |= {"test_loss": test.mean_loss, "test_accuracy": test.phone_mean if alone else test.accuracy}
+    if not settings.phones.held_out:
+        return row, None
+    own = test if alone else loop.transaction(round, lambda turn: loop.evaluate_own(turn, "test"))
+    return row | own.over_phones(), own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ray_split import config
@@ -23,9 +24,9 @@ class Roles:
     server: Handle
     fed_server: Handle
 
-    def client(self, phone: int) -> Handle:
-        """The client that hosts a phone."""
-        return self.clients[phone % len(self.clients)]
+    def client(self, cohort: int) -> Handle:
+        """The client that hosts a round's cohort of this number."""
+        return self.clients[cohort % len(self.clients)]
 
 
 class Resources(NamedTuple):
@@ -53,3 +54,8 @@ class Wiring(Protocol):
 
     def stop(self) -> None:
         """End all actors."""
+
+
+def fed_server_arguments(settings: config.Config) -> tuple[Path, int | None, int]:
+    """What the fed server is made with."""
+    return settings.run.folder, settings.checkpoint.num_to_keep, settings.phones.count

@@ -1,8 +1,10 @@
 """The schedules: one short file each, a generator that submits a round's calls in the right order.
 
 A schedule yields every ref that no other call consumes, so that the round loop can bound how many are outstanding
-and check them all, and returns the refs of the round's end: the states of A and C, and of B.
-To add one, write its file and its line here.
+and check them all, and returns the refs of the round's end: the state of A and C, and of B; None where it is the
+average that the fed server collected. To add one, write its file and its line here. Its function's attributes:
+`kwargs` (the settings it takes and what they may be), `one_by_one` (phones take turns: no cohorts), `personal`
+(A and C are each phone's own).
 """
 
 from __future__ import annotations
@@ -14,12 +16,26 @@ from ray_split import config
 from ray_split.draws import Stream, Turn
 from ray_split.failure import SettingsError
 from ray_split.loading import find
+from ray_split.schedules.fedavg import fedavg
+from ray_split.schedules.parallel import parallel
 from ray_split.schedules.sequential import sequential
+from ray_split.schedules.splitfed_v1 import splitfed_v1
+from ray_split.schedules.splitfed_v2 import splitfed_v2
+from ray_split.schedules.splitfed_v3 import splitfed_v3
+from ray_split.schedules.unsplit import unsplit
 from ray_split.wiring import Ref, Roles
 
-Round = Generator[Ref, None, tuple[Ref, Ref]]
+Round = Generator[Ref, None, tuple[Ref | None, Ref | None]]
 
-SCHEDULES: dict[str, Callable[..., Round]] = {"sequential": sequential}
+SCHEDULES: dict[str, Callable[..., Round]] = {
+    "sequential": sequential,
+    "splitfed_v1": splitfed_v1,
+    "splitfed_v2": splitfed_v2,
+    "splitfed_v3": splitfed_v3,
+    "parallel": parallel,
+    "fedavg": fedavg,
+    "unsplit": unsplit,
+}
 
 
 def schedule_of(settings: config.Schedule) -> Callable[[Turn, Stream, Roles], Round]:
@@ -31,3 +47,13 @@ def schedule_of(settings: config.Schedule) -> Callable[[Turn, Stream, Roles], Ro
             choices = "; ".join(f"{key}: {' or '.join(values)}" for key, values in allowed.items())
             raise SettingsError("schedule.kwargs", settings.kwargs, choices or "empty")
     return lambda turn, stream, roles: function(turn, stream, roles, **settings.kwargs)
+
+
+def one_by_one(settings: config.Schedule) -> bool:
+    """Whether the schedule's phones take turns, so that there are no cohorts."""
+    return bool(getattr(find("schedule.name", settings.name, SCHEDULES), "one_by_one", False))
+
+
+def personal(settings: config.Schedule) -> bool:
+    """Whether A and C are each phone's own."""
+    return bool(getattr(find("schedule.name", settings.name, SCHEDULES), "personal", False))

@@ -1,15 +1,23 @@
-"""The exchange that all schedules share: the round trip of one batch of one phone."""
+"""What the schedules share: the exchange of a batch, and going through several of them abreast.
+
+A lane is the calls of one cohort in their order: a generator that stops where the other actor's turn comes, with the
+refs that nobody consumes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from ray_split.draws import Turn
-from ray_split.wiring import Handle, Ref
+from ray_split.draws import Stream, Turn
+from ray_split.wiring import Handle, Ref, Roles
+
+Lane = Iterator[Sequence[Ref]]
+
+COLLECT = 32  # cohorts whose sums go to the fed server in one call
 
 
 def exchange(client: Handle, server: Handle, turn: Turn) -> Iterator[Ref]:
-    """Submit one exchange; yields the ref of its report, which is there once A has stepped.
+    """Submit one exchange of one phone; yields the ref of its report, which is there once A has stepped.
 
     A backward uses the weights of its forward because nothing is submitted to the server in between.
     """
@@ -18,3 +26,39 @@ def exchange(client: Handle, server: Handle, turn: Turn) -> Iterator[Ref]:
     hidden_gradient = client.loss.remote(turn, hidden)
     activation_gradient = server.backward.remote(turn, hidden_gradient)
     yield client.backward.remote(turn, activation_gradient)
+
+
+def abreast(lanes: Iterable[Lane]) -> Iterator[Ref]:
+    """Submit the lanes' calls, a stage of each in turn, so that one cohort computes while another waits."""
+    under_way = list(lanes)
+    while under_way:
+        for lane in list(under_way):
+            refs = next(lane, None)
+            if refs is None:
+                under_way.remove(lane)
+            else:
+                yield from refs
+
+
+def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
+    """Cohorts to go abreast: two for each client, which computes for one while the server does for the other.
+
+    What they hold is in memory, so not all at once. Nothing that is computed may depend on how many these are.
+    """
+    size = 2 * len(roles.clients)
+    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+
+
+def collected(turn: Turn, roles: Roles, closed: Sequence[Ref]) -> Iterator[Ref]:
+    """Send what cohorts left to the fed server, in their order."""
+    for start in range(0, len(closed), COLLECT):
+        yield roles.fed_server.collect.remote(turn, *closed[start : start + COLLECT])
+
+
+def cohort_turns(turn: Turn, stream: Stream) -> list[Turn]:
+    """A turn for each cohort of the round."""
+    return [turn._replace(phones=phones) for phones in stream.cohorts(turn.round)]
+
+
+STATISTICS = {"average": "nothing", "local": "statistics"}
+"""The setting `statistics`, and what the phones then keep for themselves."""

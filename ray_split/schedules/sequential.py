@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import exchange
+from ray_split.schedules.exchange import cohort_turns, exchange
 from ray_split.wiring import Ref, Roles
 
 
@@ -21,13 +21,14 @@ def sequential(
 ) -> Generator[Ref, None, tuple[Ref, Ref]]:
     """Submit one round; returns the refs of A's and C's state, and of B's."""
     ends = roles.fed_server.client_state.remote(turn)
-    for phone in stream.phones(turn.round):
-        client, at = roles.client(phone), turn._replace(phone=phone)
+    for number, at in enumerate(cohort_turns(turn, stream)):
+        client = roles.client(number)
         yield client.load.remote(at, ends, optimizer == "fresh")
-        for step in range(stream.steps(phone)):
+        for step in range(int(stream.steps(at.phones)[0])):
             yield from exchange(client, roles.server, at._replace(step=step))
         ends = client.state.remote(at)
     return ends, roles.server.state.remote(turn)
 
 
 sequential.kwargs = {"optimizer": ("handed_on", "fresh")}  # type: ignore[attr-defined]
+sequential.one_by_one = True  # type: ignore[attr-defined]

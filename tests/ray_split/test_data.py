@@ -231,13 +231,13 @@ def test_iid_follows_from_the_seed_alone():
 
 
 def test_more_phones_than_samples_are_refused():
-    error = refusal(data.partition, config.Config(phones={"count": 6}), np.zeros(5))
+    error = refusal(partitions.deal, config.Config(phones={"count": 6}), np.zeros(5))
     assert (error.field, error.value) == ("phones.count", 6)
     assert "at most the 5 training samples" in error.allowed
-    assert len(data.partition(config.Config(phones={"count": 5}), np.zeros(5))) == 5
+    assert len(partitions.deal(config.Config(phones={"count": 5}), np.zeros(5))) == 5
 
 
 def test_an_unknown_partition_is_refused():
-    error = refusal(data.partition, config.Config(data={"partition": {"name": "idd"}}), np.zeros(50))
+    error = refusal(partitions.deal, config.Config(data={"partition": {"name": "idd"}}), np.zeros(50))
     assert error.field == "data.partition.name"
     assert "did you mean iid?" in error.allowed

@@ -9,7 +9,7 @@ from ray_split.draws import Stream, Turn
 
 def stream_of(samples=23, count=3, seed=0, batch_size=4, **phones):
     settings = config.Config(phones={"count": count, **phones}, data={"batch_size": batch_size}, run={"seed": seed})
-    return Stream(settings, data.partition(settings, np.zeros(samples)))
+    return Stream(settings, partitions.deal(settings, np.zeros(samples)))
 
 
 def plain(drawn):

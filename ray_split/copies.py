@@ -1,0 +1,145 @@
+"""The copies of a segment that a cohort's phones train: what a client and a server ask of them, and the plain loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from ray_split.average import added, scaled
+from ray_split.message import Groups, group_size, receive, row, send, stack
+from ray_split.segment import Segment
+from ray_split.state import Array, State
+from ray_split.task import Loss, correct
+
+
+class Learned(NamedTuple):
+    """What the last segment tells after its backward: gradients of what arrived, and each phone's figures."""
+
+    gradients: Groups
+    losses: Array  # (phones,) each the mean over its batch
+    correct: Array  # (phones,)
+
+
+class Copies(Protocol):
+    """A segment's copies for the phones of a cohort. Groups are of the cohort's first phones, in their order."""
+
+    draws: bool  # whether `forward` wants seeds
+
+    def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
+        """Make `count` copies of a state; what `own` has (count, ...) is each phone's own. Returns the bytes."""
+
+    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: bool = True) -> Groups:
+        """The outputs in train mode; keeps the graphs."""
+
+    def backward(self, gradients: Groups) -> Groups:
+        """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
+
+    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], loss: Loss) -> Learned:
+        """Forward, each phone's own mean loss, and backward."""
+
+    def step(self) -> None:
+        """One step of the optimizers of the phones that were in the last forward."""
+
+    def evaluate(self, arrived: Groups) -> list[Any]:
+        """The outputs of each group, tensors (k, n, ...), in eval mode and without a graph."""
+
+    def average(self, shares: Array) -> State:
+        """The copies' weights and buffers added up, each times its phone's share; of integers the largest."""
+
+    def states(self) -> State:
+        """Every copy's weights and optimizer, (K, ...)."""
+
+
+class Looped:
+    """One Segment for each phone, one after the other: bit for bit what each would do alone."""
+
+    draws = True
+
+    def __init__(self, make: Callable[[], Segment]) -> None:
+        self._make = make
+        self._segments: list[Segment] = []
+        self._count = 0
+        self._sizes: list[int] = []  # of the groups of the last forward
+
+    @property
+    def first(self) -> Segment:
+        """The first phone's segment."""
+        return self._segments[0]
+
+    def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
+        """As Copies.load."""
+        while len(self._segments) < count:
+            self._segments.append(self._make())
+        self._count, self._sizes = count, []
+        mine = own or {}
+        return sum(
+            segment.load({**state, **{key: array[i] for key, array in mine.items()}}, fresh)
+            for i, segment in enumerate(self._segments[:count])
+        )
+
+    def _each(self, groups: Groups) -> Iterator[tuple[int, int, Segment, Any]]:
+        """The group, place in the group, segment and message of each phone."""
+        places = iter(self._segments)
+        for number, (group, size) in enumerate(zip(groups, self._sizes, strict=True)):
+            for i in range(size):
+                yield number, i, next(places), row(group, i)
+
+    def _begin(self, arrived: Groups) -> None:
+        self._sizes = [group_size(group) for group in arrived]
+
+    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: bool = True) -> Groups:
+        """As Copies.forward."""
+        self._begin(arrived)
+        outputs: list[list[Any]] = [[] for _ in arrived]
+        for (group, _, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
+            outputs[group].append(send(segment.forward(own, seed, differentiable)))
+        return [stack(found) for found in outputs]
+
+    def backward(self, gradients: Groups) -> Groups:
+        """As Copies.backward."""
+        found: list[list[Any]] = [[] for _ in gradients]
+        for group, _, segment, own in self._each(gradients):
+            found[group].append(segment.backward(own))
+        return [stack(trees) for trees in found]
+
+    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], loss: Loss) -> Learned:
+        """As Copies.learn."""
+        self._begin(arrived)
+        gradients: list[list[Any]] = [[] for _ in arrived]
+        losses, right = [], []
+        for (group, i, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
+            outputs = segment.forward(own, seed)
+            targets = receive(labels[group][i], segment.device)
+            value = loss(outputs, targets)
+            gradients[group].append(segment.backward_loss(value))
+            losses.append(value.item())
+            right.append(correct(outputs, targets))
+        return Learned([stack(trees) for trees in gradients], np.array(losses), np.array(right))
+
+    def step(self) -> None:
+        """As Copies.step."""
+        for segment in self._segments[: sum(self._sizes)]:
+            segment.step()
+
+    def evaluate(self, arrived: Groups) -> list[Any]:
+        """As Copies.evaluate."""
+        self._begin(arrived)
+        outputs: list[list[Any]] = [[] for _ in arrived]
+        for group, _, segment, own in self._each(arrived):
+            outputs[group].append(send(segment.evaluate(own)))
+        return [receive(stack(found), torch.device("cpu")) for found in outputs]
+
+    def average(self, shares: Array) -> State:
+        """As Copies.average: phone after phone, in their order."""
+        total: State | None = None
+        for segment, share in zip(self._segments[: self._count], shares, strict=True):
+            total = added(total, scaled(segment.state(), float(share)))
+        return total or {}
+
+    def states(self) -> State:
+        """As Copies.states."""
+        each = [segment.state() for segment in self._segments[: self._count]]
+        return {key: np.stack([state[key] for state in each]) for key in each[0]}

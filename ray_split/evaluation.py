@@ -1,0 +1,67 @@
+"""Evaluation: the state at a round's start on validation or test samples, or each phone's model on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ray_split.draws import Stream, Turn
+from ray_split.metrics import Sums
+from ray_split.wiring import Ref, Wiring
+
+MAX_OUTSTANDING = 64
+PHONES = 32  # evaluated at once, if cohorts are smaller
+
+
+def evaluate(turn: Turn, wiring: Wiring, part: str, total: int, batch: int) -> Sums:
+    """All `total` samples of 'val' or 'test', `batch` at a time, in eval mode."""
+
+    def reports() -> Iterator[Ref]:
+        roles = wiring.roles
+        ends = roles.fed_server.client_state.remote(turn)
+        yield from [client.load.remote(turn, ends) for client in roles.clients]
+        for i, start in enumerate(range(0, total, batch)):
+            client, stop = roles.clients[i % len(roles.clients)], min(start + batch, total)
+            activation = client.evaluate_forward.remote(turn, part, start, stop)
+            hidden = roles.server.evaluate.remote(turn, activation)
+            yield client.evaluate_loss.remote(turn, part, start, stop, hidden)
+
+    return _summed(wiring, reports())
+
+
+def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str) -> Sums:
+    """Every phone on the samples that it holds out for 'val' or 'test', in eval mode."""
+
+    def reports() -> Iterator[Ref]:
+        roles = wiring.roles
+        ends = roles.fed_server.client_state.remote(turn)
+        for number, phones in enumerate(_together(stream, part)):
+            client, at = roles.client(number), turn._replace(phones=phones)
+            own = roles.fed_server.own_state.remote(at)
+            yield client.load.remote(at, ends, True, own)
+            activation = client.evaluate_own_forward.remote(at, part)
+            hidden = roles.server.evaluate.remote(at, activation)
+            yield client.evaluate_own_loss.remote(at, part, hidden)
+
+    return _summed(wiring, reports())
+
+
+def _together(stream: Stream, part: str) -> Iterator[tuple[int, ...]]:
+    """The phones that hold out samples, some at a time, those with equally many side by side."""
+    held = stream.partition.held_out_sizes(part)
+    phones = np.argsort(-held, kind="stable")[: np.count_nonzero(held)]
+    size = max(stream.cohort, PHONES)
+    return (tuple(phones[start : start + size].tolist()) for start in range(0, len(phones), size))
+
+
+def _summed(wiring: Wiring, refs: Iterator[Ref]) -> Sums:
+    """The reports added up in their order, with a bounded number of calls under way."""
+    sums, outstanding = Sums(), list[Ref]()
+    for ref in refs:
+        outstanding.append(ref)
+        if len(outstanding) > MAX_OUTSTANDING:
+            sums.add(wiring.get([outstanding.pop(0)])[0])
+    for report in wiring.get(outstanding):
+        sums.add(report)
+    return sums

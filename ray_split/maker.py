@@ -1,0 +1,44 @@
+"""Makes the copies of one segment, stacked or looped as the settings say."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from ray_split import config
+from ray_split.copies import Copies, Looped
+from ray_split.segment import Segment
+from ray_split.stacked import Stacked
+from ray_split.state import State
+
+
+class Maker:
+    """One segment of the cut model: 'a', 'b' or 'c'."""
+
+    def __init__(self, name: str, module: nn.Module, settings: config.Config, device: str = "cpu") -> None:
+        self._module = module
+        self._optimizer = settings.optimizer
+        self._device = device
+        self._frozen = name in settings.model.freeze
+        self.stacked = name in (settings.phones.stacked or ())
+
+    def segment(self) -> Segment:
+        """One segment."""
+        return Segment(copy.deepcopy(self._module), self._optimizer, self._device, self._frozen)
+
+    def first_state(self) -> State:
+        """The state before the first round."""
+        return self.segment().state()
+
+    def __call__(self, count: int) -> Copies:
+        """Copies for a cohort of `count` phones. One phone is always looped."""
+        return self.stack() if count > 1 and self.stacked else self.looped()
+
+    def stack(self) -> Stacked:
+        """Copies as one."""
+        return Stacked(self._module, self._optimizer, self._device, self._frozen)
+
+    def looped(self) -> Looped:
+        """Copies one after the other."""
+        return Looped(self.segment)

@@ -1,0 +1,28 @@
+"""Federated averaging, a baseline: the whole model is on the phone, nothing crosses but weights.
+
+Whose weights: in a round each phone trains its own copy of the whole model; at its end the fed server averages them,
+phone i with n_i of the round's N samples weighing n_i / N. Optimizer state is new each round, BatchNorm statistics are
+averaged. The server is idle.
+Source: McMahan et al. 2017, https://arxiv.org/abs/1602.05629, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from ray_split.draws import Stream, Turn
+from ray_split.schedules.exchange import cohort_turns, collected
+from ray_split.wiring import Ref, Roles
+
+
+def fedavg(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tuple[None, None]]:
+    """Submit one round."""
+    ends, middle = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn)
+    closed = []
+    for number, at in enumerate(cohort_turns(turn, stream)):
+        client = roles.client(number)
+        yield client.load.remote(at, ends, True, None, middle)
+        yield client.train_alone.remote(at, int(stream.steps(at.phones)[0]))
+        closed.append(client.close.remote(at, stream.shares(at.round, at.phones)))
+    yield from collected(turn, roles, closed)
+    return None, None

@@ -1,0 +1,27 @@
+"""Unsplit training, a baseline: one model on all data, on the stream's batches in the order of `sequential`.
+
+One model and one optimizer, which stay from batch to batch and through the rounds; nothing crosses. The phones are
+only where the batches come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from ray_split.draws import Stream, Turn
+from ray_split.schedules.exchange import cohort_turns
+from ray_split.wiring import Ref, Roles
+
+
+def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tuple[Ref, None]]:
+    """Submit one round; returns the ref of the whole model's state."""
+    state, middle, client = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn), None
+    client = roles.clients[0]
+    for at in cohort_turns(turn, stream):
+        yield client.load.remote(at, state, False, None, middle)
+        yield client.train_alone.remote(at, int(stream.steps(at.phones)[0]))
+        state, middle = client.state.remote(at), None
+    return state, None
+
+
+unsplit.one_by_one = True  # type: ignore[attr-defined]

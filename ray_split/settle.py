@@ -1,0 +1,103 @@
+"""What follows from the model: cohorts, what is stacked, and how `parallel` makes B's joint batch."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ray_split import config, rule
+from ray_split.cut import Segments
+from ray_split.failure import MISFITS, SettingsError, told
+from ray_split.maker import Maker
+from ray_split.message import leaves, send, tree_map
+from ray_split.schedules import one_by_one
+from ray_split.segment import call
+
+SEED = 1
+CLOSE = 1e-3  # of outputs, relative and absolute: far more than rounding, far less than a layer computed wrongly
+
+
+def settle(settings: config.Config, segments: Segments, example: torch.Tensor, per_round: int) -> config.Config:
+    """The settings with cohort and stacked segments decided, by the shapes of a batch. Raises SettingsError."""
+    phones = settings.phones
+    if one_by_one(settings.schedule):
+        for field, value, none in (("cohort", phones.cohort, ("auto", 1)), ("stacked", phones.stacked, (None, []))):
+            if value not in none:
+                allowed = f"left out: with {settings.schedule.name} phones train one by one"
+                raise SettingsError(f"phones.{field}", value, allowed)
+        return settings.with_values(phones={"cohort": 1, "stacked": []})
+    modules = {"a": segments.a, "b": segments.b} | ({"c": segments.c} if segments.c is not None else {})
+    sizes, inputs = {}, {}
+    arrived: Any = example
+    for name, module in modules.items():
+        inputs[name] = arrived
+        with torch.random.fork_rng(devices=[]):
+            sizes[name], arrived = rule.sizes(copy.deepcopy(module).train(), arrived)
+    stackable = _stackable(settings, modules, inputs, sizes)
+    phones = rule.cohort(phones, sizes, per_round, stackable)
+    settings = settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
+    return _joint(settings, segments.b, inputs["b"]) if settings.schedule.name == "parallel" else settings
+
+
+def _stackable(
+    settings: config.Config, modules: dict[str, nn.Module], inputs: dict[str, Any], sizes: dict[str, rule.Sizes]
+) -> set[str]:
+    """The segments to stack: those that were asked for, or whose shapes suit it and which torch can stack."""
+    asked, phones = settings.phones.stacked, settings.phones
+    if phones.cohort == 1:
+        return set()
+    names = [n for n in modules if n in asked] if asked is not None else [n for n in modules if rule.suits(sizes[n])]
+    problems = {name: _why_not(Maker(name, modules[name], settings), inputs[name]) for name in names}
+    for name in names:
+        if problems[name] and asked is not None:
+            allowed = f"without {name}, which can't be stacked: {problems[name]}"
+            raise SettingsError("phones.stacked", asked, allowed)
+    return {name for name in names if not problems[name]}
+
+
+def _why_not(make: Maker, inputs: Any) -> str | None:
+    """Why a segment can't be stacked, if so: two phones' outputs are compared with those of a loop."""
+    group = tree_map(lambda x: np.stack([x, x[::-1]]) if isinstance(x, np.ndarray) else x, send(inputs))
+    state, outputs = make.first_state(), []
+    try:
+        for copies in (make.looped(), make.stack()):
+            copies.load(state, 2)
+            with torch.random.fork_rng(devices=[]):
+                outputs.append(copies.forward([group], [SEED, SEED + 1]))
+    except MISFITS as error:
+        return told(error)
+    same = all(np.allclose(a, b, CLOSE, CLOSE) for a, b in zip(*(leaves(o) for o in outputs), strict=True))
+    return None if same else "stacked it computes something else"
+
+
+def _joint(settings: config.Config, middle: nn.Module, inputs: Any) -> config.Config:
+    """Where B mixes the samples of a batch, `parallel` must make one batch of all phones'. Raises SettingsError."""
+    kwargs = settings.schedule.kwargs
+    if not mixes(middle, inputs):
+        return settings.with_values(schedule={"kwargs": {"batch": "accumulated", **kwargs}})
+    if kwargs.get("batch", "joint") != "joint":
+        allowed = "batch: joint, because B mixes the samples of a batch (BatchNorm?)"
+        raise SettingsError("schedule.kwargs", kwargs, allowed)
+    if not all(isinstance(x, torch.Tensor) and x.shape[0] == len(leaves(inputs)[0]) for x in leaves(inputs)):
+        allowed = "others: B mixes the samples of a batch, and what crosses the first cut isn't samples alone"
+        raise SettingsError("model.cuts", settings.model.cuts, allowed)
+    return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
+
+
+def mixes(module: nn.Module, inputs: Any) -> bool:
+    """Whether in train mode a sample's output depends on the other samples of its batch."""
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+        return True
+
+    def first(inputs: Any) -> list[Any]:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(SEED)
+            outputs = call(copy.deepcopy(module).train(), inputs)
+        return [x[0] if isinstance(x, torch.Tensor) and x.dim() else x for x in leaves(outputs)]
+
+    alike = tree_map(lambda x: x[:1].expand_as(x) if isinstance(x, torch.Tensor) and x.dim() else x, inputs)
+    return not all(np.allclose(a, b, CLOSE, CLOSE) for a, b in zip(first(inputs), first(alike), strict=True))

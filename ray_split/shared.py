@@ -1,0 +1,176 @@
+"""One segment that all phones share: it runs on many phones' batches before one joint step.
+
+Shapes: k neighbours of a cohort with equally large batches of n samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ray_split.dropout import SeededDropout, replace_dropout
+from ray_split.message import Groups, group_size, leaves, receive, row, send, tree_map
+from ray_split.segment import Segment, as_leaf, gradients_of, own_copy
+from ray_split.stacked import backward, over_phones
+from ray_split.state import Array
+
+
+class _Pass(NamedTuple):
+    """A forward whose backward is still to come: of `phones` phones of the group with this number."""
+
+    group: int
+    phones: int
+    arrived: Any
+    outputs: Any
+
+
+class Shared:
+    """Forward and backward of one segment for many phones, and a step on the gradients of all.
+
+    `vmapped`: the phones of a group in one call, each with its own Dropout masks; else one after the other.
+    """
+
+    def __init__(self, segment: Segment, vmapped: bool) -> None:
+        self.segment = segment
+        segment.module = replace_dropout(segment.module)
+        self._dropouts = [m for m in segment.module.modules() if isinstance(m, SeededDropout)]
+        self._vmapped = vmapped
+        self.draws = bool(self._dropouts)  # whether seeds are wanted
+        self._passes: dict[Hashable, list[_Pass]] = {}
+
+    def forget(self) -> None:
+        """Drop what is pending."""
+        self._passes.clear()
+
+    def forward(self, key: Hashable, arrived: Groups, seeds: Sequence[int]) -> Groups:
+        """The outputs in train mode; keeps the graphs under `key`, so that several cohorts can be under way."""
+        self.segment.train()
+        passes, place = [], 0
+        for number, group in enumerate(arrived):
+            for part in self._parts(group):
+                phones = group_size(part)
+                inputs = tree_map(lambda value: as_leaf(value, True), part)
+                own = tree_map(lambda x: own_copy(x, self.segment.device), inputs)
+                self._seed(seeds[place : place + phones])
+                passes.append(_Pass(number, phones, inputs, self._call(own)))
+                place += phones
+        self._seed([])
+        self._passes[key] = passes
+        return _joined(passes, [send(done.outputs) for done in passes])
+
+    def _parts(self, group: Any) -> list[Any]:
+        phones = group_size(group)
+        if self._vmapped or phones == 1:
+            return [group]
+        return [_slice(group, i, i + 1) for i in range(phones)]
+
+    def _seed(self, seeds: Sequence[int]) -> None:
+        generators = [torch.Generator(self.segment.device).manual_seed(s) for s in seeds] if self._dropouts else []
+        for dropout in self._dropouts:
+            dropout.generators = generators
+
+    def _call(self, arrived: Any) -> Any:
+        module = self.segment.module
+        return over_phones(module, dict(module.named_parameters()), dict(module.named_buffers()), arrived, shared=True)
+
+    def backward(self, key: Hashable, gradients: Groups, scales: Sequence[Array]) -> Groups:
+        """Backward, each phone's gradient times its scale; what goes back has its scale taken out again.
+
+        Gradients of the segment's own weights add up until `step`. `scales` has (k,) for each group.
+        """
+        passes, starts = self._passes.pop(key), [0] * len(gradients)
+        found = []
+        for done in passes:
+            at = slice(starts[done.group], starts[done.group] + done.phones)
+            starts[done.group] = at.stop
+            gradient, scale = _slice(gradients[done.group], at.start, at.stop), scales[done.group][at]
+            backward(done.outputs, _times(gradient, scale), self.segment.device)
+            found.append(_times(gradients_of(done.arrived), 1 / scale))
+        return _joined(passes, found)
+
+    def backward_joint(
+        self, gradients: Sequence[Groups], scales: Sequence[Sequence[Array]], like: Sequence[Groups]
+    ) -> list[Groups]:
+        """`backward` of a joint batch (see `join`), whose cohorts' activations were `like`."""
+        scaled = [[_times(g, s) for g, s in zip(*both, strict=True)] for both in zip(gradients, scales, strict=True)]
+        cohorts = split(self.backward("joint", join(scaled), [np.ones(1)]), like)
+        return [[_times(g, 1 / s) for g, s in zip(*both, strict=True)] for both in zip(cohorts, scales, strict=True)]
+
+    def step(self, factor: float) -> None:
+        """One step on what the backwards added up, times `factor`."""
+        if factor != 1.0:
+            for parameter in self.segment.module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+        self.segment.step()
+
+    @torch.no_grad()
+    def evaluate(self, arrived: Groups) -> Groups:
+        """The outputs in eval mode and without a graph."""
+        self.segment.eval()
+        found = []
+        for group in arrived:
+            parts = [self._call(receive(part, self.segment.device)) for part in self._parts(group)]
+            found.append(_concatenated([send(part) for part in parts]))
+        return found
+
+
+def _slice(tree: Any, start: int, stop: int) -> Any:
+    return tree_map(lambda x: x[start:stop] if isinstance(x, (np.ndarray, torch.Tensor)) else x, tree)
+
+
+def _times(tree: Any, scale: Array) -> Any:
+    if (scale == 1).all():
+        return tree
+
+    def scaled(x: Any) -> Any:
+        return x * scale.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1)) if isinstance(x, np.ndarray) else x
+
+    return tree_map(scaled, tree)
+
+
+def _joined(passes: Sequence[_Pass], trees: Sequence[Any]) -> Groups:
+    groups: dict[int, list[Any]] = {}
+    for done, tree in zip(passes, trees, strict=True):
+        groups.setdefault(done.group, []).append(tree)
+    return [_concatenated(parts) for parts in groups.values()]
+
+
+def _concatenated(trees: Sequence[Any]) -> Any:
+    """The trees of the same structure along their leading dimension."""
+    if len(trees) == 1:
+        return trees[0]
+    columns = zip(*(leaves(tree) for tree in trees), strict=True)
+    values = iter([np.concatenate(c) if isinstance(c[0], np.ndarray) else c[0] for c in columns])
+    return tree_map(lambda _: next(values), trees[0])
+
+
+def join(cohorts: Sequence[Groups]) -> Groups:
+    """All phones' batches as one batch of one phone: every tensor's first dimension is the batch."""
+
+    def flat(x: Any) -> Any:
+        return x.reshape(-1, *x.shape[2:]) if isinstance(x, np.ndarray) else x
+
+    whole = _concatenated([tree_map(flat, group) for groups in cohorts for group in groups])
+    return [tree_map(lambda x: x[None] if isinstance(x, np.ndarray) else x, whole)]
+
+
+def split(joint: Groups, like: Sequence[Groups]) -> list[Groups]:
+    """The joint batch's message taken apart again, into groups of as many phones and samples as those in `like`."""
+    whole, start, cohorts = row(joint[0], 0), 0, []
+    for groups in like:
+        parts = []
+        for group in groups:
+            phones, samples = next(x.shape[:2] for x in leaves(group) if isinstance(x, np.ndarray))
+            cut = _slice(whole, start, start + phones * samples)
+            parts.append(tree_map(_unflattened(phones, samples), cut))
+            start += phones * samples
+        cohorts.append(parts)
+    return cohorts
+
+
+def _unflattened(phones: int, samples: int) -> Callable[[Any], Any]:
+    return lambda x: x.reshape(phones, samples, *x.shape[1:]) if isinstance(x, np.ndarray) else x
