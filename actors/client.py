@@ -20,7 +20,7 @@ from ray_split.draws import Group, Stream, Turn
 from ray_split.maker import Maker
 from ray_split.message import Groups, Sent, num_bytes, receive
 from ray_split.metrics import Report, Spent, padded_sum
-from ray_split.state import Array, Closed, Ends, State, kept, state_bytes
+from ray_split.state import Array, Closed, Ends, State, kept, place_of, state_bytes
 from ray_split.task import corrects, loss_of, losses_of
 
 CPU = torch.device("cpu")
@@ -99,7 +99,7 @@ class Client:
         """The state of the turn's one phone as it is now, to be handed on."""
         with self._guard.during(turn):
             copies = self._cohorts[turn.phones].copies
-            return {name: {key: array[0] for key, array in c.states().items()} for name, c in copies.items()}
+            return {name: place_of(c.states(), 0) for name, c in copies.items()}
 
     def close(self, turn: Turn, shares: Array, keep: str = "nothing") -> Closed:
         """End the phones' round: their weights added up by shares, and what they `keep`: nothing, statistics or all."""

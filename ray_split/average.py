@@ -10,7 +10,7 @@ from ray_split.state import State
 def scaled(state: State, share: float) -> State:
     """Weights and buffers times a phone's share of the round's samples; integers as they are."""
     return {
-        key: array * array.dtype.type(share) if np.issubdtype(array.dtype, np.floating) else array
+        key: np.asarray(array * array.dtype.type(share)) if np.issubdtype(array.dtype, np.floating) else array
         for key, array in state.items()
         if not key.startswith("optimizer/")
     }
@@ -21,6 +21,6 @@ def added(total: State | None, part: State) -> State:
     if total is None:
         return part
     return {
-        key: array + part[key] if np.issubdtype(array.dtype, np.floating) else np.maximum(array, part[key])
+        key: np.asarray(array + part[key] if np.issubdtype(array.dtype, np.floating) else np.maximum(array, part[key]))
         for key, array in total.items()
     }

@@ -68,7 +68,7 @@ class Section(BaseModel):
 class Model(Section):
     """The network and where it is cut."""
 
-    name: str = Field("digits_cnn", description="digits_cnn, mlp, resnet18, or package.module:function")
+    name: str = Field("digits_cnn", description="digits_cnn, tiny_cnn, mlp, resnet18, or package.module:function")
     num_classes: int | None = Field(None, ge=1, description="as many as the data set has")
     cuts: Names | None = Field(
         None, description="the last layer of A and the last layer of B, as a,b; each model has sensible ones"

@@ -11,7 +11,7 @@ import torch
 from ray_split.average import added, scaled
 from ray_split.message import Groups, group_size, receive, row, send, stack
 from ray_split.segment import Segment
-from ray_split.state import Array, State
+from ray_split.state import Array, State, place_of
 from ray_split.task import Loss, correct
 
 
@@ -76,8 +76,7 @@ class Looped:
         self._count, self._sizes = count, []
         mine = own or {}
         return sum(
-            segment.load({**state, **{key: array[i] for key, array in mine.items()}}, fresh)
-            for i, segment in enumerate(self._segments[:count])
+            segment.load({**state, **place_of(mine, i)}, fresh) for i, segment in enumerate(self._segments[:count])
         )
 
     def _each(self, groups: Groups) -> Iterator[tuple[int, int, Segment, Any]]:
@@ -142,4 +141,6 @@ class Looped:
     def states(self) -> State:
         """As Copies.states."""
         each = [segment.state() for segment in self._segments[: self._count]]
-        return {key: np.stack([state[key] for state in each]) for key in each[0]}
+        keys = {key: array for state in each for key, array in state.items()}
+        # A phone that has not stepped yet has nothing in its optimizer: the same as zeros.
+        return {k: np.stack([state.get(k, np.zeros_like(like)) for state in each]) for k, like in keys.items()}

@@ -114,8 +114,7 @@ class Stream:
         Phones with most samples come first, so that those with a batch at a step are always a cohort's first.
         """
         phones = np.array(self.phones(round))
-        if self.cohort > 1:
-            phones = phones[np.argsort(-self.samples(phones), kind="stable")]
+        phones = phones[np.argsort(-self.samples(phones), kind="stable")]
         parts = np.array_split(phones, -(-len(phones) // self.cohort))
         return [tuple(part.tolist()) for part in parts]
 

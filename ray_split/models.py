@@ -39,6 +39,24 @@ class DigitsCNN(nn.Module):
         return output
 
 
+class TinyCNN(nn.Module):
+    """Two convolution blocks and a linear layer, for 8x8 images: 1,898 parameters. For many phones and for speed.
+
+    Input (N, 1, 8, 8), output (N, num_classes).
+    """
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        self.block2 = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Class scores (N, num_classes) of images (N, 1, 8, 8)."""
+        output: torch.Tensor = self.head(self.block2(self.block1(images)))
+        return output
+
+
 class MLP(nn.Module):
     """Linear layers with ReLU between. Input (N, ...) flattened to `inputs` values, output (N, num_classes)."""
 
@@ -73,6 +91,7 @@ def resnet18(num_classes: int = 10, small_input: bool = False) -> nn.Module:
 
 MODELS: dict[str, Known] = {
     "digits_cnn": Known(DigitsCNN, ("block1", "hidden")),
+    "tiny_cnn": Known(TinyCNN, ("block1", "block2")),
     "mlp": Known(MLP, ("layers.0", "layers.1")),
     "resnet18": Known(resnet18, ("maxpool", "avgpool")),
 }

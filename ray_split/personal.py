@@ -1,6 +1,6 @@
 """What is each phone's own, for as many phones as there are: in files, a row a phone. numpy alone, no torch.
 
-personal/a.weights.block1.0.weight.npy has the shape (phones, ...); a row is written when its phone first trains.
+personal/a~weights~block1.0.weight.npy has the shape (phones, ...); a row is written when its phone first trains.
 The files are sparse: phones that never trained cost nothing. Read one: np.load(file, mmap_mode="r")[phone].
 """
 
@@ -34,9 +34,9 @@ class Personal:
         found = cls(folder, 0)
         found.trained = np.load(folder / TRAINED)
         for path in sorted(folder.glob("*.npy")):
-            segment, _, key = path.stem.partition(".")
+            segment, _, key = path.stem.partition("~")
             if path.name != TRAINED:
-                found._arrays[segment, key.replace(".", "/", 1)] = np.load(path, mmap_mode="r")
+                found._arrays[segment, key.replace("~", "/")] = np.load(path, mmap_mode="r")
         return found
 
     def clear(self) -> None:
@@ -71,7 +71,7 @@ class Personal:
 
     def _create(self, segment: str, key: str, rows: Array) -> Array:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{segment}.{key.replace('/', '.', 1)}.npy"
+        path = self._folder / f"{segment}~{key.replace('/', '~')}.npy"
         created: Array = np.lib.format.open_memmap(path, "w+", rows.dtype, (self._count, *rows.shape[1:]))
         return created
 
@@ -93,14 +93,17 @@ class Personal:
         self.write(Closed(tuple(state["phones"].tolist()), {}, own, 0))
 
     def mean(self, start: Ends) -> Ends:
-        """The mean over all phones of their weights, those that never trained included."""
+        """The mean over all phones of their weights, those that never trained included; of integers the largest."""
         shares = self.trained.sum() / self._count
         means: Ends = {segment: dict(state) for segment, state in start.items()}
         for (segment, key), array in self._arrays.items():
-            if key not in start[segment] or not np.issubdtype(array.dtype, np.floating):
+            if key not in start[segment]:
+                continue
+            phones = np.flatnonzero(self.trained)
+            if not np.issubdtype(array.dtype, np.floating):
+                means[segment][key] = np.maximum(start[segment][key], array[phones].max(0, initial=0))
                 continue
             total = np.zeros(array.shape[1:], np.float64)
-            phones = np.flatnonzero(self.trained)
             for first in range(0, len(phones), CHUNK):
                 total += array[phones[first : first + CHUNK]].sum(0, dtype=np.float64)
             mean = total / self._count + start[segment][key] * (1 - shares)

@@ -8,7 +8,8 @@ Shapes: K phones of a cohort, k neighbours among them with equally large batches
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,8 +214,20 @@ def over_phones(module: nn.Module, weights: Tensors, buffers: Tensors, arrived: 
         return [x for x in leaves(outputs) if isinstance(x, torch.Tensor)]
 
     own = None if shared else 0
-    found = iter(vmap(one, in_dims=(own, own, *[0] * len(tensors)))(weights, buffers, *tensors))
+    with _attention_that_batches():
+        found = iter(vmap(one, in_dims=(own, own, *[0] * len(tensors)))(weights, buffers, *tensors))
     return tree_map(lambda x: next(found) if x is None else x, shape[0])
+
+
+@contextmanager
+def _attention_that_batches() -> Iterator[None]:
+    """torch's fused attention for CPUs has no batching rule: vmap would loop. Its parts have."""
+    before = torch.backends.cuda.flash_sdp_enabled()  # of the CPU's too
+    torch.backends.cuda.enable_flash_sdp(before and torch.cuda.is_available())
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_flash_sdp(before)
 
 
 def _arguments(arrived: Any) -> tuple[Any, ...]:

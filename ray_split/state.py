@@ -29,6 +29,11 @@ def weights(state: Mapping[str, Array]) -> State:
     return {key.removeprefix("weights/"): array for key, array in state.items() if key.startswith("weights/")}
 
 
+def place_of(states: Mapping[str, Array], place: int) -> State:
+    """One phone's state out of those of several (phones, ...)."""
+    return {key: np.asarray(array[place]) for key, array in states.items()}
+
+
 def state_bytes(state: Mapping[str, Array]) -> int:
     """Bytes of a state's arrays."""
     return sum(array.nbytes for array in state.values())

@@ -74,3 +74,12 @@ def blobs(samples: int = 600) -> tuple[np.ndarray, np.ndarray]:
     images = draw.normal(0, 0.5, (samples, 1, 8, 8)).astype(np.float32)
     images[np.arange(samples), 0, labels] += 1.5
     return images, labels
+
+
+def with_batchnorm_and_dropout() -> nn.Module:
+    """A BatchNorm and a Dropout in A and in B."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1),
+        nn.Conv2d(4, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Dropout(0.2), nn.Linear(512, 16),
+        nn.ReLU(), nn.Linear(16, 10),
+    )  # fmt: skip

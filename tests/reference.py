@@ -1,6 +1,14 @@
-"""Plain unsplit training on the stream of a run: what split training must equal, bit for bit."""
+"""Plain training on the stream of a run, with nothing of the split: what each schedule must equal.
+
+A model's A, B and C are named by the first parts of its parameters' names; a phone's copy of the model shares the
+modules of B with the others where the schedule says so.
+"""
 
 from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -8,7 +16,31 @@ from torch.nn import functional
 
 import ray_split as rs
 from ray_split import models, seeds
+from ray_split.data import Parts
 from ray_split.optimizers import OPTIMIZERS
+
+MIDDLE = ("block2", "hidden")  # the layers of B in digits_cnn, cut as usual
+
+
+class Training:
+    """The parts of a run that all references need."""
+
+    def __init__(self, settings: rs.Config) -> None:
+        torch.set_num_threads(1)
+        self.settings = settings
+        self.data: Parts = rs.load_data(settings.data)
+        model = settings.model.model_copy(update={"num_classes": self.data.num_classes})
+        self.model = models.build(model, settings.run.seed)
+        self.rounds: dict[int, list[rs.Draw]] = defaultdict(list)
+        for draw in rs.stream(settings):
+            self.rounds[draw.round].append(draw)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return OPTIMIZERS[self.settings.optimizer.name](list(parameters), self.settings.optimizer)
+
+    def loss(self, model: nn.Module, draw: rs.Draw) -> torch.Tensor:
+        inputs, labels = self.data.batch("train", draw.indices)
+        return functional.cross_entropy(model.train()(torch.from_numpy(inputs)), torch.from_numpy(labels))
 
 
 def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = ()) -> nn.Module:
@@ -16,20 +48,16 @@ def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = ()) -> nn.Module:
 
     `seeded_at` names the first layer of A, B and C, where torch is seeded, for models with Dropout.
     """
-    torch.set_num_threads(1)
-    data = rs.load_data(settings.data)
-    model = models.build(settings.model.model_copy(update={"num_classes": data.num_classes}), settings.run.seed)
-    optimizer = OPTIMIZERS[settings.optimizer.name](model.parameters(), settings.optimizer)
+    run = Training(settings)
+    model, optimizer = run.model, run.optimizer(run.model.parameters())
     at = [0, 0, 0]
     for place, name in enumerate(seeded_at):
         layer = model.get_submodule(name)
         layer.register_forward_pre_hook(lambda *_, place=place: _seed(settings.run.seed, (*at, "abc"[place])))
     for draw in rs.stream(settings):
         at[:] = draw.round, draw.phone, draw.step
-        inputs, labels = data.batch("train", draw.indices)
         optimizer.zero_grad()
-        loss = functional.cross_entropy(model.train()(torch.from_numpy(inputs)), torch.from_numpy(labels))
-        loss.backward()
+        run.loss(model, draw).backward()
         optimizer.step()
     return model
 
@@ -38,9 +66,147 @@ def _seed(seed: int, at: tuple[int, int, int, str]) -> None:
     torch.default_generator.manual_seed(seeds.forward_seed(seed, *at))
 
 
+def fedavg(settings: rs.Config) -> nn.Module:
+    """Each phone trains a copy of the unsplit model; the mean of them, weighted by samples."""
+    run = Training(settings)
+    for draws in run.rounds.values():
+        copies = {phone: copy.deepcopy(run.model) for phone in _phones(draws)}
+        for phone, model in copies.items():
+            optimizer = run.optimizer(model.parameters())
+            for draw in draws:
+                if draw.phone == phone:
+                    optimizer.zero_grad()
+                    run.loss(model, draw).backward()
+                    optimizer.step()
+        _load_mean(run.model, list(copies.values()), _samples(draws))
+    return run.model
+
+
+def splitfed_v2(settings: rs.Config) -> nn.Module:
+    """The phones' models share B, which steps after each batch, in the stream's order; A and C are averaged."""
+    run = Training(settings)
+    middle = run.optimizer(_of(run.model, middle=True))
+    for draws in run.rounds.values():
+        copies = {phone: _sharing(run.model) for phone in _phones(draws)}
+        ends = {phone: run.optimizer(_of(model, middle=False)) for phone, model in copies.items()}
+        for draw in draws:
+            middle.zero_grad()
+            ends[draw.phone].zero_grad()
+            run.loss(copies[draw.phone], draw).backward()
+            ends[draw.phone].step()
+            middle.step()
+        _load_mean(run.model, list(copies.values()), _samples(draws), skip=MIDDLE)
+    return run.model
+
+
+def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
+    """A and C stay with their phone, with their optimizers; copies of B are averaged. B's model, and the phones'."""
+    run = Training(settings)
+    personal: dict[int, nn.Module] = {}
+    ends: dict[int, torch.optim.Optimizer] = {}
+    for draws in run.rounds.values():
+        for phone in _phones(draws):
+            if phone not in personal:
+                personal[phone] = copy.deepcopy(run.model)
+                ends[phone] = run.optimizer(_of(personal[phone], middle=False))
+            _load_mean(personal[phone], [run.model], [1], only=MIDDLE)
+            middle = run.optimizer(_of(personal[phone], middle=True))
+            for draw in draws:
+                if draw.phone == phone:
+                    ends[phone].zero_grad()
+                    middle.zero_grad()
+                    run.loss(personal[phone], draw).backward()
+                    ends[phone].step()
+                    middle.step()
+        _load_mean(run.model, [personal[phone] for phone in _phones(draws)], _samples(draws), only=MIDDLE)
+    return run.model, personal
+
+
+def parallel(settings: rs.Config) -> nn.Module:
+    """The phones' models share B; at each step B steps once, on the gradients weighted by batch size."""
+    run = Training(settings)
+    middle = run.optimizer(_of(run.model, middle=True))
+    for draws in run.rounds.values():
+        copies = {phone: _sharing(run.model) for phone in _phones(draws)}
+        ends = {phone: run.optimizer(_of(model, middle=False)) for phone, model in copies.items()}
+        for step in range(1 + max(draw.step for draw in draws)):
+            now = [draw for draw in draws if draw.step == step]
+            total = sum(len(draw.indices) for draw in now)
+            shared = [torch.zeros_like(parameter) for parameter in _of(run.model, middle=True)]
+            for draw in now:
+                middle.zero_grad()
+                ends[draw.phone].zero_grad()
+                run.loss(copies[draw.phone], draw).backward()
+                ends[draw.phone].step()
+                for total_gradient, parameter in zip(shared, _of(run.model, middle=True), strict=True):
+                    total_gradient += parameter.grad * (len(draw.indices) / total)
+            for total_gradient, parameter in zip(shared, _of(run.model, middle=True), strict=True):
+                parameter.grad = total_gradient
+            middle.step()
+        _load_mean(run.model, list(copies.values()), _samples(draws), skip=MIDDLE)
+    return run.model
+
+
+def one_large_batch(settings: rs.Config) -> nn.Module:
+    """One step of the unsplit model on the first round's batches of all phones, as one batch."""
+    run = Training(settings)
+    optimizer = run.optimizer(run.model.parameters())
+    indices = torch.cat([torch.from_numpy(draw.indices) for draw in run.rounds[0]]).numpy()
+    run.loss(run.model, run.rounds[0][0]._replace(indices=indices)).backward()
+    optimizer.step()
+    return run.model
+
+
+def _of(model: nn.Module, middle: bool) -> list[nn.Parameter]:
+    return [p for name, p in model.named_parameters() if name.startswith(MIDDLE) is middle]
+
+
+def _sharing(model: nn.Module) -> nn.Module:
+    made = copy.deepcopy(model)
+    for name in MIDDLE:
+        setattr(made, name, getattr(model, name))
+    return made
+
+
+def _phones(draws: Sequence[rs.Draw]) -> list[int]:
+    return sorted({draw.phone for draw in draws})
+
+
+def _samples(draws: Sequence[rs.Draw]) -> list[int]:
+    """How many different samples each phone trained on."""
+    return [len({i for d in draws if d.phone == phone for i in d.indices.tolist()}) for phone in _phones(draws)]
+
+
+def _load_mean(
+    model: nn.Module,
+    copies: list[nn.Module],
+    samples: list[int],
+    skip: tuple[str, ...] = (),
+    only: tuple[str, ...] = ("",),
+) -> None:
+    total = sum(samples)
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            if not key.startswith(only) or (skip and key.startswith(skip)):
+                continue
+            values = [made.state_dict()[key] for made in copies]
+            if tensor.is_floating_point():
+                tensor.copy_(sum(value * (n / total) for value, n in zip(values, samples, strict=True)))
+            else:
+                tensor.copy_(torch.stack(values).amax(0))
+
+
 def assert_same_weights(model: nn.Module, path: str) -> None:
     trained = rs.load_model(path).state_dict()
     expected = model.state_dict()
     assert trained.keys() == expected.keys()
     different = [key for key in expected if not torch.equal(expected[key], trained[key])]
     assert not different
+
+
+def assert_close_weights(model: nn.Module, path: str, tolerance: float = 1e-6, only: tuple[str, ...] = ("",)) -> None:
+    trained = rs.load_model(path).state_dict()
+    for key, expected in model.state_dict().items():
+        if key.startswith(only):
+            difference = (trained[key] - expected).abs() - tolerance * expected.abs()
+            assert difference.max() <= tolerance, f"{key} differs by {difference.max():.3g}"

@@ -60,5 +60,10 @@ def cohort_turns(turn: Turn, stream: Stream) -> list[Turn]:
     return [turn._replace(phones=phones) for phones in stream.cohorts(turn.round)]
 
 
+def phone_turns(turn: Turn, stream: Stream) -> list[Turn]:
+    """A turn for each phone of the round, in the order in which they take turns."""
+    return [turn._replace(phones=(phone,)) for phone in stream.phones(turn.round)]
+
+
 STATISTICS = {"average": "nothing", "local": "statistics"}
 """The setting `statistics`, and what the phones then keep for themselves."""

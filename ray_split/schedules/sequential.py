@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import cohort_turns, exchange
+from ray_split.schedules.exchange import exchange, phone_turns
 from ray_split.wiring import Ref, Roles
 
 
@@ -21,7 +21,7 @@ def sequential(
 ) -> Generator[Ref, None, tuple[Ref, Ref]]:
     """Submit one round; returns the refs of A's and C's state, and of B's."""
     ends = roles.fed_server.client_state.remote(turn)
-    for number, at in enumerate(cohort_turns(turn, stream)):
+    for number, at in enumerate(phone_turns(turn, stream)):
         client = roles.client(number)
         yield client.load.remote(at, ends, optimizer == "fresh")
         for step in range(int(stream.steps(at.phones)[0])):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import STATISTICS, cohort_turns, collected
+from ray_split.schedules.exchange import STATISTICS, collected, phone_turns
 from ray_split.wiring import Handle, Ref, Roles
 
 
@@ -22,13 +22,15 @@ def splitfed_v2(
 ) -> Generator[Ref, None, tuple[None, Ref]]:
     """Submit one round; returns the ref of B's state."""
     ends, keep = roles.fed_server.client_state.remote(turn), STATISTICS[statistics]
-    turns = cohort_turns(turn, stream)
+    turns = phone_turns(turn, stream)
     hosts = {at.phones[0]: roles.client(number) for number, at in enumerate(turns)}
     for at in turns:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
         yield hosts[at.phones[0]].load.remote(at, ends, True, own)
     yield from _exchanges(list(_in_order(turn, stream)), hosts, roles.server)
-    closed = [hosts[at.phones[0]].close.remote(at, stream.shares(at.round, at.phones), keep) for at in turns]
+    closed = []
+    for at in sorted(turns, key=lambda at: at.phones):  # in the phones' order: it is that of the sums
+        closed.append(hosts[at.phones[0]].close.remote(at, stream.shares(at.round, at.phones), keep))
     yield from collected(turn, roles, closed)
     return None, roles.server.state.remote(turn)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import cohort_turns
+from ray_split.schedules.exchange import phone_turns
 from ray_split.wiring import Ref, Roles
 
 
@@ -17,7 +17,7 @@ def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tu
     """Submit one round; returns the ref of the whole model's state."""
     state, middle, client = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn), None
     client = roles.clients[0]
-    for at in cohort_turns(turn, stream):
+    for at in phone_turns(turn, stream):
         yield client.load.remote(at, state, False, None, middle)
         yield client.train_alone.remote(at, int(stream.steps(at.phones)[0]))
         state, middle = client.state.remote(at), None

@@ -1,0 +1,1 @@
+"""What jobs/bench.py measures: a function for each row of bench.json."""

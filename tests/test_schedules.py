@@ -1,0 +1,206 @@
+"""Every schedule against a plain reference, on phones with uneven numbers of samples (semantics: what equals what)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ray_split as rs
+from ray_split.personal import Personal
+from tests import reference
+from tests.reference import assert_close_weights, assert_same_weights
+
+SGD = {"name": "sgd", "lr": 0.05}
+MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+ADAM = {"name": "adam", "lr": 0.002}
+ALL = ("sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit")
+COHORTS = ("splitfed_v1", "splitfed_v3", "parallel", "fedavg")
+
+
+def fit(path: Path, name: str, optimizer: dict[str, Any] = SGD, **sections: Any) -> tuple[rs.Config, rs.Result]:
+    """Two rounds on seven phones with 1 to some 200 samples each."""
+    run = {"storage_path": str(path), "name": f"{name}_{len(list(path.iterdir()))}", "rounds": 2}
+    settings = rs.Config(
+        data={"batch_size": 24, "partition": {"name": "dirichlet", "alpha": 1.0}},
+        schedule={"name": name, **sections.pop("schedule", {})},
+        optimizer=optimizer,
+        cluster={"backend": "inprocess", "client_actors": 2, **sections.pop("cluster", {})},
+        phones={"count": 7, **sections.pop("phones", {})},
+        run={**run, **sections.pop("run", {})},
+        **sections,
+    )
+    return settings, rs.fit(settings, callbacks=[])
+
+
+def personal_weights(result: rs.Result, phone: int) -> dict[str, np.ndarray]:
+    rows = Personal.open(Path(result.path) / "personal").rows(np.array([phone]), {"a": {}, "c": {}})
+    return {
+        key.removeprefix("weights/"): array[0]
+        for state in rows.values()
+        for key, array in state.items()
+        if key.startswith("weights/")
+    }
+
+
+@pytest.mark.parametrize("cohort", [1, 3, 7])
+@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM], ids=["sgd", "momentum"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", "fedavg"])
+def test_v1_is_federated_averaging_of_the_unsplit_model(
+    tmp_path: Path, schedule: str, optimizer: dict[str, Any], cohort: int
+) -> None:
+    settings, result = fit(tmp_path, schedule, optimizer, phones={"cohort": cohort})
+    assert_close_weights(reference.fedavg(settings), result.path)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+def test_v2_takes_the_phones_in_the_drawn_order_bit_for_bit(tmp_path: Path, optimizer: dict[str, Any]) -> None:
+    settings, result = fit(tmp_path, "splitfed_v2", optimizer, phones={"count": 3})
+    expected = reference.splitfed_v2(settings)
+    assert_same_middle(expected, result)
+    assert_close_weights(expected, result.path)
+
+
+def assert_same_middle(model: torch.nn.Module, result: rs.Result) -> None:
+    """B bit for bit: it depends on every A and C of the last round, and through those on all before."""
+    trained = rs.load_model(result.path).state_dict()
+    for key, expected in model.state_dict().items():
+        if key.startswith(reference.MIDDLE):
+            assert torch.equal(trained[key], expected), key
+
+
+@pytest.mark.parametrize("cohort", [1, 3, 7])
+@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM], ids=["sgd", "momentum"])
+def test_v3_keeps_a_and_c_with_their_phone(tmp_path: Path, optimizer: dict[str, Any], cohort: int) -> None:
+    settings, result = fit(tmp_path, "splitfed_v3", optimizer, phones={"cohort": cohort, "held_out": 0.2})
+    model, personal = reference.splitfed_v3(settings)
+    assert_close_weights(model, result.path, only=reference.MIDDLE)
+    for phone, expected in personal.items():
+        for key, array in personal_weights(result, phone).items():
+            np.testing.assert_allclose(array, expected.state_dict()[key].numpy(), rtol=1e-6, atol=1e-6)
+    mean = torch.stack([model.state_dict()["head.weight"] for model in personal.values()]).mean(0)
+    torch.testing.assert_close(rs.load_model(result.path).state_dict()["head.weight"], mean, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("cohort", [1, 3, 7])
+@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM], ids=["sgd", "momentum"])
+def test_parallel_is_a_joint_step_weighted_by_batch_size(
+    tmp_path: Path, optimizer: dict[str, Any], cohort: int
+) -> None:
+    settings, result = fit(tmp_path, "parallel", optimizer, phones={"cohort": cohort})
+    assert_close_weights(reference.parallel(settings), result.path)
+
+
+def test_parallel_with_a_joint_batch_is_the_same_where_no_layer_mixes_samples(tmp_path: Path) -> None:
+    settings, result = fit(tmp_path, "parallel", schedule={"kwargs": {"batch": "joint"}}, phones={"cohort": 3})
+    assert_close_weights(reference.parallel(settings), result.path)
+
+
+@pytest.mark.parametrize("cohort", [1, 4])
+def test_parallel_with_one_local_step_is_one_large_batch_step_of_b(tmp_path: Path, cohort: int) -> None:
+    settings, result = fit(tmp_path, "parallel", phones={"local_steps": 1, "cohort": cohort}, run={"rounds": 1})
+    assert_close_weights(reference.one_large_batch(settings), result.path, only=reference.MIDDLE)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("schedule", ALL)
+def test_one_phone_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str, optimizer: dict[str, Any]) -> None:
+    rounds = 2 if optimizer is SGD else 1
+    settings, result = fit(
+        tmp_path, schedule, optimizer, phones={"count": 1, "held_out": 0.2, "local_steps": 9}, run={"rounds": rounds}
+    )
+    assert_same_weights(reference.unsplit(settings), result.path)
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_one_phone_with_batchnorm_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str) -> None:
+    model = {"name": "tests.nets:with_batchnorm", "cuts": "2,8"}
+    settings, result = fit(tmp_path, schedule, phones={"count": 1, "held_out": 0.2, "local_steps": 5}, model=model)
+    assert_same_weights(reference.unsplit(settings), result.path)
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_one_phone_with_dropout_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str) -> None:
+    model = {"name": "tests.nets:with_dropout", "cuts": "2,6"}
+    settings, result = fit(tmp_path, schedule, phones={"count": 1, "held_out": 0.2, "local_steps": 5}, model=model)
+    assert_same_weights(reference.unsplit(settings, ("0", "3", "7")), result.path)
+
+
+def test_unsplit_over_many_phones_is_sequential_bit_for_bit(tmp_path: Path) -> None:
+    settings, result = fit(tmp_path, "unsplit", ADAM)
+    assert_same_weights(reference.unsplit(settings), result.path)
+    _, split = fit(tmp_path, "sequential", ADAM)
+    assert model_bytes(result) == model_bytes(split)
+
+
+def model_bytes(result: rs.Result) -> bytes:
+    return (Path(result.path) / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_any_number_of_client_actors_gives_the_same_bytes(tmp_path: Path, schedule: str) -> None:
+    phones = {"cohort": 2} if schedule in COHORTS else {}
+    runs = [fit(tmp_path, schedule, MOMENTUM, cluster={"client_actors": n}, phones=phones)[1] for n in (1, 2, 3)]
+    assert len({model_bytes(result) for result in runs}) == 1
+    assert len({result.metrics["train_loss"] for result in runs}) == 1
+    if schedule == "splitfed_v3":
+        for phone in range(7):
+            one, *others = (personal_weights(result, phone) for result in runs)
+            assert all(np.array_equal(one[key], other[key]) for other in others for key in one)
+
+
+@pytest.mark.parametrize("schedule", COHORTS)
+def test_stacked_is_looped_within_rounding(tmp_path: Path, schedule: str) -> None:
+    looped = fit(tmp_path, schedule, phones={"cohort": 1})[1]
+    stacked = fit(tmp_path, schedule, phones={"cohort": 7, "stacked": ["a", "b", "c"]})[1]
+    mixed = fit(tmp_path, schedule, phones={"cohort": 7, "stacked": ["c"]})[1]
+    for result in (stacked, mixed):
+        assert_close_weights(rs.load_model(looped.path), result.path, 1e-5)
+        for name in ("bytes_up", "bytes_down", "samples"):
+            assert result.metrics[name] == looped.metrics[name]
+        assert result.metrics["train_loss"] == pytest.approx(looped.metrics["train_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("schedule", COHORTS)
+def test_stacked_is_looped_with_batchnorm_and_dropout(tmp_path: Path, schedule: str) -> None:
+    model = {"name": "tests.nets:with_batchnorm_and_dropout", "cuts": "3,9"}
+    data = {"batch_size": 24, "partition": {"name": "shards"}}  # of equal size: no batch of one for BatchNorm
+    looped = fit_equal(tmp_path, schedule, model, data, {"cohort": 1})
+    stacked = fit_equal(tmp_path, schedule, model, data, {"cohort": 4, "stacked": "a,b,c"})
+    assert_close_weights(rs.load_model(looped.path), stacked.path, 1e-5)
+
+
+def fit_equal(path: Path, schedule: str, model: dict, data: dict, phones: dict) -> rs.Result:
+    name = f"{schedule}_{len(list(path.iterdir()))}"
+    settings = rs.Config(
+        model=model, data=data, optimizer=SGD, schedule={"name": schedule}, phones={"count": 4, **phones},
+        cluster={"backend": "inprocess"}, run={"storage_path": str(path), "name": name, "rounds": 1},
+    )  # fmt: skip
+    return rs.fit(settings, callbacks=[])
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_no_sample_is_dropped_or_counted_twice(tmp_path: Path, schedule: str) -> None:
+    import pandas
+
+    phones = {"cohort": 3, "local_epochs": 2} if schedule in COHORTS else {"local_epochs": 2}
+    settings, result = fit(tmp_path, schedule, phones={**phones, "held_out": 0.0 if schedule != "splitfed_v3" else 0.2})
+    table = pandas.read_parquet(Path(result.path) / "phones.parquet")
+    drawn = {(r, p): 0 for r in range(2) for p in range(7)}
+    for draw in rs.stream(settings.with_values(phones={"held_out": settings.phones.held_out})):
+        drawn[draw.round, draw.phone] += len(draw.indices)
+    assert {(r.round, r.phone): r.samples for r in table.itertuples()} == drawn
+    assert result.metrics["samples"] == sum(n for (r, _), n in drawn.items() if r == 1)
+
+
+@pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel"])
+def test_both_wirings_give_the_same_bytes(tmp_path: Path, ray_session: object, schedule: str) -> None:
+    phones = {"cohort": 3} if schedule in COHORTS else {}
+    local = fit(tmp_path, schedule, MOMENTUM, phones=phones)[1]
+    remote = fit(tmp_path, schedule, MOMENTUM, phones=phones, cluster={"backend": "ray"}, server={"num_gpus": 0})[1]
+    assert model_bytes(local) == model_bytes(remote)
+    for name in ("train_loss", "test_accuracy", "bytes_up", "bytes_down", "bytes_weights"):
+        assert local.metrics[name] == remote.metrics[name]
