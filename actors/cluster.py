@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.client import Client
 from actors.fed_server import FedServer
+from actors.memory import settle
 from actors.server import Server
 from ray_split import config
 from ray_split.data import Parts
@@ -149,15 +149,6 @@ def _named(roles: Roles) -> dict[str, Handle]:
 def _roles(named: dict[str, Handle]) -> Roles:
     clients = [handle for name, handle in named.items() if name.startswith("client")]
     return Roles(clients, named["server"], named["fed server"])
-
-
-def settle(_: object = None) -> None:
-    """Tell an actor's garbage collector that what is loaded stays.
-
-    Going through torch's million objects again and again took a seventh of a small exchange's time.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _alive(handle: Handle) -> bool:

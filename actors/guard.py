@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from actors.memory import trim
 from ray_split.draws import Turn
 from ray_split.failure import StateNotLoadedError
 from ray_split.message import Sent
@@ -26,6 +27,7 @@ class Guard:
         fresh = self._holds != (turn.round, turn.attempt)
         self._holds = (turn.round, turn.attempt)
         if fresh:
+            trim()
             self._spent, self._free = Spent(), time.time()
         return fresh
 

@@ -23,6 +23,8 @@ import torch
 
 from jobs.measures.exchange import exchange_row
 from jobs.measures.phones import PHONE_ROWS
+from jobs.measures.rule import rule_row
+from jobs.measures.runs import RUN_ROWS
 from jobs.measures.timing import Row
 from jobs.submit import head
 
@@ -32,6 +34,8 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     "exchange of mlp": lambda repeats, calls: exchange_row("mlp", repeats, calls),
     "exchange of digits_cnn": lambda repeats, calls: exchange_row("digits_cnn", repeats, calls),
     **PHONE_ROWS,
+    **RUN_ROWS,
+    "what is stacked": rule_row,
 }
 
 

@@ -222,7 +222,7 @@ def over_phones(module: nn.Module, weights: Tensors, buffers: Tensors, arrived: 
 @contextmanager
 def _attention_that_batches() -> Iterator[None]:
     """torch's fused attention for CPUs has no batching rule: vmap would loop. Its parts have."""
-    before = torch.backends.cuda.flash_sdp_enabled()  # of the CPU's too
+    before = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]  # of the CPU's too
     torch.backends.cuda.enable_flash_sdp(before and torch.cuda.is_available())
     try:
         yield

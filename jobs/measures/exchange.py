@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import ray_split as rs
 from actors.client import Client
-from actors.cluster import settle
+from actors.memory import settle
 from actors.server import Server
 from jobs.measures.timing import Row, interleaved, ratio
 from ray_split import models

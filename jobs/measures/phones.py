@@ -23,14 +23,14 @@ from ray_split.training import RoundLoop
 def settings_of(model: str, phones: int, samples: int, schedule: str, **sections: Any) -> rs.Config:
     """`phones` phones with `samples` samples of 1x8x8 each, all of them in every round."""
     return rs.Config(
-        model={"name": model},
+        model={"name": model, **sections.pop("net", {})},
         data={
             "name": "synthetic",
             "kwargs": {"samples": phones * samples},
             "val_fraction": 0,
             **sections.pop("data", {}),
         },
-        phones={"count": phones, **sections.pop("phones", {})},
+        phones={"count": phones, **sections.pop("trained", {})},
         schedule={"name": schedule},
         optimizer={"lr": 0.05},
         server={"num_gpus": 0},
@@ -129,51 +129,105 @@ class Plain:
 
 def faster(times: dict[str, list[float]], name: str) -> str:
     """The name of the faster of a case's variants with 1 and with 2 threads."""
-    return min(
-        (f"{name}_{threads}", median(times[f"{name}_{threads}"])) for threads in (1, 2) if f"{name}_{threads}" in times
-    )[0]
+    return min((f"{name}_{threads}" for threads in (1, 2)), key=lambda variant: median(times[variant]))
 
 
-def rounds_row(schedules: tuple[str, ...], repeats: int, against: str, **settings: Any) -> Row:
-    """Rounds of each schedule, in turn with the plain loop and the floor, with 1 and 2 threads."""
-    runs = {name: Rounds(settings_of(schedule=name, **settings)) for name in schedules}
-    first = next(iter(runs.values()))
-    plain = Plain(first.prepared)
-    cases: dict[str, Callable[[], Any]] = dict(runs)
-    for threads in (1, 2):
-        cases[f"plain_{threads}"] = plain.loop(threads)
-        cases[f"big_batch_{threads}"] = plain.big_batch(threads)
-        if against == "one_pass":
-            cases[f"one_pass_{threads}"] = plain.one_pass(threads)
-    times = interleaved(cases, repeats, 1)
+def rounds_row(runs: dict[str, Rounds], cases: dict[str, Callable[[], Any]], base: str, repeats: int) -> Row:
+    """Rounds of each run, in turn with the plain cases, which have variants with 1 and 2 threads."""
+    times = interleaved({**runs, **cases}, repeats, 1)
     torch.set_num_threads(1)
-    phones = first.prepared.settings.phones
+    phones = next(iter(runs.values())).prepared.settings.phones
     row: Row = {
         "median_ms": {name: round(median(t) * 1e3, 2) for name, t in times.items()},
-        "phone_rounds_per_second": {
-            name: round(phones.count / median(times[name]), 1) for name in times if "big" not in name
-        },
+        "phone_rounds_per_second": {n: round(phones.count / median(t), 1) for n, t in times.items() if n not in FLOORS},
         "spent": {name: run.spent() for name, run in runs.items()},
         "cohort": phones.cohort,
         "stacked": phones.stacked,
         "repeats": repeats,
     }
-    base, floor = faster(times, against), faster(times, "big_batch")
     for name, run in runs.items():
-        row[f"speedup_of_{name}"] = ratio(times, base, name)
-        row[f"{name}_over_floor"] = ratio(times, name, floor)
+        row[f"speedup_of_{name}"] = ratio(times, faster(times, base), name)
+        if "big_batch_1" in times:
+            row[f"{name}_over_floor"] = ratio(times, name, faster(times, "big_batch"))
         run.stop()
     return row
 
 
+FLOORS = ("big_batch_1", "big_batch_2")
+
+
+def small_model(model: str, phones: int, samples: int, schedules: tuple[str, ...], repeats: int) -> Row:
+    """Against a loop over the phones, and against one step on all samples."""
+    runs = {name: Rounds(settings_of(model, phones, samples, name)) for name in schedules}
+    plain = Plain(next(iter(runs.values())).prepared)
+    cases = {f"plain_{n}": plain.loop(n) for n in (1, 2)} | {f"big_batch_{n}": plain.big_batch(n) for n in (1, 2)}
+    return rounds_row(runs, cases, "plain", repeats)
+
+
+class Alone:
+    """Unsplit training in a process of its own, with one thread, sending nothing."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._train = Plain(prepared).one_pass(1)
+
+    def train(self) -> None:
+        """One pass over all phones."""
+        self._train()
+
+
+def resnet(repeats: int) -> Row:
+    """resnet18 on 3x64x64, cut after layer2, 5 phones x 96, batch 32, against unsplit training.
+
+    Two clients and the server, a thread each, on 2 cores. `ceiling`: two unsplit trainings with a thread each that
+    send nothing, against one with two threads.
+    """
+    runs = {
+        name: Rounds(
+            settings_of(
+                "resnet18", 5, 96, name, cluster={"client_actors": 2}, net={"cuts": ["layer2", "avgpool"]},
+                data={"batch_size": 32, "kwargs": {"samples": 480, "shape": [3, 64, 64]}},
+            )
+        )
+        for name in ("splitfed_v1", "splitfed_v2")
+    }  # fmt: skip
+    prepared = next(iter(runs.values())).prepared
+    plain = Plain(prepared)
+    alone = [ray.remote(Alone).options(num_cpus=0).remote(prepared) for _ in range(2)]
+    cases: dict[str, Callable[[], Any]] = {f"unsplit_{n}": plain.one_pass(n) for n in (1, 2)}
+    cases["two_alone"] = lambda: ray.get([actor.train.remote() for actor in alone])
+    row = rounds_row(runs, cases, "unsplit", repeats)
+    del alone
+    times = row["median_ms"]
+    return row | {"cuts": ["layer2", "avgpool"], "ceiling": round(2 * times["unsplit_2"] / times["two_alone"], 2)}
+
+
+def linear(schedule: str, repeats: int) -> Row:
+    """A round's time over the phones in it: a straight line?"""
+    counts = (10, 30, 100, 300, 1000, 3000, 5000)
+    seconds = []
+    for count in counts:
+        run = Rounds(settings_of("tiny_cnn", count, 4, schedule))
+        seconds.append(median(interleaved({"round": run}, repeats, 1)["round"]))
+        run.stop()
+    slope, start = np.polyfit(counts, seconds, 1)
+    residual = np.array(seconds) - np.polyval([slope, start], counts)
+    return {
+        "phones": counts,
+        "median_ms": [round(s * 1e3, 1) for s in seconds],
+        "slope_ms_per_phone": round(slope * 1e3, 4),
+        "start_ms": round(start * 1e3, 1),
+        "r_squared": round(1 - float(residual @ residual) / float(np.var(seconds) * len(seconds)), 4),
+        "repeats": repeats,
+    }
+
+
 PHONE_ROWS: dict[str, Callable[[int, int], Row]] = {
-    "100 phones x 18, tiny_cnn": lambda repeats, _: rounds_row(
-        ("splitfed_v1",), repeats, "plain", model="tiny_cnn", phones=100, samples=18
+    "100 phones x 18, tiny_cnn": lambda n, _: small_model("tiny_cnn", 100, 18, ("splitfed_v1",), n),
+    "1000 phones x 2, tiny_cnn": lambda n, _: small_model("tiny_cnn", 1000, 2, ("splitfed_v1",), n),
+    "1000 phones x 16, digits_cnn": lambda n, _: small_model(
+        "digits_cnn", 1000, 16, ("splitfed_v1", "parallel"), min(n, 9)
     ),
-    "1000 phones x 2, tiny_cnn": lambda repeats, _: rounds_row(
-        ("splitfed_v1",), repeats, "plain", model="tiny_cnn", phones=1000, samples=2
-    ),
-    "1000 phones x 16, digits_cnn": lambda repeats, _: rounds_row(
-        ("splitfed_v1", "parallel"), repeats, "plain", model="digits_cnn", phones=1000, samples=16
-    ),
+    "5 phones x 96, resnet18": lambda n, _: resnet(min(n, 7)),
+    "splitfed_v1 over phones": lambda n, _: linear("splitfed_v1", min(n, 9)),
+    "parallel over phones": lambda n, _: linear("parallel", min(n, 9)),
 }

@@ -1,0 +1,144 @@
+"""Whole runs as people start them, watched from outside: time to the first round, memory of all processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import psutil
+import ray
+
+from jobs.measures.timing import Row
+
+SAMPLE_SECONDS = 0.5
+SYNTHETIC = [
+    "--data.name",
+    "synthetic",
+    "--server.num_gpus",
+    "0",
+    "--run.eval_every",
+    "1000",
+    "--checkpoint.every",
+    "10",
+]
+
+
+class Sample(NamedTuple):
+    """What was seen at a moment: seconds since the start, rounds done, bytes (PSS) of each process by its kind."""
+
+    seconds: float
+    rounds: int
+    memory: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes of all processes."""
+        return sum(self.memory.values())
+
+
+def memory() -> dict[str, int]:
+    """Proportional set size of the processes that descend from this one, by kind: Ray's too, not this one's own."""
+    found: dict[str, int] = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            kind, size = _kind(process), process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended meanwhile
+            continue
+        found[kind] = found.get(kind, 0) + size
+    return found
+
+
+def _kind(process: psutil.Process) -> str:
+    line = process.cmdline()
+    if line and line[0].startswith("ray::"):
+        return line[0].partition(".")[0]
+    return "driver" if "jobs.train" in line else "ray itself"
+
+
+def watched(arguments: list[str], rounds: int) -> list[Sample]:
+    """Run jobs.train on the Ray that this process is connected to, to its end; raises RuntimeError if it fails."""
+    folder = Path(tempfile.mkdtemp(prefix="rs_watched"))
+    where = ["--run.storage_path", str(folder), "--run.name", "run", "--run.rounds", str(rounds)]
+    env = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    command = [sys.executable, "-m", "jobs.train", *arguments, *where]
+    samples, start = [], time.monotonic()
+    with (folder / "log").open("w") as log, subprocess.Popen(command, env=env, stdout=log, stderr=log) as process:
+        while process.poll() is None:
+            samples.append(Sample(time.monotonic() - start, _done(folder / "run/metrics.jsonl"), memory()))
+            time.sleep(SAMPLE_SECONDS)
+    if process.returncode:
+        raise RuntimeError((folder / "log").read_text())
+    return samples
+
+
+def _done(metrics: Path) -> int:
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+def _figures(samples: list[Sample]) -> dict[str, Any]:
+    peak = max(samples, key=lambda sample: sample.total)
+    return {
+        "seconds_to_end_of_round_1": round(next(s.seconds for s in samples if s.rounds), 1),
+        "seconds": round(samples[-1].seconds, 1),
+        "peak_mb": round(peak.total / 1e6),
+        "peak_mb_by_process": {kind: round(size / 1e6) for kind, size in sorted(peak.memory.items())},
+    }
+
+
+def _median_mb(samples: list[Sample], rounds: range) -> float:
+    return median(sample.total for sample in samples if sample.rounds in rounds) / 1e6
+
+
+def ten_thousand(repeats: int, calls: int) -> Row:
+    """10,000 phones, 1,000 a round, the digits model: memory over 20 rounds."""
+    arguments = ["--phones.count", "10000", "--phones.per_round", "1000", "--schedule.name", "splitfed_v1", *SYNTHETIC]
+    samples = watched(arguments, 20)
+    early, late = _median_mb(samples, range(4, 8)), _median_mb(samples, range(16, 20))
+    return _figures(samples) | {
+        "mb_after_5": round(early),
+        "mb_after_20": round(late),
+        "growth": round(late / early - 1, 4),
+    }
+
+
+def hundred_thousand(repeats: int, calls: int) -> Row:
+    """100,000 phones beside 1,000, in both 1,000 a round of the same data: what idle phones cost."""
+    samples = [
+        "--data.kwargs",
+        "{samples: 120000}",
+        "--model.name",
+        "tiny_cnn",
+        "--phones.local_steps",
+        "1",
+        *SYNTHETIC,
+    ]
+    few, many = (
+        watched(["--phones.count", str(n), "--phones.per_round", "1000", "--schedule.name", "splitfed_v1", *samples], 6)
+        for n in (1000, 100_000)
+    )
+    extra = {
+        kind: round((max(s.memory.get(kind, 0) for s in many) - max(s.memory.get(kind, 0) for s in few)) / 1e6, 1)
+        for kind in many[-2].memory
+    }
+    return {"1000": _figures(few), "100000": _figures(many), "extra_mb_by_process": extra, "index_mb": 8 * 0.2 + 0.8}
+
+
+def thousand(repeats: int, calls: int) -> Row:
+    """1,000 phones with the tiny model: memory of all processes, and time to the end of the first round."""
+    arguments = ["--phones.count", "1000", "--model.name", "tiny_cnn", "--data.kwargs", "{samples: 2223}"]
+    runs = [watched([*arguments, "--schedule.name", "splitfed_v1", *SYNTHETIC], 5) for _ in range(3)]
+    first = [_figures(run)["seconds_to_end_of_round_1"] for run in runs]
+    return _figures(runs[-1]) | {"seconds_to_end_of_round_1": median(first), "all": first}
+
+
+RUN_ROWS = {
+    "run of 1000 phones": thousand,
+    "run of 10000 phones": ten_thousand,
+    "run of 100000 phones": hundred_thousand,
+}
