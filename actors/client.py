@@ -64,11 +64,18 @@ class Client:
         return {name: self._make[name].first_state() for name in ("a", "c")}
 
     def load(
-        self, turn: Turn, ends: Ends, fresh_optimizer: bool = True, own: Ends | None = None, middle: State | None = None
+        self,
+        turn: Turn,
+        ends: Ends,
+        fresh_optimizer: bool = True,
+        own: Ends | None = None,
+        middle: State | None = None,
+        crosses: bool = True,
     ) -> Report:
         """Begin to train the turn's phones, or (no phones) to evaluate, with these states; `own` is each phone's own.
 
-        With `middle` the phones have the whole model.
+        With `middle` the phones have the whole model. `crosses`: whether the weights come to the phones from outside,
+        and are counted.
         """
         if self._guard.loaded(turn):
             for phones in list(self._cohorts):
@@ -82,8 +89,8 @@ class Client:
             for name, copies in cohort.copies.items()
         )
         self._cohorts[turn.phones] = cohort
-        if not turn.phones:
-            return Report(bytes_weights=received)
+        if not turn.phones or not crosses:
+            return Report(bytes_weights=received if crosses else 0)
         return Report(np.array(turn.phones), bytes_weights=np.full(count, received // count))
 
     def _take(self, name: str, count: int) -> Copies:
@@ -107,7 +114,7 @@ class Client:
             copies = self._cohorts[turn.phones].copies
             sums = {name: c.average(shares) for name, c in copies.items()}
             own = {name: kept(c.states(), keep) for name, c in copies.items()} if keep != "nothing" else {}
-            sent = sum(state_bytes(state) for state in sums.values())
+            sent = sum(state_bytes(state) for state in sums.values()) if keep != "all" else 0
             self._release(turn.phones)
             return Closed(turn.phones, sums if keep != "all" else {}, own, sent)
 

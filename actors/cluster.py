@@ -22,7 +22,7 @@ from actors.server import Server
 from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
-from ray_split.failure import ActorLostError, RunFailedError
+from ray_split.failure import ActorLostError, RunFailedError, SettingsError
 from ray_split.wiring import Handle, Ref, Resources, Roles, fed_server_arguments
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
@@ -44,8 +44,12 @@ def connect(settings: config.Cluster) -> tuple[RayWiring, Resources]:
 
 def _init(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.ERROR}
-    if address is not None:
-        ray.init(address=address, **options)
+    if named := address or os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(address=named, **options)
+        except ConnectionError as error:
+            allowed = f"the address of a running Ray: {_first_line(error)}"
+            raise SettingsError("cluster.address", named, allowed) from error
         return
     try:
         ray.init(address="auto", **options)

@@ -57,7 +57,7 @@ def a_ray() -> Iterator[None]:
         yield
         ray.shutdown()
         return
-    with head(num_cpus=4) as (address, _):
+    with head(num_cpus=12) as (address, _):
         ray.init(address=address, log_to_driver=False)
         yield
         ray.shutdown()

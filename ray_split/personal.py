@@ -58,7 +58,7 @@ class Personal:
 
     def write(self, closed: Closed) -> None:
         """Take a cohort's own states."""
-        if not closed.own:
+        if not any(closed.own.values()):
             return
         phones = np.array(closed.phones)
         for segment, states in closed.own.items():

@@ -58,7 +58,8 @@ def cohort(settings: config.Phones, segments: dict[str, Sizes], per_round: int, 
     """The settings with `cohort` a number and `stacked` a list, given the segments that are to be stacked."""
     number = settings.cohort
     if number == "auto":
-        number = _size(segments, per_round) if stackable else 1
+        # A stacked C alone is not worth it: A and B are what takes time.
+        number = _size(segments, per_round) if stackable & {"a", "b"} else 1
     stacked = [name for name in segments if name in stackable] if number > 1 else []
     return settings.model_copy(update={"cohort": number, "stacked": stacked})
 

@@ -117,12 +117,11 @@ def _pool(columns: list[Array]) -> Array:
         value = value ^ np.uint32(factor)
         factor = (factor * _MULT_A) & _MASK
         value = value * np.uint32(factor)
-        return value ^ (value >> _HALF)
+        return _folded(value)
 
     def mixed(x: Array, y: Array) -> Array:
         result: Array = x * _MIX_LEFT - y * _MIX_RIGHT
-        result = result ^ (result >> _HALF)
-        return result
+        return _folded(result)
 
     zero = np.zeros(1, np.uint32)
     pool = [hashed(columns[i] if i < len(columns) else zero) for i in range(_POOL)]
@@ -134,6 +133,11 @@ def _pool(columns: list[Array]) -> Array:
         for target in range(_POOL):
             pool[target] = mixed(pool[target], hashed(column))
     return np.stack(np.broadcast_arrays(*pool), axis=-1)
+
+
+def _folded(value: Array) -> Array:
+    folded: Array = value ^ (value >> _HALF)
+    return folded
 
 
 @functools.lru_cache(maxsize=8)

@@ -72,6 +72,7 @@ class RoundLoop:
         self._schedule = schedule_of(settings.schedule)
         self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
         self._loading: list[Ref] = []  # that load, not yet checked
+        self._received = Report()  # of that load
 
     def start(self, checkpoint: str | None) -> int:
         """Give the fed server the state to begin with: a checkpoint's, or the first weights. Returns the round."""
@@ -108,10 +109,11 @@ class RoundLoop:
         self._loading = [roles.server.load.remote(turn, state)]
         self._restored = (turn.round, turn.attempt)
 
-    def _loaded(self) -> list[Report]:
+    def _loaded(self) -> Report:
         loading, self._loading = self._loading, []
-        reports: list[Report] = self.wiring.get(loading)
-        return reports
+        if loading:
+            self._received = self.wiring.get(loading)[0]
+        return self._received
 
     def train(self, turn: Turn) -> RoundSums:
         """One round by the schedule, committed at the fed server."""
@@ -128,7 +130,7 @@ class RoundLoop:
         commit = roles.fed_server.commit.remote(turn.round + 1, *schedule.end)
         spent = [actor.spent.remote(turn) for actor in (roles.server, *roles.clients)]
         committed, server, *clients = self.wiring.get([commit, *spent])
-        sums.extend([*self._loaded(), committed])
+        sums.extend([self._loaded(), committed])
         sums.spent = {"server": server, "client": mean_spent(clients)}
         return sums
 

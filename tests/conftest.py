@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -36,3 +36,12 @@ def ray_session(ray_head: RayHead) -> Iterator[RayHead]:
     ray.init(address=ray_head.address, log_to_driver=False)
     yield ray_head
     ray.shutdown()
+
+
+def alive_actors() -> list[Any]:
+    """The actors that live in the Ray that this process is connected to; there may be others on the machine."""
+    import ray
+    from ray.util.state import list_actors
+
+    address = ray.get_runtime_context().gcs_address
+    return list(list_actors(address=address, filters=[("state", "=", "ALIVE")], detail=True))

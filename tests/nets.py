@@ -83,3 +83,8 @@ def with_batchnorm_and_dropout() -> nn.Module:
         nn.Conv2d(4, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.Flatten(), nn.Dropout(0.2), nn.Linear(512, 16),
         nn.ReLU(), nn.Linear(16, 10),
     )  # fmt: skip
+
+
+def flat_batchnorm() -> nn.Module:
+    """A BatchNorm in B that a batch of one can't train."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 8))

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import numpy as np
+import ray
 import torch
 from torch.nn import functional
 
@@ -196,7 +198,8 @@ def resnet(repeats: int) -> Row:
     cases: dict[str, Callable[[], Any]] = {f"unsplit_{n}": plain.one_pass(n) for n in (1, 2)}
     cases["two_alone"] = lambda: ray.get([actor.train.remote() for actor in alone])
     row = rounds_row(runs, cases, "unsplit", repeats)
-    del alone
+    for actor in alone:
+        ray.kill(actor)
     times = row["median_ms"]
     return row | {"cuts": ["layer2", "avgpool"], "ceiling": round(2 * times["unsplit_2"] / times["two_alone"], 2)}
 

@@ -66,11 +66,8 @@ def measured(module: nn.Module, shape: tuple[int, ...], phones: int, batch: int,
     times = interleaved(cases, repeats, 1)
     gain = median(a / b for a, b in zip(times["looped"], times["stacked"], strict=True))
     stack = rule.suits(size)
-    return {
-        "gain": round(gain, 2),
-        "rule": "stacked" if stack else "looped",
-        "lost": round(max(1, 1 / gain if stack else gain), 2),
-    }
+    lost = max(1.0, 1 / gain if stack else gain)
+    return {"gain": round(gain, 2), "rule": "stacked" if stack else "looped", "lost": round(lost, 2)}
 
 
 def rule_row(repeats: int, calls: int) -> Row:
@@ -81,9 +78,5 @@ def rule_row(repeats: int, calls: int) -> Row:
         for name, (module, shape) in SEGMENTS.items()
         for batch in (2, 16)
     }
-    right = sum(row["lost"] <= 1.1 for row in found.values())
-    return {
-        "segments": found,
-        "right": f"{right} of {len(found)}",
-        "most_lost": max(row["lost"] for row in found.values()),
-    }
+    lost = [row["lost"] for row in found.values()]
+    return {"segments": found, "right": sum(each <= 1.1 for each in lost), "of": len(lost), "most_lost": max(lost)}

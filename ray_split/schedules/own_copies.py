@@ -24,7 +24,7 @@ def own_copies(turn: Turn, stream: Stream, roles: Roles, keep: str) -> Iterator[
 
 def _lane(roles: Roles, client: Handle, at: Turn, stream: Stream, ends: Ref, keep: str) -> Lane:
     own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-    refs = [client.load.remote(at, ends, keep != "all", own), roles.server.open.remote(at)]
+    refs = [client.load.remote(at, ends, keep != "all", own, None, keep != "all"), roles.server.open.remote(at)]
     for step in range(int(stream.steps(at.phones)[0])):  # the cohort's first phone has most
         now = at._replace(step=step)
         activation = client.forward.remote(now)

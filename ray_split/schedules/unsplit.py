@@ -18,7 +18,7 @@ def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tu
     state, middle, client = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn), None
     client = roles.clients[0]
     for at in phone_turns(turn, stream):
-        yield client.load.remote(at, state, False, None, middle)
+        yield client.load.remote(at, state, False, None, middle, False)
         yield client.train_alone.remote(at, int(stream.steps(at.phones)[0]))
         state, middle = client.state.remote(at), None
     return state, None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import ray_split as rs
+from tests.conftest import alive_actors
 
 
 class Look(rs.Callback):
@@ -18,10 +19,8 @@ class Look(rs.Callback):
         self.resources: dict[str, list[dict[str, float]]] = {}
 
     def on_run_start(self, settings: rs.Config, where: list[str], first_round: int) -> None:
-        from ray.util.state import list_actors
-
         self.where = where
-        for actor in list_actors(filters=[("state", "=", "ALIVE")], detail=True):
+        for actor in alive_actors():
             self.resources.setdefault(actor.class_name, []).append(dict(actor.required_resources or {}))
 
 

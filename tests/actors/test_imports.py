@@ -52,20 +52,27 @@ def test_the_fed_server_imports_neither_torch_nor_ray() -> None:
     assert not modules_after("import actors.fed_server") & {"torch", "ray", "pandas", "sklearn"}
 
 
-def test_a_client_that_trains_loads_no_compiler_and_no_image_library() -> None:
+@pytest.mark.parametrize(("schedule", "cohort"), [("sequential", 1), ("splitfed_v1", 4)])
+def test_a_client_that_trains_loads_no_compiler_and_no_image_library(schedule: str, cohort: int) -> None:
     code = """
 import numpy as np
 import ray_split as rs
 from actors.client import Client
 from ray_split.draws import Turn
+from ray_split.message import Sent
 from ray_split.prepare import prepare
-prepared = prepare(rs.Config(run={"name": "x"}))
+settings = rs.Config(schedule={"name": "%s"}, phones={"cohort": %d}, run={"name": "x"})
+prepared = prepare(settings)
 client = Client(*prepared)
-turn = Turn(0, 0, 0, 0)
+phones = prepared.stream.cohorts(0)[0]
+assert (len(phones) > 1) == bool(prepared.settings.phones.stacked)
+turn = Turn(0, 0, phones, 0)
 client.load(turn, client.initial_state())
 activation = client.forward(turn)
-client.loss(turn, (np.zeros((16, 64), np.float32),))
-client.backward(turn, (np.zeros_like(activation[0]),))
+gradient = client.loss(turn, Sent([(np.zeros((len(phones), 16, 64), np.float32),)], 0.0))
+assert gradient.groups[0][0].shape == (len(phones), 16, 64)
+report = client.backward(turn, Sent([(np.zeros_like(activation.groups[0][0]),)], 0.0))
+assert report.samples.tolist() == [16] * len(phones)
 """
     heavy = {"torch._dynamo", "sympy", "torchvision", "sklearn", "pandas", "scipy", "tensorboard", "ray"}
-    assert not modules_after(code) & heavy
+    assert not modules_after(code % (schedule, cohort)) & heavy

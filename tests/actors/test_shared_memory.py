@@ -12,13 +12,16 @@ import ray_split as rs
 from actors.fed_server import FedServer
 from actors.server import Server
 from ray_split.draws import Turn
-from ray_split.state import State
+from ray_split.message import Sent
+from ray_split.state import Closed, State
 
-TURN = Turn(0, 0, 0, 0)
+TURN = Turn(0, 0, (0,), 0)
+PHONES = (0, 1, 2)
 SETTINGS = rs.Config(
     model={"name": "tests.nets:inplace_first", "cuts": "0,3"},
     optimizer={"lr": 0.5},
     server={"num_gpus": 0},
+    phones={"cohort": 3, "stacked": ["b"]},
 )
 
 
@@ -37,14 +40,22 @@ def server(ray_session: object) -> Any:
 
 @pytest.fixture
 def fed_server(ray_session: object, tmp_path: Any) -> Any:
-    actor = ray.remote(FedServer).options(num_cpus=0).remote(tmp_path, None)
+    actor = ray.remote(FedServer).options(num_cpus=0).remote(tmp_path, None, 5)
     yield actor
     ray.kill(actor)
 
 
-def activation(samples: int) -> tuple[np.ndarray, ...]:
-    """Half of it negative: an in-place ReLU would show. Large enough to lie in shared memory."""
-    return (np.random.default_rng(0).normal(size=(samples, 4, 8, 8)).astype(np.float32),)
+def values(samples: int, phones: int = 1) -> np.ndarray:
+    """Half of them negative: an in-place ReLU would show. Large enough to lie in shared memory."""
+    return np.random.default_rng(0).normal(size=(phones, samples, 4, 8, 8)).astype(np.float32)
+
+
+def activation(samples: int, phones: int = 1) -> Sent:
+    return Sent([(values(samples, phones),)], 0.0)
+
+
+def ones_like(hidden: Sent) -> Sent:
+    return Sent([(np.ones_like(hidden.groups[0][0]),)], 0.0)
 
 
 def equal(a: State, b: State) -> bool:
@@ -56,11 +67,41 @@ def test_an_inplace_relu_first_in_b_leaves_the_sent_object_as_it_was(server: Any
     sent = ray.put(activation(samples))
     ray.get(server.load.remote(TURN, server.initial_state.remote()))
     hidden = ray.get(server.forward.remote(TURN, sent))
-    gradient = (np.ones_like(hidden[0]),)
-    ray.get(server.backward.remote(TURN, gradient))
+    ray.get(server.backward.remote(TURN, ones_like(hidden)))
     ray.get(server.evaluate.remote(TURN, sent))
-    assert np.array_equal(ray.get(reread.remote(sent))[0], activation(samples)[0])
-    assert (activation(samples)[0] < 0).any()
+    assert np.array_equal(ray.get(reread.remote(sent)).groups[0][0], values(samples))
+    assert (values(samples) < 0).any()
+
+
+@pytest.mark.parametrize("phones", [PHONES, PHONES[:1]], ids=["stacked", "looped"])
+def test_an_inplace_relu_first_in_copies_of_b_leaves_the_sent_object_as_it_was(
+    server: Any, phones: tuple[int, ...]
+) -> None:
+    turn, sent = TURN._replace(phones=phones), ray.put(activation(200, len(phones)))
+    ray.get(server.load.remote(turn, server.initial_state.remote()))
+    ray.get(server.open.remote(turn))
+    gradient = ray.put(ones_like(ray.get(server.forward_own.remote(turn, sent))))
+    ray.get(server.backward_own.remote(turn, gradient))
+    assert np.array_equal(ray.get(reread.remote(sent)).groups[0][0], values(200, len(phones)))
+    assert (ray.get(reread.remote(gradient)).groups[0][0] == 1).all()
+
+
+def test_an_inplace_relu_first_in_a_shared_b_leaves_the_sent_object_as_it_was(server: Any) -> None:
+    turn, sent = TURN._replace(phones=PHONES), ray.put(activation(200, 3))
+    ray.get(server.load.remote(turn, server.initial_state.remote()))
+    for forward, backward in ((server.forward_shared, backward_shared), (server.forward_joint, backward_joint)):
+        gradient = ray.put(ones_like(ray.get(forward.remote(turn, sent))))
+        ray.get(backward(server, turn, gradient))
+        assert np.array_equal(ray.get(reread.remote(sent)).groups[0][0], values(200, 3))
+        assert (ray.get(reread.remote(gradient)).groups[0][0] == 1).all()
+
+
+def backward_shared(server: Any, turn: Turn, gradient: Any) -> Any:
+    return server.backward_shared.remote(turn, gradient, 400)
+
+
+def backward_joint(server: Any, turn: Turn, gradient: Any) -> Any:
+    return server.backward_joint.remote(turn, 400, 0.5, gradient)
 
 
 def test_training_on_the_rounds_start_state_leaves_it_as_it_was(server: Any, fed_server: Any) -> None:
@@ -72,11 +113,40 @@ def test_training_on_the_rounds_start_state_leaves_it_as_it_was(server: Any, fed
     for step in range(3):
         turn = TURN._replace(step=step)
         hidden = ray.get(server.forward.remote(turn, activation(8)))
-        ray.get(server.backward.remote(turn, (np.ones_like(hidden[0]),)))
+        ray.get(server.backward.remote(turn, ones_like(hidden)))
     assert not equal(ray.get(server.state.remote(TURN)), before)
     assert equal(ray.get(reread.remote(start)), before)
     assert equal(ray.get(fed_server.server_state.remote(TURN)), before)
     assert equal(ray.get(reread.remote(middle)), before)
+
+
+def test_training_copies_of_the_rounds_start_state_leaves_it_as_it_was(server: Any, fed_server: Any) -> None:
+    middle, turn = server.initial_state.remote(), TURN._replace(phones=PHONES)
+    before = ray.get(middle)
+    ray.get(fed_server.commit.remote(0, {"a": {}, "c": {}}, middle))
+    start = fed_server.server_state.remote(turn)
+    ray.get([server.load.remote(turn, start), server.open.remote(turn)])
+    hidden = ray.get(server.forward_own.remote(turn, activation(8, 3)))
+    ray.get(server.backward_own.remote(turn, ones_like(hidden)))
+    ray.get(server.close.remote(turn, np.full(3, 1 / 3)))
+    assert not equal(ray.get(server.state.remote(turn)), before)
+    assert equal(ray.get(reread.remote(start)), before)
+    assert equal(ray.get(fed_server.server_state.remote(turn)), before)
+
+
+def test_what_cohorts_left_stays_as_it_was_when_it_is_averaged(fed_server: Any) -> None:
+    weight = np.arange(50_000, dtype=np.float32)
+    sums, own = {"a": {"weights/x": weight}}, {"a": {"weights/x": np.stack([weight, 3 * weight])}}
+    closed = [ray.put(Closed((0, 1), sums, {}, 8)), ray.put(Closed((2, 3), sums, own, 8))]
+    ray.get(fed_server.commit.remote(0, {"a": {"weights/x": weight}, "c": {}}, {}))
+    ray.get(fed_server.collect.remote(TURN, *closed))
+    ray.get(fed_server.commit.remote(1, None, None))
+    second = TURN._replace(round=1, phones=(3, 4))
+    assert np.array_equal(ray.get(fed_server.client_state.remote(second))["a"]["weights/x"], 2 * weight)
+    rows = ray.get(fed_server.own_state.remote(second))["a"]["weights/x"]
+    assert np.array_equal(rows, [3 * weight, 2 * weight])  # the fifth phone never trained
+    for ref in closed:
+        assert np.array_equal(ray.get(reread.remote(ref)).sums["a"]["weights/x"], weight)
 
 
 def test_the_fed_servers_process_has_no_torch(fed_server: Any) -> None:
@@ -87,11 +157,12 @@ def test_the_fed_servers_process_has_no_torch(fed_server: Any) -> None:
 
 
 def test_tensors_at_odd_offsets_give_the_bits_of_aligned_ones(server: Any) -> None:
-    aligned = activation(3)[0]
+    aligned = values(3)
     ray.get(server.load.remote(TURN, server.initial_state.remote()))
-    expected = ray.get(server.evaluate.remote(TURN, (aligned,)))[0]
+    expected = ray.get(server.evaluate.remote(TURN, Sent([(aligned,)], 0.0))).groups[0][0]
     for offset in (1, 4, 8, 36, 60):
         buffer = np.zeros(aligned.nbytes + 64, np.uint8)
         shifted = buffer[offset : offset + aligned.nbytes].view(np.float32).reshape(aligned.shape)
         shifted[:] = aligned
-        assert np.array_equal(ray.get(server.evaluate.remote(TURN, (shifted,)))[0], expected)
+        found = ray.get(server.evaluate.remote(TURN, Sent([(shifted,)], 0.0))).groups[0][0]
+        assert np.array_equal(found, expected)

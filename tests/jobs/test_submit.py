@@ -16,7 +16,7 @@ import pytest
 
 import ray_split as rs
 from jobs.submit import environment
-from tests.conftest import ROOT, RayHead
+from tests.conftest import ROOT, RayHead, alive_actors
 
 CONFIG = "jobs/configs/digits.yaml"
 
@@ -52,10 +52,8 @@ def wait_for_round(folder: Path, rounds: int, process: subprocess.Popen[str]) ->
         time.sleep(0.1)
 
 
-def alive_actors() -> list[str]:
-    from ray.util.state import list_actors
-
-    return [a.class_name for a in list_actors() if a.state == "ALIVE" and a.class_name in ROLES]
+def alive_roles() -> list[str]:
+    return [actor.class_name for actor in alive_actors() if actor.class_name in ROLES]
 
 
 ROLES = ("Client", "Server", "FedServer")
@@ -63,8 +61,8 @@ ROLES = ("Client", "Server", "FedServer")
 
 def wait_for_no_actors() -> None:
     deadline = time.monotonic() + 30
-    while alive_actors():
-        assert time.monotonic() < deadline, alive_actors()
+    while alive_roles():
+        assert time.monotonic() < deadline, alive_roles()
         time.sleep(0.2)
 
 

@@ -3,15 +3,17 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 import ray_split as rs
 from ray_split.callbacks import BarProgress, PlainProgress
 
 
-def run(path: Path, callback: rs.Callback) -> rs.Result:
+def run(path: Path, callback: rs.Callback, schedule: str = "sequential", **phones: int) -> rs.Result:
     settings = rs.Config(
-        phones={"count": 3, "local_steps": 30},
+        schedule={"name": schedule},
+        phones={"count": 3, "local_steps": 30, **phones},
         cluster={"backend": "inprocess"},
         run={"storage_path": str(path), "name": "r", "rounds": 2},
     )
@@ -38,16 +40,31 @@ def test_a_terminal_has_a_bar_with_round_loss_accuracy_and_rate(tmp_path: Path) 
     assert "samples/s" in shown and "run finished" in shown
 
 
-def test_a_callback_is_told_of_every_part_of_a_run_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "phones", "exchanges"),
+    [
+        ("sequential", {}, 90),
+        ("splitfed_v1", {}, 30),  # one cohort of three
+        ("splitfed_v1", {"cohort": 2}, 60),
+        ("splitfed_v2", {}, 90),
+        ("splitfed_v3", {"cohort": 1}, 90),
+        ("parallel", {"cohort": 2}, 60),
+    ],
+)
+def test_a_callback_is_told_of_every_part_of_a_run_in_order(
+    tmp_path: Path, schedule: str, phones: dict, exchanges: int
+) -> None:
     told: list[str] = []
+    progress: dict[int, list[int]] = {}
 
     class Teller(rs.Callback):
         def on_run_start(self, settings: rs.Config, where: list[str], first_round: int) -> None:
             told.append(f"start {first_round}")
 
         def on_progress(self, round: int, done: int, total: int, samples_per_second: float) -> None:
-            assert 0 < done <= total == 90 and samples_per_second > 0
+            assert 0 < done <= total == exchanges and samples_per_second > 0
             told.append(f"progress {round}")
+            progress.setdefault(round, []).append(done)
 
         def on_round_end(self, row: dict) -> None:
             told.append(f"end {row['round']}")
@@ -55,5 +72,8 @@ def test_a_callback_is_told_of_every_part_of_a_run_in_order(tmp_path: Path) -> N
         def on_run_end(self, summary: dict, path: str) -> None:
             told.append(summary["status"])
 
-    run(tmp_path, Teller())
+    run(tmp_path, Teller(), schedule, **phones)
     assert list(dict.fromkeys(told)) == ["start 0", "progress 0", "end 0", "progress 1", "end 1", "finished"]
+    for done in progress.values():
+        assert done == sorted(done)
+        assert done[-1] == exchanges

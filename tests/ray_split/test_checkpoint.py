@@ -35,7 +35,7 @@ def names(folder):
 
 
 def test_what_is_loaded_is_what_was_saved_bit_for_bit(tmp_path):
-    path = checkpoint.save(tmp_path / "new" / "folder", 12, STATES)
+    path = checkpoint.save(tmp_path / "new" / "folder", 12, STATES.items())
     round, states = checkpoint.load(path)
     assert (round, path.name) == (12, "round_000012")
     assert bits(states) == bits(STATES)
@@ -45,22 +45,22 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(("num_to_keep", "kept"), [(None, 5), (1, 1), (2, 2), (9, 5)])
 def test_the_last_ones_are_kept(tmp_path, num_to_keep, kept):
     for round in range(8, 13):
-        checkpoint.save(tmp_path, round, STATES, num_to_keep)
+        checkpoint.save(tmp_path, round, STATES.items(), num_to_keep)
     assert names(tmp_path) == [f"round_{round:06d}" for round in range(8, 13)][-kept:]
     assert len(list(tmp_path.iterdir())) == kept
     assert checkpoint.load(checkpoint.complete(tmp_path)[-1])[0] == 12
 
 
 def test_a_round_saved_again_is_replaced(tmp_path):
-    checkpoint.save(tmp_path, 3, STATES)
-    path = checkpoint.save(tmp_path, 3, {"b": {"weights/x": np.zeros(2)}})
+    checkpoint.save(tmp_path, 3, STATES.items())
+    path = checkpoint.save(tmp_path, 3, {"b": {"weights/x": np.zeros(2)}}.items())
     assert bits(checkpoint.load(path)[1]) == bits({"b": {"weights/x": np.zeros(2)}})
     assert names(tmp_path) == ["round_000003"]
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "b.safetensors", "c.safetensors"])
 def test_a_damaged_byte_of_the_weights_is_found(tmp_path, name):
-    path = checkpoint.save(tmp_path, 1, STATES)
+    path = checkpoint.save(tmp_path, 1, STATES.items())
     content = (path / name).read_bytes()
     for place in {0, 8, len(content) // 2, len(content) - 1}:
         damaged = bytearray(content)
@@ -74,7 +74,7 @@ def test_a_damaged_byte_of_the_weights_is_found(tmp_path, name):
 
 
 def test_a_damaged_byte_of_the_manifest_is_found_or_changes_nothing(tmp_path):
-    path = checkpoint.save(tmp_path, 12, STATES)
+    path = checkpoint.save(tmp_path, 12, STATES.items())
     content, unharmed = (path / checkpoint.MANIFEST).read_bytes(), []
     for place in range(len(content)):
         damaged = bytearray(content)
@@ -90,14 +90,14 @@ def test_a_damaged_byte_of_the_manifest_is_found_or_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"version": 1, "sha256": {}}'])
 def test_a_manifest_of_something_else_is_found(tmp_path, content):
-    path = checkpoint.save(tmp_path, 12, STATES)
+    path = checkpoint.save(tmp_path, 12, STATES.items())
     (path / checkpoint.MANIFEST).write_text(content)
     with pytest.raises(CheckpointError):
         checkpoint.load(path)
 
 
 def test_another_version_is_named(tmp_path):
-    path = checkpoint.save(tmp_path, 12, STATES)
+    path = checkpoint.save(tmp_path, 12, STATES.items())
     manifest = json.loads((path / checkpoint.MANIFEST).read_text())
     (path / checkpoint.MANIFEST).write_text(json.dumps({**manifest, "version": 99}))
     with pytest.raises(CheckpointError, match="version 99, this is version 1"):
@@ -106,7 +106,7 @@ def test_another_version_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.safetensors", "c.safetensors", checkpoint.MANIFEST])
 def test_a_missing_file_is_found(tmp_path, name):
-    path = checkpoint.save(tmp_path, 1, STATES)
+    path = checkpoint.save(tmp_path, 1, STATES.items())
     (path / name).unlink()
     with pytest.raises(CheckpointError, match="not a complete checkpoint"):
         checkpoint.load(path)
@@ -116,7 +116,7 @@ def test_a_missing_file_is_found(tmp_path, name):
 
 @pytest.mark.parametrize("written", [0, 1, 2, 3])
 def test_an_interrupted_write_leaves_the_last_one_as_the_latest(tmp_path, monkeypatch, written):
-    checkpoint.save(tmp_path, 1, STATES, num_to_keep=1)
+    checkpoint.save(tmp_path, 1, STATES.items(), num_to_keep=1)
     write, calls = checkpoint._write, []
 
     def interrupted(path, content):
@@ -129,12 +129,34 @@ def test_an_interrupted_write_leaves_the_last_one_as_the_latest(tmp_path, monkey
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "_write", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(tmp_path, 2, STATES, num_to_keep=1)
+            checkpoint.save(tmp_path, 2, STATES.items(), num_to_keep=1)
     assert [path.name for path in tmp_path.glob(".partial_*")] == [".partial_round_000002"]
     assert names(tmp_path) == ["round_000001"]
     assert bits(checkpoint.load(checkpoint.complete(tmp_path)[-1])[1]) == bits(STATES)
-    checkpoint.save(tmp_path, 2, STATES, num_to_keep=1)
+    checkpoint.save(tmp_path, 2, STATES.items(), num_to_keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["round_000002"]
+
+
+def test_states_may_come_one_by_one_and_one_that_fails_leaves_the_last_one_as_the_latest(tmp_path):
+    def failing():
+        yield "a", STATE
+        raise KeyboardInterrupt
+
+    path = checkpoint.save(tmp_path, 1, iter(STATES.items()))
+    assert bits(checkpoint.load(path)[1]) == bits(STATES)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, 2, failing(), num_to_keep=1)
+    assert names(tmp_path) == ["round_000001"]
+
+
+def test_parts_are_read_one_by_one(tmp_path):
+    path = checkpoint.save(tmp_path, 4, STATES.items())
+    (path / "c.safetensors").write_bytes(b"damaged")
+    round, states = checkpoint.parts(path)
+    assert round == 4
+    assert bits(dict([next(states), next(states)])) == bits({name: STATES[name] for name in "ab"})
+    with pytest.raises(CheckpointError, match=r"c\.safetensors is damaged"):
+        next(states)
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path):

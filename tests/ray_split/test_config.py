@@ -30,6 +30,25 @@ BAD = [
     ({"data": {"val_fraction": 1}}, "data.val_fraction", "1", "less than 1"),
     ({"phones": {"local_epochs": 1, "local_steps": 5}}, "phones.local_steps", "5", "local_epochs is not"),
     ({"phones": {"local_steps": 5, "local_epochs": 1}}, "phones.local_steps", "5", "local_epochs is not"),
+    ({"phones": {"per_round": 0}}, "phones.per_round", "0", "greater than 0"),
+    ({"phones": {"per_round": -0.5}}, "phones.per_round", "-0.5", "greater than 0"),
+    ({"phones": {"per_round": float("nan")}}, "phones.per_round", "nan", "greater than 0"),
+    ({"phones": {"per_round": 2.5}}, "phones.per_round", "2.5", "a number of phones, or a fraction below 1"),
+    ({"phones": {"per_round": 21}}, "phones.per_round", "21", "at most phones.count, 20"),
+    ({"phones": {"per_round": 4.0, "count": 3}}, "phones.per_round", "4.0", "at most phones.count, 3"),
+    ({"phones": {"per_round": "some"}}, "phones.per_round", "'some'", "valid number"),
+    ({"phones": {"per_round": True}}, "phones.per_round", "True", "not yes or no"),
+    ({"phones": {"cohort": 0}}, "phones.cohort", "0", "'auto' or: greater than or equal to 1"),
+    ({"phones": {"cohort": 2.5}}, "phones.cohort", "2.5", "'auto' or: a valid integer"),
+    ({"phones": {"cohort": "all"}}, "phones.cohort", "'all'", "'auto' or: a valid integer"),
+    ({"phones": {"stacked": "a,d"}}, "phones.stacked", "'a,d'", "any of a, b, c"),
+    ({"phones": {"stacked": ["all"]}}, "phones.stacked", "['all']", "any of a, b, c"),
+    ({"phones": {"held_out": 1}}, "phones.held_out", "1", "less than 1"),
+    ({"phones": {"held_out": -0.1}}, "phones.held_out", "-0.1", "greater than or equal to 0"),
+    ({"data": {"partition": {"alpha": 0}}}, "data.partition.alpha", "0", "greater than 0"),
+    ({"data": {"partition": {"alpha": float("inf")}}}, "data.partition.alpha", "inf", "finite number"),
+    ({"data": {"partition": {"shards_per_phone": 0}}}, "data.partition.shards_per_phone", "0", "greater than or equal"),
+    ({"data": {"partition": {"min_samples": 0}}}, "data.partition.min_samples", "0", "greater than or equal to 1"),
     ({"optimizer": {"lr": float("nan")}}, "optimizer.lr", "nan", "finite number"),
     ({"optimizer": {"lr": float("inf")}}, "optimizer.lr", "inf", "finite number"),
     ({"optimizer": {"lr": 0}}, "optimizer.lr", "0", "greater than 0"),
@@ -55,8 +74,8 @@ BAD = [
 
 CUSTOM = {
     "model": {"name": "mlp", "cuts": ["layers.0", "1"], "kwargs": {"width": 3, "deep": {"x": [1, 2.5]}}},
-    "data": {"path": "/tmp/a b", "val_fraction": 0.25, "partition": {"name": "my.module:parts"}},
-    "phones": {"count": 7, "local_steps": 3},
+    "data": {"path": "/tmp/a b", "val_fraction": 0.25, "partition": {"name": "my.module:parts", "alpha": 0.1}},
+    "phones": {"count": 7, "local_steps": 3, "per_round": 0.5, "cohort": 3, "stacked": ["a", "c"], "held_out": 0.1},
     "optimizer": {"name": "adam", "lr": 1e-5, "weight_decay": 1e-12},
     "server": {"num_gpus": 0.5},
     "cluster": {"client_actors": 3, "backend": "inprocess"},
@@ -144,6 +163,27 @@ def test_lists_and_mappings_may_be_strings():
     assert config.model.cuts == ["a", "b.1"]
     assert config.model.freeze == ["a", "c"]
     assert config.model.kwargs["width"] == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "means"),
+    [(None, None), (10, 10), ("10", 10), (20, 20), (0.1, 0.1), ("0.1", 0.1), (1, 1), (1.0, 1), ("1.0", 1), (20.0, 20)],
+)
+def test_per_round_is_a_number_of_phones_or_a_fraction_below_one(value, means):
+    per_round = Config(phones={"per_round": value}).phones.per_round
+    assert (per_round, type(per_round)) == (means, type(means))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "means"),
+    [
+        ("cohort", "auto", "auto"), ("cohort", 32, 32), ("cohort", "32", 32), ("cohort", 1, 1),
+        ("stacked", None, None), ("stacked", "a,c", ["a", "c"]), ("stacked", ["b"], ["b"]), ("stacked", "", []),
+        ("held_out", None, None), ("held_out", 0, 0.0), ("held_out", "0.3", 0.3),
+    ],
+)  # fmt: skip
+def test_what_phones_may_be(field, value, means):
+    assert getattr(Config(phones={field: value}).phones, field) == means
 
 
 def test_with_values_is_a_validated_copy():

@@ -213,31 +213,3 @@ def test_a_folder_without_or_with_damaged_cifar10_is_one_line(tmp_path):
         assert "cifar-10-batches-py" in error.allowed
         if not any(tmp_path.iterdir()):
             write_cifar10(tmp_path)  # md5 sums differ
-
-
-@pytest.mark.parametrize(("samples", "count"), [(10, 3), (9, 3), (5, 5), (7, 1), (1294, 100)])
-def test_iid_deals_every_sample_once_in_equal_shares(samples, count):
-    dealt = data.iid(np.zeros(samples), count, seed=1)
-    sizes = [len(dealt.of(phone)) for phone in range(len(dealt))]
-    assert len(sizes) == count
-    assert max(sizes) - min(sizes) <= 1
-    assert sorted(np.concatenate([dealt.of(phone) for phone in range(count)])) == list(range(samples))
-
-
-def test_iid_follows_from_the_seed_alone():
-    one, same, other = (data.iid(np.zeros(50), 7, seed) for seed in (1, 1, 2))
-    assert (one.indices == same.indices).all()
-    assert (one.indices != other.indices).any()
-
-
-def test_more_phones_than_samples_are_refused():
-    error = refusal(partitions.deal, config.Config(phones={"count": 6}), np.zeros(5))
-    assert (error.field, error.value) == ("phones.count", 6)
-    assert "at most the 5 training samples" in error.allowed
-    assert len(partitions.deal(config.Config(phones={"count": 5}), np.zeros(5))) == 5
-
-
-def test_an_unknown_partition_is_refused():
-    error = refusal(partitions.deal, config.Config(data={"partition": {"name": "idd"}}), np.zeros(50))
-    assert error.field == "data.partition.name"
-    assert "did you mean iid?" in error.allowed

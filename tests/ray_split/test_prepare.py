@@ -23,6 +23,21 @@ def test_auto_starts_no_more_clients_than_phones() -> None:
     assert resolved(64, phones={"count": 5}) == (5, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("phones", "cohorts"),
+    [
+        ({"count": 100, "cohort": 30}, 4),
+        ({"count": 100, "cohort": 100}, 1),
+        ({"count": 100, "cohort": 30, "per_round": 31}, 2),
+        ({"count": 100, "per_round": 0.1}, 10),
+    ],
+    ids=str,
+)
+def test_auto_starts_no_more_clients_than_cohorts(phones: dict, cohorts: int) -> None:
+    assert resolved(64, phones=phones) == (cohorts, 0.0)
+    assert resolved(2, phones=phones) == (1, 0.0)
+
+
 def test_numbers_are_kept() -> None:
     assert resolved(8, 1, server={"num_gpus": 0.5}, cluster={"client_actors": 2}) == (2, 0.5)
 
@@ -44,3 +59,72 @@ def test_a_loss_that_would_broadcast_is_refused_for_a_batch_of_one_too() -> None
     settings = rs.Config(task={"loss": "mse"}, data={"batch_size": 1}, run={"name": "x"})
     with pytest.raises(rs.SettingsError, match=r"task\.loss: 'mse'.*target size"):
         prepare(settings)
+
+
+def prepared(**sections: dict) -> rs.Config:
+    return prepare(rs.Config(run={"name": "x"}, **sections)).settings
+
+
+def refusal(**sections: dict) -> rs.SettingsError:
+    with pytest.raises(rs.SettingsError) as caught:
+        prepared(**sections)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("schedule", "held_out"),
+    [("sequential", 0.0), ("splitfed_v1", 0.0), ("splitfed_v2", 0.0), ("splitfed_v3", 0.2), ("parallel", 0.0)],
+)
+def test_phones_hold_samples_out_where_models_are_their_own_or_if_asked_to(schedule: str, held_out: float) -> None:
+    settings, _, stream = prepare(rs.Config(schedule={"name": schedule}, run={"name": "x"}))
+    assert settings.phones.held_out == held_out == stream.partition.held_out
+    asked = prepared(schedule={"name": schedule}, phones={"held_out": 0.3})
+    assert asked.phones.held_out == 0.3
+
+
+def test_personal_models_without_a_sample_to_evaluate_them_on_are_refused() -> None:
+    v3 = {"name": "splitfed_v3"}
+    for phones in ({"held_out": 0}, {"count": 400}, {"count": 20, "held_out": 0.001}):
+        error = refusal(schedule=v3, phones=phones)
+        assert error.field == "phones.held_out"
+        assert "no phone has a sample to hold out" in error.allowed
+    assert prepared(schedule=v3, phones={"count": 400, "held_out": 0.4}).phones.held_out == 0.4
+    assert prepared(phones={"held_out": 0}).phones.held_out == 0
+
+
+def test_the_stream_that_is_prepared_has_the_cohorts_that_were_settled() -> None:
+    settings, _, stream = prepare(rs.Config(schedule={"name": "splitfed_v1"}, phones={"cohort": 6}, run={"name": "x"}))
+    assert settings.phones.cohort == stream.cohort == 6
+    assert [len(phones) for phones in stream.cohorts(0)] == [5, 5, 5, 5]
+
+
+def flat(batch: int, phones: dict) -> dict:
+    """17 samples to train on, and a BatchNorm over the batch alone."""
+    return {
+        "model": {"name": "tests.nets:flat_batchnorm", "cuts": "1,3"},
+        "data": {"name": "tests.nets:blobs", "kwargs": {"samples": 21}, "val_fraction": 0, "batch_size": batch},
+        "phones": {"count": 1, **phones},
+    }
+
+
+@pytest.mark.parametrize(
+    ("phones", "batch"),
+    [
+        ({}, 16), ({"local_steps": 2}, 16), ({"local_epochs": 2}, 16), ({"local_steps": 4, "held_out": 0.25}, 4),
+        ({"held_out": 0.1}, 15), ({"count": 17}, 16),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_batch_of_one_is_refused_for_batchnorm_wherever_it_comes_in_the_stream(phones: dict, batch: int) -> None:
+    error = refusal(**flat(batch, phones))
+    assert (error.field, error.value) == ("data.batch_size", batch)
+    assert "leaves no phone a batch of one" in error.allowed
+
+
+@pytest.mark.parametrize(
+    ("phones", "batch"),
+    [({"local_steps": 1}, 16), ({}, 15), ({}, 17), ({}, 100), ({"held_out": 0.1}, 16), ({"count": 8}, 16)],
+    ids=str,
+)
+def test_batchnorm_is_taken_where_no_batch_of_one_comes(phones: dict, batch: int) -> None:
+    assert prepared(**flat(batch, phones)).data.batch_size == batch
