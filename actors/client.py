@@ -18,7 +18,7 @@ from ray_split.cut import cut
 from ray_split.data import Parts
 from ray_split.draws import Group, Stream, Turn
 from ray_split.maker import Maker
-from ray_split.message import Groups, Sent, num_bytes, receive
+from ray_split.message import Groups, Sent, num_bytes, receive, send
 from ray_split.metrics import Report, Spent, padded_sum
 from ray_split.state import Array, Closed, Ends, State, kept, place_of, state_bytes
 from ray_split.task import corrects, loss_of, losses_of
@@ -112,7 +112,8 @@ class Client:
         """End the phones' round: their weights added up by shares, and what they `keep`: nothing, statistics or all."""
         with self._guard.during(turn):
             copies = self._cohorts[turn.phones].copies
-            sums = {name: c.average(shares) for name, c in copies.items()}
+            # What is frozen is not averaged: a sum of shares of a weight is not the weight, to the last bit.
+            sums = {name: c.average(shares) for name, c in copies.items() if not self._make[name].frozen}
             own = {name: kept(c.states(), keep) for name, c in copies.items()} if keep != "nothing" else {}
             sent = sum(state_bytes(state) for state in sums.values()) if keep != "all" else 0
             self._release(turn.phones)
@@ -224,7 +225,7 @@ class Client:
 
     def _evaluate_a(self, turn: Turn, groups: Groups) -> Sent:
         outputs = self._cohorts[turn.phones].copies["a"].evaluate(groups)
-        return Sent(outputs, time.time())
+        return Sent(send(outputs), time.time())
 
     def _evaluate_c(self, turn: Turn, hidden: Sent, labels: list[Array]) -> Report:
         outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)

@@ -133,12 +133,14 @@ class Server:
     def close(self, turn: Turn, shares: Array) -> None:
         """End the phones' round: their copies are added to the average by shares, in the order of these calls."""
         with self._guard.during(turn):
-            self._sum = added(self._sum, self._release(turn.phones).average(shares))
+            copies = self._release(turn.phones)
+            if not self._make.frozen:
+                self._sum = added(self._sum, copies.average(shares))
 
     def forward_shared(self, turn: Turn, activation: Sent) -> Sent:
         """B forward for a cohort, before the joint step: hidden."""
         with self._guard.during(turn, activation):
-            seeds = self._seeds(turn, activation, self._shared.draws)
+            seeds = self._seeds(turn, activation, True)
             return self._sent(self._shared.forward(turn.phones, activation.groups, seeds))
 
     def backward_shared(self, turn: Turn, hidden_gradient: Sent, largest: int) -> Sent:

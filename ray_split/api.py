@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import torch
 from torch import nn
 
 from ray_split import config, models, training
 from ray_split.callbacks import Callback, progress
 from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
+from ray_split.personal import Personal
 from ray_split.prepare import Prepared, prepare, resolve
 from ray_split.records import CONFIG, MODEL, Records, claim, inherit
 from ray_split.result import Result
+from ray_split.state import weights
 from ray_split.wiring import Wiring
 
 BACKENDS = {"ray": "actors.cluster", "inprocess": "actors.inprocess"}
@@ -92,8 +95,11 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def load_model(path: str | Path) -> nn.Module:
-    """The trained, unsplit model of the run in a folder, in eval mode. Raises SettingsError if there is none."""
+def load_model(path: str | Path, phone: int | None = None) -> nn.Module:
+    """The trained, unsplit model of the run in a folder, in eval mode; with what is the phone's own, if one is named.
+
+    Raises SettingsError if there is none.
+    """
     from safetensors.torch import load_file
 
     folder = Path(path).expanduser()
@@ -102,4 +108,17 @@ def load_model(path: str | Path) -> nn.Module:
     settings = config.Config.from_yaml(folder / CONFIG)
     model = models.build(settings.model, settings.run.seed)
     model.load_state_dict(load_file(folder / MODEL))
+    if phone is not None:
+        model.load_state_dict(_own_weights(folder, phone), strict=False)
     return model.eval()
+
+
+def _own_weights(folder: Path, phone: int) -> dict[str, torch.Tensor]:
+    try:
+        personal = Personal.open(folder / "personal")
+    except FileNotFoundError as error:
+        raise SettingsError("phone", phone, f"none: in {folder} nothing is a phone's own") from error
+    if not 0 <= phone < len(personal.trained) or not personal.trained[phone]:
+        raise SettingsError("phone", phone, "one that has trained")
+    own = personal.own(phone).values()
+    return {key: torch.from_numpy(array) for state in own for key, array in weights(state).items()}

@@ -20,7 +20,7 @@ class Callback:
         """The actors run, as `where` says, a line each; the first round is next."""
 
     def on_progress(self, round: int, done: int, total: int, samples_per_second: float) -> None:
-        """`done` of a round's `total` exchanges are done."""
+        """`done` of the `total` samples that a round trains on are done."""
 
     def on_round_end(self, row: dict[str, Any]) -> None:
         """A round is committed and evaluated; `row` is its line in metrics.jsonl."""

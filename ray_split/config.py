@@ -114,7 +114,7 @@ class Phones(Section):
 
     count: int = Field(20, ge=1)
     per_round: int | float | None = Field(
-        None, gt=0, description="phones that take part in a round: a number, or a fraction below 1; none: all"
+        None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
     )
     local_epochs: int | None = Field(None, ge=1, description="passes over a phone's samples a round (default 1)")
     local_steps: int | None = Field(None, ge=1, description="steps a round, instead of local_epochs")
@@ -128,13 +128,20 @@ class Phones(Section):
         None, ge=0, lt=1, description="share of a phone's samples to evaluate on it; none: 0.2 for personal schedules"
     )
 
+    @field_validator("per_round", mode="before")
+    @classmethod
+    def _fraction(cls, per_round: Any) -> Any:
+        """'1.0' is all phones, '1' is one."""
+        number = isinstance(per_round, str) and "." in per_round and per_round.replace(".", "", 1).isdigit()
+        return float(per_round) if number else per_round
+
     @field_validator("per_round")
     @classmethod
     def _within(cls, per_round: int | float | None, info: ValidationInfo) -> int | float | None:
         count = info.data.get("count")
-        if isinstance(per_round, float) and per_round >= 1:
+        if isinstance(per_round, float) and per_round > 1:
             if per_round != int(per_round):
-                raise ValueError("a number of phones, or a fraction below 1")
+                raise ValueError("a number of phones, or a fraction up to 1.0")
             per_round = int(per_round)
         if per_round is not None and count is not None and per_round > count:
             raise ValueError(f"at most phones.count, {count}")

@@ -99,9 +99,12 @@ def synthetic(
     A sample is its class's pattern, of values of variance 1, plus normal noise. `samples` are the training samples,
     a sixth as many more are the test samples. Raises SettingsError.
     """
-    if samples < 1 or num_classes < 1 or noise < 0 or any(size < 1 for size in shape):
-        given = {"samples": samples, "shape": list(shape), "num_classes": num_classes, "noise": noise}
-        raise SettingsError("data.kwargs", given, "positive numbers, and noise not below 0")
+    sizes = [samples, num_classes, *(shape if isinstance(shape, (list, tuple)) else [None])]
+    right = all(_whole(size) and size > 0 for size in sizes) and _whole(seed) and seed >= 0
+    if not right or not isinstance(noise, (int, float)) or not noise >= 0:
+        given = {"samples": samples, "shape": shape, "num_classes": num_classes, "noise": noise, "seed": seed}
+        allowed = "positive whole numbers (shape a list of them), and noise and seed not below 0"
+        raise SettingsError("data.kwargs", given, allowed)
     draw = seeds.generator(seed, "synthetic")
     patterns = draw.standard_normal((num_classes, *shape), dtype=np.float32)
 
@@ -113,6 +116,10 @@ def synthetic(
         return Part(inputs, labels)
 
     return DataSet(part(samples), part(max(1, samples // 6)), num_classes)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 DATA_SETS: dict[str, Callable[..., Any]] = {"digits": digits, "cifar10": cifar10, "synthetic": synthetic}

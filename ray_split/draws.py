@@ -123,6 +123,13 @@ class Stream:
         shares: Array = self.samples(phones) / self.samples(self.phones(round)).sum()
         return shares
 
+    def trained(self, round: int) -> int:
+        """How many samples a round trains on, every pass over them counted."""
+        phones = np.array(self.phones(round))
+        samples, steps = self.samples(phones), self.steps(phones)
+        passes, rest = np.divmod(steps, -(-samples // self.batch_size))
+        return int((passes * samples + np.minimum(rest * self.batch_size, samples)).sum())
+
     def order(self, round: int, step: int) -> list[int]:
         """The phones that have a batch at a step, in the order in which splitfed_v2 takes them."""
         phones = np.array(self.phones(round))

@@ -52,7 +52,7 @@ class _Mask(torch.autograd.Function):
 def replace_dropout(module: nn.Module) -> nn.Module:
     """Put a SeededDropout in the place of every nn.Dropout; in place."""
     if type(module) is nn.Dropout:
-        return SeededDropout(module.p)
+        return SeededDropout(module.p).train(module.training)
     for name, child in list(module.named_children()):
         if (replaced := replace_dropout(child)) is not child:
             setattr(module, name, replaced)

@@ -20,12 +20,12 @@ class Maker:
         self._module = module
         self._optimizer = settings.optimizer
         self._device = device
-        self._frozen = name in settings.model.freeze
+        self.frozen = name in settings.model.freeze
         self.stacked = name in (settings.phones.stacked or ())
 
     def segment(self) -> Segment:
         """One segment."""
-        return Segment(copy.deepcopy(self._module), self._optimizer, self._device, self._frozen)
+        return Segment(copy.deepcopy(self._module), self._optimizer, self._device, self.frozen)
 
     def first_state(self) -> State:
         """The state before the first round."""
@@ -37,7 +37,7 @@ class Maker:
 
     def stack(self) -> Stacked:
         """Copies as one."""
-        return Stacked(self._module, self._optimizer, self._device, self._frozen)
+        return Stacked(self._module, self._optimizer, self._device, self.frozen)
 
     def looped(self) -> Looped:
         """Copies one after the other."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_split import config, seeds
-from ray_split.failure import SettingsError
+from ray_split.failure import SettingsError, told
 from ray_split.loading import find
 from ray_split.state import Array
 
@@ -127,12 +127,13 @@ def deal(settings: config.Config, labels: Array) -> Partition:
         allowed = f"at most {len(labels) // wanted.min_samples}: the data set has {len(labels)} training samples"
         raise SettingsError("phones.count", count, f"{allowed}, and every phone must have {wanted.min_samples}")
     draw = seeds.generator(settings.run.seed, "partition")
-    owner = _checked(function(labels, wanted, count, draw), wanted, len(labels), count)
+    owner = _checked(_dealt(function, labels, wanted, count, draw), wanted, len(labels), count)
     sizes = np.bincount(owner, minlength=count)
     if sizes.min() < wanted.min_samples:
         short = int((sizes < wanted.min_samples).sum())
         allowed = f"one that leaves every phone {wanted.min_samples} sample(s): {short} of {count} phones have fewer; "
-        hint = "set fewer phones.count" + (", or a larger data.partition.alpha" if wanted.name == "dirichlet" else "")
+        hint = "set fewer phones.count"
+        hint += ", or a larger data.partition.alpha, or take more samples" if wanted.name == "dirichlet" else ""
         raise SettingsError("data.partition", wanted.name, allowed + hint)
     # Within a phone in a random order, so that its held-out samples are any of its samples.
     mixed = draw.permutation(len(labels))
@@ -144,6 +145,16 @@ def _classes(labels: Array, settings: config.Partition) -> Array:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise SettingsError("data.partition.name", settings.name, "iid for a data set whose labels aren't classes")
     return labels
+
+
+def _dealt(function: Dealer, labels: Array, wanted: config.Partition, count: int, draw: np.random.Generator) -> Array:
+    try:
+        return np.asarray(function(labels, wanted, count, draw))
+    except SettingsError:
+        raise
+    except Exception as error:
+        allowed = f"a function (labels, settings, count, draw) that works; it raised {told(error)}"
+        raise SettingsError("data.partition.name", wanted.name, allowed) from error
 
 
 def _checked(owner: Sequence[int] | Array, settings: config.Partition, total: int, count: int) -> Array:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ray_split.state import Array, Closed, Ends, State
+from ray_split.state import Array, Closed, Ends, State, is_statistic
 
 CHUNK = 1000  # phones whose states are in memory at the same time
 TRAINED = "trained.npy"
@@ -56,6 +56,13 @@ class Personal:
             rows.setdefault(segment, {})[key] = own
         return rows
 
+    def own(self, phone: int) -> Ends:
+        """One phone's own state; only of one that has trained."""
+        own: Ends = {}
+        for (segment, key), array in self._arrays.items():
+            own.setdefault(segment, {})[key] = np.array(array[phone])
+        return own
+
     def write(self, closed: Closed) -> None:
         """Take a cohort's own states."""
         if not any(closed.own.values()):
@@ -94,6 +101,8 @@ class Personal:
 
     def mean(self, start: Ends) -> Ends:
         """The mean over all phones of their weights, those that never trained included; of integers the largest."""
+        if all(is_statistic(key) for _, key in self._arrays):
+            return start  # of which the average was made all the same
         shares = self.trained.sum() / self._count
         means: Ends = {segment: dict(state) for segment, state in start.items()}
         for (segment, key), array in self._arrays.items():

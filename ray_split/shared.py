@@ -13,7 +13,7 @@ import torch
 
 from ray_split.dropout import SeededDropout, replace_dropout
 from ray_split.message import Groups, group_size, leaves, receive, row, send, tree_map
-from ray_split.segment import Segment, as_leaf, gradients_of, own_copy
+from ray_split.segment import Segment, as_leaf, gradients_of, own_copy, seed_torch
 from ray_split.stacked import backward, over_phones
 from ray_split.state import Array
 
@@ -38,7 +38,6 @@ class Shared:
         segment.module = replace_dropout(segment.module)
         self._dropouts = [m for m in segment.module.modules() if isinstance(m, SeededDropout)]
         self._vmapped = vmapped
-        self.draws = bool(self._dropouts)  # whether seeds are wanted
         self._passes: dict[Hashable, list[_Pass]] = {}
 
     def forget(self) -> None:
@@ -68,6 +67,9 @@ class Shared:
         return [_slice(group, i, i + 1) for i in range(phones)]
 
     def _seed(self, seeds: Sequence[int]) -> None:
+        """For what draws from torch's generator (a part of one phone alone), and for the Dropouts of each phone."""
+        if seeds:
+            seed_torch(seeds[0], self.segment.device)
         generators = [torch.Generator(self.segment.device).manual_seed(s) for s in seeds] if self._dropouts else []
         for dropout in self._dropouts:
             dropout.generators = generators

@@ -37,7 +37,6 @@ class Checked:
     def __init__(self, schedule: Round, wiring: Wiring) -> None:
         self._schedule = schedule
         self._wiring = wiring
-        self.checked = 0
         self.end: tuple[Ref | None, Ref | None] = (None, None)
 
     def __iter__(self) -> Iterator[list[Report]]:
@@ -55,7 +54,6 @@ class Checked:
 
     def _check(self, refs: list[Ref]) -> list[Report]:
         reports: list[Report | None] = self._wiring.get(refs)
-        self.checked += len(reports)
         return [report for report in reports if report is not None]
 
 
@@ -120,22 +118,19 @@ class RoundLoop:
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.wiring.roles
         schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
-        total, watch, samples = self._exchanges(turn.round), Stopwatch(), 0
+        total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
         for reports in schedule:
             sums.extend(reports)
-            samples += sum(int(np.sum(report.samples)) for report in reports)
-            done = min(schedule.checked, total)
-            for callback in self.callbacks:
-                callback.on_progress(turn.round, done, total, samples / max(watch.seconds(), 1e-9))
+            new = sum(int(np.sum(report.samples)) for report in reports)
+            samples += new
+            for callback in self.callbacks if new else ():
+                callback.on_progress(turn.round, samples, total, samples / max(watch.seconds(), 1e-9))
         commit = roles.fed_server.commit.remote(turn.round + 1, *schedule.end)
         spent = [actor.spent.remote(turn) for actor in (roles.server, *roles.clients)]
         committed, server, *clients = self.wiring.get([commit, *spent])
         sums.extend([self._loaded(), committed])
         sums.spent = {"server": server, "client": mean_spent(clients)}
         return sums
-
-    def _exchanges(self, round: int) -> int:
-        return sum(int(self.stream.steps(phones)[0]) for phones in self.stream.cohorts(round))
 
     def evaluate(self, turn: Turn, part: str, total: int, batch: int) -> Sums:
         """The state at the turn's round's start, on all `total` samples of 'val' or 'test', in eval mode."""

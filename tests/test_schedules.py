@@ -11,6 +11,7 @@ import torch
 
 import ray_split as rs
 from ray_split.personal import Personal
+from ray_split.state import weights
 from tests import reference
 from tests.reference import assert_close_weights, assert_same_weights
 
@@ -37,13 +38,9 @@ def fit(path: Path, name: str, optimizer: dict[str, Any] = SGD, **sections: Any)
 
 
 def personal_weights(result: rs.Result, phone: int) -> dict[str, np.ndarray]:
-    rows = Personal.open(Path(result.path) / "personal").rows(np.array([phone]), {"a": {}, "c": {}})
-    return {
-        key.removeprefix("weights/"): array[0]
-        for state in rows.values()
-        for key, array in state.items()
-        if key.startswith("weights/")
-    }
+    """A phone's own A and C."""
+    own = Personal.open(Path(result.path) / "personal").own(phone)
+    return {key: array for state in own.values() for key, array in weights(state).items()}
 
 
 @pytest.mark.parametrize("cohort", [1, 3, 7])
@@ -81,6 +78,9 @@ def test_v3_keeps_a_and_c_with_their_phone(tmp_path: Path, optimizer: dict[str, 
     for phone, expected in personal.items():
         for key, array in personal_weights(result, phone).items():
             np.testing.assert_allclose(array, expected.state_dict()[key].numpy(), rtol=1e-6, atol=1e-6)
+        own = rs.load_model(result.path, phone=phone).state_dict()
+        torch.testing.assert_close(own["head.weight"], expected.head.weight.detach(), rtol=1e-6, atol=1e-6)
+        assert torch.equal(own["hidden.1.weight"], rs.load_model(result.path).state_dict()["hidden.1.weight"])
     mean = torch.stack([model.state_dict()["head.weight"] for model in personal.values()]).mean(0)
     torch.testing.assert_close(rs.load_model(result.path).state_dict()["head.weight"], mean, rtol=1e-6, atol=1e-6)
 
@@ -204,3 +204,75 @@ def test_both_wirings_give_the_same_bytes(tmp_path: Path, ray_session: object, s
     assert model_bytes(local) == model_bytes(remote)
     for name in ("train_loss", "test_accuracy", "bytes_up", "bytes_down", "bytes_weights"):
         assert local.metrics[name] == remote.metrics[name]
+
+
+def test_statistics_stay_with_their_phone_if_asked_and_their_average_is_made_all_the_same(tmp_path: Path) -> None:
+    model = {"name": "tests.nets:with_batchnorm", "cuts": "2,8"}
+    for schedule in ("splitfed_v1", "splitfed_v2", "parallel"):
+        phones = {"count": 3, "cohort": 3 if schedule in COHORTS else 1, "local_steps": 2}
+        settings, average = fit(tmp_path, schedule, model=model, phones=phones)
+        local = fit(tmp_path, schedule, model=model, phones=phones, schedule={"kwargs": {"statistics": "local"}})[1]
+        own = [personal_weights(local, phone) for phone in range(3)]
+        assert {key for keys in own for key in keys} == {
+            "1.running_mean", "1.running_var", "1.num_batches_tracked",
+        }  # fmt: skip
+        # Two rounds of two steps: kept, they go on from the phone's own; averaged, from the average.
+        assert [int(keys["1.num_batches_tracked"]) for keys in own] == [4, 4, 4]
+        assert not np.allclose(own[0]["1.running_mean"], own[1]["1.running_mean"])
+        one, other = (rs.load_model(result.path).state_dict() for result in (average, local))
+        for key in one:  # what is trained does not depend on the statistics, which train mode does not read
+            torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_batchnorm_has_no_statistics_to_keep(tmp_path: Path) -> None:
+    _, result = fit(tmp_path, "splitfed_v1", schedule={"kwargs": {"statistics": "local"}}, run={"rounds": 1})
+    with pytest.raises(rs.SettingsError, match=r"phone: 1 .* nothing is a phone's own"):
+        rs.load_model(result.path, phone=1)
+
+
+def test_personal_states_survive_an_interruption(tmp_path: Path) -> None:
+    class Stop(rs.Callback):
+        def on_round_end(self, row: dict[str, Any]) -> None:
+            if row["round"] == 1:
+                raise KeyboardInterrupt
+
+    def settings(name: str, resume: str) -> rs.Config:
+        return rs.Config(
+            schedule={"name": "splitfed_v3"}, optimizer=MOMENTUM, cluster={"backend": "inprocess"},
+            phones={"count": 12, "per_round": 5}, data={"batch_size": 24},
+            run={"storage_path": str(tmp_path), "name": name, "rounds": 4, "resume": resume},
+        )  # fmt: skip
+
+    whole = rs.fit(settings("whole", "never"), callbacks=[])
+    with pytest.raises(KeyboardInterrupt):
+        rs.fit(settings("parts", "never"), callbacks=[Stop()])
+    resumed = rs.fit(settings("parts", "auto"), callbacks=[])
+    assert model_bytes(whole) == model_bytes(resumed)
+    for phone in np.flatnonzero(Personal.open(Path(whole.path) / "personal").trained):
+        one, other = personal_weights(whole, int(phone)), personal_weights(resumed, int(phone))
+        assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def test_the_summary_has_mean_tenth_percentile_and_worst_phone(tmp_path: Path) -> None:
+    import pandas
+
+    for schedule in ("splitfed_v3", "splitfed_v1"):
+        _, result = fit(tmp_path, schedule, phones={"held_out": 0.3})
+        table = pandas.read_parquet(Path(result.path) / "phones.parquet")
+        accuracy = table[table["round"] == 1]["test_accuracy"].dropna()
+        assert len(accuracy) >= 5
+        assert result.metrics["phone_accuracy_mean"] == pytest.approx(accuracy.mean())
+        assert result.metrics["phone_accuracy_p10"] == pytest.approx(np.percentile(accuracy, 10))
+        assert result.metrics["phone_accuracy_worst"] == accuracy.min()
+    assert result.metrics["test_accuracy"] != pytest.approx(accuracy.mean())
+
+
+def test_phones_of_a_round_are_drawn_and_the_others_do_nothing(tmp_path: Path) -> None:
+    import pandas
+
+    settings, result = fit(tmp_path, "splitfed_v1", phones={"per_round": 3})
+    table = pandas.read_parquet(Path(result.path) / "phones.parquet")
+    drawn = {(draw.round, draw.phone) for draw in rs.stream(settings)}
+    assert {(row.round, row.phone) for row in table.itertuples()} == drawn
+    assert len(drawn) == 6
+    assert_close_weights(reference.fedavg(settings), result.path)

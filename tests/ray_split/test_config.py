@@ -33,7 +33,7 @@ BAD = [
     ({"phones": {"per_round": 0}}, "phones.per_round", "0", "greater than 0"),
     ({"phones": {"per_round": -0.5}}, "phones.per_round", "-0.5", "greater than 0"),
     ({"phones": {"per_round": float("nan")}}, "phones.per_round", "nan", "greater than 0"),
-    ({"phones": {"per_round": 2.5}}, "phones.per_round", "2.5", "a number of phones, or a fraction below 1"),
+    ({"phones": {"per_round": 2.5}}, "phones.per_round", "2.5", "a number of phones, or a fraction up to 1.0"),
     ({"phones": {"per_round": 21}}, "phones.per_round", "21", "at most phones.count, 20"),
     ({"phones": {"per_round": 4.0, "count": 3}}, "phones.per_round", "4.0", "at most phones.count, 3"),
     ({"phones": {"per_round": "some"}}, "phones.per_round", "'some'", "valid number"),
@@ -167,9 +167,20 @@ def test_lists_and_mappings_may_be_strings():
 
 @pytest.mark.parametrize(
     ("value", "means"),
-    [(None, None), (10, 10), ("10", 10), (20, 20), (0.1, 0.1), ("0.1", 0.1), (1, 1), (1.0, 1), ("1.0", 1), (20.0, 20)],
+    [
+        (None, None),
+        (10, 10),
+        ("10", 10),
+        (20, 20),
+        (0.1, 0.1),
+        ("0.1", 0.1),
+        (1, 1),
+        (1.0, 1.0),
+        ("1.0", 1.0),
+        (20.0, 20),
+    ],
 )
-def test_per_round_is_a_number_of_phones_or_a_fraction_below_one(value, means):
+def test_per_round_is_a_number_of_phones_or_a_fraction(value, means):
     per_round = Config(phones={"per_round": value}).phones.per_round
     assert (per_round, type(per_round)) == (means, type(means))
 

@@ -63,14 +63,32 @@ def test_synthetic_datas_noise_is_around_patterns_of_variance_one():
     assert np.allclose(loud.train.inputs.std(0), 3.0, rtol=0.05)
 
 
+NUMBERS = "positive whole numbers (shape a list of them), and noise and seed not below 0"
+
+
 @pytest.mark.parametrize(
     "kwargs",
-    [{"samples": 0}, {"num_classes": 0}, {"noise": -0.1}, {"shape": [3, 0]}, {"shape": [-1]}, {"samples": -5}],
+    [
+        {"samples": 0},
+        {"num_classes": 0},
+        {"noise": -0.1},
+        {"shape": [3, 0]},
+        {"shape": [-1]},
+        {"samples": -5},
+        {"samples": "many"},
+        {"samples": 2.5},
+        {"shape": 5},
+        {"shape": [1.5]},
+        {"noise": "x"},
+        {"seed": 1.5},
+        {"seed": -1},
+        {"samples": True},
+    ],
     ids=str,
 )
 def test_synthetic_data_of_no_size_is_refused(kwargs):
     error = refusal(**kwargs)
-    assert (error.field, error.allowed) == ("data.kwargs", "positive numbers, and noise not below 0")
+    assert (error.field, error.allowed) == ("data.kwargs", NUMBERS)
 
 
 def test_synthetic_data_refuses_what_it_does_not_know():

@@ -162,7 +162,7 @@ def test_a_pickled_stream_draws_the_same(phones):
 
 @pytest.mark.parametrize(
     ("per_round", "chosen"),
-    [(None, 50), (1, 1), (7, 7), (50, 50), (0.1, 5), (0.5, 25), (0.99, 50), (0.001, 1), (1.0, 1), (7.0, 7)],
+    [(None, 50), (1, 1), (7, 7), (50, 50), (0.1, 5), (0.5, 25), (0.99, 50), (0.001, 1), (1.0, 50), (7.0, 7)],
 )
 def test_a_round_has_as_many_phones_as_the_number_or_the_fraction_says(per_round, chosen):
     stream = stream_of(samples=100, count=50, per_round=per_round)

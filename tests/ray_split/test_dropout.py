@@ -107,3 +107,8 @@ def test_a_replaced_model_gives_the_outputs_of_the_model():
     assert torch.equal(*outputs)
     model.eval(), replaced.eval()
     assert torch.equal(model(x), replaced(x))
+
+
+def test_a_dropout_that_is_replaced_keeps_its_mode() -> None:
+    assert not replace_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval())[1].training
+    assert replace_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout()))[1].training

@@ -111,7 +111,7 @@ def test_stacked_copies_train_as_a_loop_does(make, optimizer: config.Optimizer, 
 
 
 def noise(key: str) -> bool:
-    """Parameters whose gradient is zero but for rounding, which Adam normalises, and the mean that one of them moves."""
+    """What Adam makes of a gradient that is zero but for rounding, and the mean that it moves."""
     return key.split("/")[1] in ("0.bias", "1.running_mean")
 
 

@@ -1,0 +1,53 @@
+"""Does a schedule forget its first phones? Each phone's own accuracy by its place in the round's order.
+
+python -m jobs.forgetting RUN [RUN ...]: folders of runs with phones.held_out; a line for each fifth of the order.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas
+
+import ray_split as rs
+from ray_split import partitions
+from ray_split.draws import Stream
+
+PARTS = 5
+
+
+def places(folder: Path) -> Iterator[tuple[float, float]]:
+    """(place in the order from 0 to 1, accuracy on its own samples) of every phone and evaluated round of a run."""
+    settings = rs.Config.from_yaml(folder / "config.yaml")
+    labels = rs.load_data(settings.data).train.labels
+    stream = Stream(settings, partitions.deal(settings, labels))
+    table = pandas.read_parquet(folder / "phones.parquet").dropna(subset=["test_accuracy"])
+    for round, phones in table.groupby("round"):
+        order = {phone: place for place, phone in enumerate(stream.phones(int(str(round))))}
+        for phone, accuracy in zip(phones["phone"], phones["test_accuracy"], strict=True):
+            if phone in order:
+                yield order[phone] / len(order), float(accuracy)
+
+
+def by_fifths(folders: list[Path]) -> list[float]:
+    """Mean accuracy of the phones in each fifth of the order, over rounds and runs."""
+    found = np.array([pair for folder in folders for pair in places(folder)])
+    part = np.minimum((found[:, 0] * PARTS).astype(int), PARTS - 1)
+    return [float(found[part == i, 1].mean()) for i in range(PARTS)]
+
+
+def main(arguments: list[str]) -> int:
+    """Print the fifths."""
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    for i, accuracy in enumerate(by_fifths([Path(folder) for folder in arguments])):
+        print(f"phones {i * 100 // PARTS:3d} % to {(i + 1) * 100 // PARTS:3d} % of the order: {accuracy:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

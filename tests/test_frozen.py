@@ -1,0 +1,31 @@
+"""A frozen segment keeps its first weights, to the last bit, whatever the schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import ray_split as rs
+from ray_split import models
+
+BOTH = {"name": "tests.nets:with_batchnorm_and_dropout", "cuts": "3,9"}
+PARTS = {"a": ("0.", "1."), "b": ("4.", "5.", "8."), "c": ("10.",)}
+
+
+@pytest.mark.parametrize("frozen", ["a", "b", "c"])
+@pytest.mark.parametrize(
+    "schedule", ["sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit"]
+)
+def test_a_frozen_segment_keeps_its_first_weights(tmp_path: Path, schedule: str, frozen: str) -> None:
+    settings = rs.Config(
+        model={**BOTH, "freeze": [frozen]}, phones={"count": 4, "local_steps": 2}, schedule={"name": schedule},
+        data={"partition": {"name": "dirichlet", "alpha": 5.0}}, cluster={"backend": "inprocess"},
+        run={"storage_path": str(tmp_path), "name": "run", "rounds": 3},
+    )  # fmt: skip
+    trained = rs.load_model(rs.fit(settings, callbacks=[]).path).state_dict()
+    first = models.build(settings.model, settings.run.seed).state_dict()
+    changed = {key for key in first if not torch.equal(first[key], trained[key])}
+    assert not {key for key in changed if key.startswith(PARTS[frozen])}
+    assert all(any(key.startswith(names) for key in changed) for name, names in PARTS.items() if name != frozen)
