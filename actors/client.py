@@ -34,7 +34,7 @@ class _Cohort:
     batches: list[list[Group]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)  # phones in each group of the exchange under way
     labels: list[Array] = field(default_factory=list)
-    report: Report = Report()
+    report: Report = field(default_factory=Report)
     at: Turn | None = None  # the exchange under way
 
 

@@ -210,7 +210,7 @@ def test_statistics_stay_with_their_phone_if_asked_and_their_average_is_made_all
     model = {"name": "tests.nets:with_batchnorm", "cuts": "2,8"}
     for schedule in ("splitfed_v1", "splitfed_v2", "parallel"):
         phones = {"count": 3, "cohort": 3 if schedule in COHORTS else 1, "local_steps": 2}
-        settings, average = fit(tmp_path, schedule, model=model, phones=phones)
+        _, average = fit(tmp_path, schedule, model=model, phones=phones)
         local = fit(tmp_path, schedule, model=model, phones=phones, schedule={"kwargs": {"statistics": "local"}})[1]
         own = [personal_weights(local, phone) for phone in range(3)]
         assert {key for keys in own for key in keys} == {

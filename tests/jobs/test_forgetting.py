@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas
+import pytest
+
+import ray_split as rs
+from jobs.forgetting import by_fifths, main, places
+
+
+def test_accuracy_is_told_by_the_phones_place_in_the_rounds_order(tmp_path: Path, capsys) -> None:
+    settings = rs.Config(
+        phones={"count": 10, "held_out": 0.2}, cluster={"backend": "inprocess"},
+        run={"storage_path": str(tmp_path), "name": "run", "rounds": 1},
+    )  # fmt: skip
+    folder = Path(rs.fit(settings, callbacks=[]).path)
+    own = pandas.read_parquet(folder / "phones.parquet").set_index("phone")["test_accuracy"]
+    order = list(dict.fromkeys(draw.phone for draw in rs.stream(rs.Config.from_yaml(folder / "config.yaml"))))
+    assert sorted(places(folder)) == sorted((place / 10, own[phone]) for place, phone in enumerate(order))
+    fifths = [(own[order[i]] + own[order[i + 1]]) / 2 for i in range(0, 10, 2)]
+    assert by_fifths([folder]) == pytest.approx(fifths)
+    assert main([str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"phones  80 % to 100 % of the order: {fifths[-1]:.4f}"
