@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from ray_split.complaint import one_line
 from ray_split.failure import SettingsError
-from ray_split.loading import suggest
 
 
 def _mapping(value: Any) -> Any:
@@ -274,7 +274,7 @@ class Config(Section):
         try:
             super().__init__(**sections)
         except ValidationError as error:
-            raise _one_line(error) from None
+            raise one_line(error, Config) from None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Config:
@@ -304,29 +304,3 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values or {}, dict) or not all(isinstance(name, str) for name in values or {}):
         raise SettingsError("--config", str(path), "a YAML file of sections, each with its fields")
     return values or {}
-
-
-def _one_line(error: ValidationError) -> SettingsError:
-    """The first of pydantic's complaints as field, value, what it may be."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    if first["type"] != "extra_forbidden":  # pydantic puts the branches of a union into the place
-        place = [p for p in place if p.isidentifier() and p not in ("int", "float", "str", "path")]
-    name = ".".join(place) or "settings"
-    if first["type"] == "extra_forbidden":
-        known = list(_fields_beside(place))
-        return SettingsError(name, first["input"], f"one of the fields {', '.join(known)}{suggest(place[-1], known)}")
-    kinds = [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
-    return SettingsError(name, first["input"], _lower(" or: ".join(dict.fromkeys(kinds))))
-
-
-def _lower(message: str) -> str:
-    message = message.replace("Input should be ", "")
-    return message[:1].lower() + message[1:]
-
-
-def _fields_beside(place: list[str]) -> list[str]:
-    section: Any = Config
-    for part in place[:-1]:
-        section = section.model_fields[part].annotation
-    return list(section.model_fields)

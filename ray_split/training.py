@@ -19,7 +19,7 @@ from ray_split.evaluation import evaluate, evaluate_own
 from ray_split.failure import Decision, decide
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
-from ray_split.schedules import Round, personal, schedule_of
+from ray_split.schedules import Round, personal, schedule_of, serverless
 from ray_split.wiring import Ref, Wiring
 
 MAX_OUTSTANDING = 64  # refs that nobody consumes: exchanges submitted and not yet checked
@@ -68,6 +68,7 @@ class RoundLoop:
         self.recoveries = 0  # of those, how many were made good
         self._max_failures = settings.run.max_failures
         self._schedule = schedule_of(settings.schedule)
+        self._serverless = serverless(settings.schedule)
         self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received = Report()  # of that load
@@ -128,7 +129,8 @@ class RoundLoop:
         commit = roles.fed_server.commit.remote(turn.round + 1, *schedule.end)
         spent = [actor.spent.remote(turn) for actor in (roles.server, *roles.clients)]
         committed, server, *clients = self.wiring.get([commit, *spent])
-        sums.extend([self._loaded(), committed])
+        moved = [self._loaded(), committed]  # the round's start and end, from and to the fed server
+        sums.extend([] if self._serverless else moved)
         sums.spent = {"server": server, "client": mean_spent(clients)}
         return sums
 

@@ -16,7 +16,7 @@ import ray
 
 from jobs.measures.timing import Row
 
-SAMPLE_SECONDS = 0.5
+SAMPLE_SECONDS = 0.2
 SYNTHETIC = [
     "--data.name", "synthetic", "--schedule.name", "splitfed_v1", "--server.num_gpus", "0",
     "--cluster.client_actors", "1", "--run.eval_every", "1000", "--checkpoint.every", "10",
@@ -85,24 +85,35 @@ def _figures(samples: list[Sample]) -> dict[str, Any]:
     }
 
 
-def _median_mb(samples: list[Sample], rounds: range) -> float:
-    return median(sample.total for sample in samples if sample.rounds in rounds) / 1e6
+def _typical(samples: list[Sample], rounds: range) -> dict[str, float]:
+    """The median of each kind of process while these rounds were under way, in MB."""
+    chosen = [sample for sample in samples if sample.rounds in rounds]
+    kinds = {kind for sample in chosen for kind in sample.memory}
+    each = {kind: median(sample.memory.get(kind, 0) for sample in chosen) / 1e6 for kind in sorted(kinds)}
+    return {"all": median(sample.total for sample in chosen) / 1e6, **each}
 
 
 def ten_thousand(repeats: int, calls: int) -> Row:
     """10,000 phones, 1,000 a round, the digits model: memory over 20 rounds."""
     samples = watched(["--phones.count", "10000", "--phones.per_round", "1000", *SYNTHETIC], 20)
-    early, late = _median_mb(samples, range(4, 8)), _median_mb(samples, range(16, 20))
-    growth = {"mb_after_5": round(early), "mb_after_20": round(late), "growth": round(late / early - 1, 4)}
-    return _figures(samples) | growth
+    early, late = _typical(samples, range(5, 9)), _typical(samples, range(16, 20))
+    growth = {kind: round(late[kind] - mb, 1) for kind, mb in early.items()}
+    return _figures(samples) | {
+        "mb_after_5": round(early["all"]),
+        "mb_after_20": round(late["all"]),
+        "growth": round(late["all"] / early["all"] - 1, 4),
+        "growth_mb_by_process": growth,
+    }
 
 
 def hundred_thousand(repeats: int, calls: int) -> Row:
-    """100,000 phones beside 1,000, in both 1,000 a round of the same data: what idle phones cost."""
-    data = ["--data.kwargs", "{samples: 120000}", "--model.name", "tiny_cnn", "--phones.local_steps", "1"]
+    """100,000 phones beside 1,000: in both 1,000 a round with one sample each, of the same data."""
+    data = ["--data.kwargs", "{samples: 120000}", "--model.name", "tiny_cnn"]
+    data += ["--phones.local_steps", "1", "--data.batch_size", "1"]
     arguments = ["--phones.per_round", "1000", *data, *SYNTHETIC]
     few, many = (watched(["--phones.count", str(count), *arguments], 6) for count in (1000, 100_000))
-    extra = {kind: round((_most(many, kind) - _most(few, kind)) / 1e6, 1) for kind in many[-2].memory}
+    kinds = sorted({kind for sample in many for kind in sample.memory})
+    extra = {kind: round((_most(many, kind) - _most(few, kind)) / 1e6, 1) for kind in kinds}
     # The indices are the same in both; 100,000 offsets of 8 bytes are not.
     return {"1000": _figures(few), "100000": _figures(many), "extra_mb_by_process": extra, "offsets_mb": 0.8}
 

@@ -4,7 +4,7 @@ A schedule yields every ref that no other call consumes, so that the round loop 
 and check them all, and returns the refs of the round's end: the state of A and C, and of B; None where it is the
 average that the fed server collected. To add one, write its file and its line here. Its function's attributes:
 `kwargs` (the settings it takes and what they may be), `one_by_one` (phones take turns: no cohorts), `personal`
-(A and C are each phone's own).
+(A and C are each phone's own), `serverless` (B is not on the server).
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ def schedule_of(settings: config.Schedule) -> Callable[[Turn, Stream, Roles], Ro
 def one_by_one(settings: config.Schedule) -> bool:
     """Whether the schedule's phones take turns, so that there are no cohorts."""
     return bool(getattr(find("schedule.name", settings.name, SCHEDULES), "one_by_one", False))
+
+
+def serverless(settings: config.Schedule) -> bool:
+    """Whether B is not on the server, so that nothing of it crosses."""
+    return bool(getattr(find("schedule.name", settings.name, SCHEDULES), "serverless", False))
 
 
 def personal(settings: config.Schedule) -> bool:

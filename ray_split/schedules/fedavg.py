@@ -26,3 +26,6 @@ def fedavg(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tup
         closed.append(client.close.remote(at, stream.shares(at.round, at.phones)))
     yield from collected(turn, roles, closed)
     return None, None
+
+
+fedavg.serverless = True  # type: ignore[attr-defined]
