@@ -103,21 +103,24 @@ class Client:
             self._spare[name, len(phones) > 1].append(copies)
 
     def state(self, turn: Turn) -> Ends:
-        """The state of the turn's one phone as it is now, to be handed on."""
+        """End the turn of one phone: its state as it is now, to be handed on."""
         with self._guard.during(turn):
             copies = self._cohorts[turn.phones].copies
-            return {name: place_of(c.states(), 0) for name, c in copies.items()}
+            ends = {name: place_of(c.states(), 0) for name, c in copies.items()}
+            self._release(turn.phones)
+            return ends
 
     def close(self, turn: Turn, shares: Array, keep: str = "nothing") -> Closed:
         """End the phones' round: their weights added up by shares, and what they `keep`: nothing, statistics or all."""
         with self._guard.during(turn):
             copies = self._cohorts[turn.phones].copies
             # What is frozen is not averaged: a sum of shares of a weight is not the weight, to the last bit.
-            sums = {name: c.average(shares) for name, c in copies.items() if not self._make[name].frozen}
+            averaged = [name for name in copies if keep != "all" and not self._make[name].frozen]
+            sums = {name: copies[name].average(shares) for name in averaged}
             own = {name: kept(c.states(), keep) for name, c in copies.items()} if keep != "nothing" else {}
-            sent = sum(state_bytes(state) for state in sums.values()) if keep != "all" else 0
+            sent = sum(state_bytes(state) for state in sums.values())
             self._release(turn.phones)
-            return Closed(turn.phones, sums if keep != "all" else {}, own, sent)
+            return Closed(turn.phones, sums, own, sent)
 
     def forward(self, turn: Turn) -> Sent:
         """A forward on the turn's batches: the activation."""
@@ -235,6 +238,10 @@ class Client:
         right = [corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
         phones = np.array(turn.phones[: len(sizes)])
         return Report(phones, sizes, np.concatenate(losses) * sizes, np.concatenate(right))
+
+    def begin(self) -> None:
+        """A round begins: its account of time does."""
+        self._guard.begin()
 
     def spent(self, turn: Turn) -> Spent:
         """Where its time of this round went."""

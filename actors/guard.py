@@ -28,8 +28,11 @@ class Guard:
         self._holds = (turn.round, turn.attempt)
         if fresh:
             trim()
-            self._spent, self._free = Spent(), time.time()
         return fresh
+
+    def begin(self) -> None:
+        """Begin a round's account of time."""
+        self._spent, self._free = Spent(), time.time()
 
     def spent(self, turn: Turn) -> Spent:
         """Where the time went since this round and attempt were loaded; nowhere, if they weren't."""
@@ -51,5 +54,5 @@ class Guard:
         self._spent = Spent(
             self._spent.compute + self._free - start,
             self._spent.waiting + max(0.0, sent - before),
-            self._spent.transfer + max(0.0, start - max(sent, before)),
+            self._spent.transfer + (max(0.0, start - max(sent, before)) if arrived else 0.0),
         )

@@ -79,6 +79,10 @@ class Server:
         with self._guard.during(turn):
             return self.b.state() if self._sum is None else self._sum
 
+    def begin(self) -> None:
+        """A round begins: its account of time does."""
+        self._guard.begin()
+
     def spent(self, turn: Turn) -> Spent:
         """Where its time of this round went."""
         return self._guard.spent(turn)

@@ -168,7 +168,9 @@ class Schedule(Section):
         description="sequential, splitfed_v1, splitfed_v2, splitfed_v3, parallel; for comparison fedavg, unsplit",
     )
     kwargs: Mapping = Field(
-        {}, description="sequential: optimizer: handed_on or fresh; the others: statistics: average or local"
+        {},
+        description="sequential: optimizer: handed_on or fresh; splitfed_v1, splitfed_v2, parallel: statistics: "
+        "average or local; parallel: batch: accumulated or joint",
     )
 
 

@@ -119,9 +119,14 @@ class Stream:
         return [tuple(part.tolist()) for part in parts]
 
     def shares(self, round: int, phones: Sequence[int]) -> Array:
-        """The phones' weights in the round's average: their share of its samples."""
-        shares: Array = self.samples(phones) / self.samples(self.phones(round)).sum()
+        """The phones' weights in the round's average: their share of the samples that it trains on."""
+        shares: Array = self._trained_on(np.array(phones)) / self._trained_on(np.array(self.phones(round))).sum()
         return shares
+
+    def _trained_on(self, phones: Array) -> Array:
+        """How many different samples each phone trains on: with few local steps not all that it has."""
+        samples: Array = np.minimum(self.samples(phones), self.steps(phones) * self.batch_size)
+        return samples
 
     def trained(self, round: int) -> int:
         """How many samples a round trains on, every pass over them counted."""
@@ -201,6 +206,9 @@ def stream(settings: config.Config) -> Iterator[Draw]:
 
     Raises SettingsError.
     """
+    from ray_split.schedules import with_held_out  # which import this file
+
+    settings = with_held_out(settings)
     labels = data.load(settings.data).train.labels
     steps = Stream(settings, partitions.deal(settings, labels))
     for round in range(settings.run.rounds):

@@ -17,12 +17,10 @@ from ray_split import config, data, models, partitions
 from ray_split.cut import Segments, cut
 from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
-from ray_split.schedules import personal, schedule_of
+from ray_split.schedules import personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.task import correct, loss_of
 from ray_split.wiring import Resources
-
-HELD_OUT = 0.2
 
 
 class Prepared(NamedTuple):
@@ -38,9 +36,7 @@ def prepare(settings: config.Config) -> Prepared:
     settings = _named(settings)
     schedule_of(settings.schedule)
     loss_of(settings.task)
-    if settings.phones.held_out is None:
-        held_out = HELD_OUT if personal(settings.schedule) else 0.0
-        settings = settings.with_values(phones={"held_out": held_out})
+    settings = with_held_out(settings)
     parts = data.load(settings.data)
     partition = partitions.deal(settings, parts.train.labels)
     if personal(settings.schedule) and not partition.held_out_sizes("test").any():

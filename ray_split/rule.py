@@ -15,8 +15,8 @@ from torch import nn
 from ray_split import config
 from ray_split.segment import call
 
-LARGEST = 2**16  # elements of one phone's largest tensor, a layer's output for a batch or a weight, that still stacks
-CACHED = 2**23  # elements of a cohort's largest tensor
+LARGEST = 2**17  # elements of one phone's largest tensor, a layer's output for a batch or a weight, that still stacks
+CACHED = 2**22  # elements of a cohort's largest tensor
 MEMORY = 2**29  # bytes of a cohort's copies and activations, in one process
 LANES = 2  # cohorts a round at least, if that leaves them large: one computes while another waits
 SMALLEST = 50  # phones that are worth a cohort of their own

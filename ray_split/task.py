@@ -32,7 +32,8 @@ def correct(outputs: Any, labels: torch.Tensor) -> int:
 
 def losses_of(loss: Loss, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Each phone's own mean loss (k,), of outputs (k, n, ...) and labels (k, n, ...)."""
-    if len(outputs) > 1 and loss in LOSSES.values():  # ours can be told not to average
+    # Ours can be told not to average; but of labels that cross_entropy ignores its mean knows, and ours would not.
+    if len(outputs) > 1 and loss in LOSSES.values() and (labels.is_floating_point() or int(labels.min()) >= 0):
         flat = loss(outputs.flatten(0, 1), labels.flatten(0, 1), reduction="none")  # type: ignore[call-arg]
         return flat.reshape(len(outputs), -1).mean(1)
     return torch.stack([loss(own, wanted) for own, wanted in zip(outputs, labels, strict=True)])

@@ -16,7 +16,7 @@ from ray_split import config
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.draws import Stream, Turn
 from ray_split.evaluation import evaluate, evaluate_own
-from ray_split.failure import Decision, decide
+from ray_split.failure import ActorLostError, Decision, decide
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
 from ray_split.schedules import Round, personal, schedule_of, serverless
@@ -94,10 +94,20 @@ class RoundLoop:
                 if decide(error, self.failures, self._max_failures) is Decision.RAISE:
                     raise
                 logger.warning("round %d: %s", round, error)
-                lost = self.wiring.rebuild()
+                lost = self._rebuilt()
                 self.recoveries += 1
                 for callback in self.callbacks:
                     callback.on_recovery(round, lost)
+
+    def _rebuilt(self) -> list[str]:
+        """Replace who died; if another dies meanwhile, again."""
+        while True:
+            try:
+                return self.wiring.rebuild()
+            except ActorLostError as error:
+                self.failures += 1
+                if decide(error, self.failures, self._max_failures) is Decision.RAISE:
+                    raise
 
     def _restore(self, turn: Turn) -> None:
         """Give the server the round's start. Not waited for: what is submitted after it comes after it."""
@@ -110,14 +120,15 @@ class RoundLoop:
 
     def _loaded(self) -> Report:
         loading, self._loading = self._loading, []
-        if loading:
-            self._received = self.wiring.get(loading)[0]
+        for report in self.wiring.get(loading):
+            self._received = report or self._received
         return self._received
 
     def train(self, turn: Turn) -> RoundSums:
         """One round by the schedule, committed at the fed server."""
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.wiring.roles
+        self._loading += [actor.begin.remote() for actor in (roles.server, *roles.clients)]
         schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
         for reports in schedule:
@@ -126,10 +137,11 @@ class RoundLoop:
             samples += new
             for callback in self.callbacks if new else ():
                 callback.on_progress(turn.round, samples, total, samples / max(watch.seconds(), 1e-9))
-        commit = roles.fed_server.commit.remote(turn.round + 1, *schedule.end)
-        spent = [actor.spent.remote(turn) for actor in (roles.server, *roles.clients)]
-        committed, server, *clients = self.wiring.get([commit, *spent])
-        moved = [self._loaded(), committed]  # the round's start and end, from and to the fed server
+        # Everybody answers before the commit: after it there is no way back to the round's start.
+        received = self._loaded()
+        server, *clients = self.wiring.get([actor.spent.remote(turn) for actor in (roles.server, *roles.clients)])
+        committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end)])[0]
+        moved = [received, committed]  # the round's start and end, from and to the fed server
         sums.extend([] if self._serverless else moved)
         sums.spent = {"server": server, "client": mean_spent(clients)}
         return sums

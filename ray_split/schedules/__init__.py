@@ -54,6 +54,16 @@ def one_by_one(settings: config.Schedule) -> bool:
     return bool(getattr(find("schedule.name", settings.name, SCHEDULES), "one_by_one", False))
 
 
+HELD_OUT = 0.2  # of a phone's samples, where models are personal
+
+
+def with_held_out(settings: config.Config) -> config.Config:
+    """The settings with the share that phones hold out decided."""
+    if settings.phones.held_out is not None:
+        return settings
+    return settings.with_values(phones={"held_out": HELD_OUT if personal(settings.schedule) else 0.0})
+
+
 def serverless(settings: config.Schedule) -> bool:
     """Whether B is not on the server, so that nothing of it crosses."""
     return bool(getattr(find("schedule.name", settings.name, SCHEDULES), "serverless", False))

@@ -7,12 +7,14 @@ refs that nobody consumes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from ray_split.draws import Stream, Turn
 from ray_split.wiring import Handle, Ref, Roles
 
 Lane = Iterator[Sequence[Ref]]
 
+LANES, MOST_LANES = 3, 8  # cohorts under way for each client, and in all: the server holds their copies of B
 COLLECT = 32  # cohorts whose sums go to the fed server in one call
 
 
@@ -41,12 +43,14 @@ def abreast(lanes: Iterable[Lane]) -> Iterator[Ref]:
 
 
 def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
-    """Cohorts to go abreast: two for each client, which computes for one while the server does for the other.
+    """Cohorts to go abreast: a few for each client, which computes for one while the server does for another.
 
-    What they hold is in memory, so not all at once. Nothing that is computed may depend on how many these are.
+    What they hold is in memory, so not all at once; but in waves of like size, since one alone has nobody to overlap
+    with. Nothing that is computed may depend on how many these are.
     """
-    size = 2 * len(roles.clients)
-    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+    count = -(-len(numbers) // min(LANES * len(roles.clients), MOST_LANES))
+    borders = [len(numbers) * i // count for i in range(count + 1)] if count else [0]
+    return (numbers[start:stop] for start, stop in pairwise(borders))
 
 
 def collected(turn: Turn, roles: Roles, closed: Sequence[Ref]) -> Iterator[Ref]:
