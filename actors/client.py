@@ -21,7 +21,7 @@ from ray_split.maker import Maker
 from ray_split.message import Groups, Sent, num_bytes, receive, send
 from ray_split.metrics import Report, Spent, padded_sum
 from ray_split.state import Array, Closed, Ends, State, kept, place_of, state_bytes
-from ray_split.task import corrects, loss_of, losses_of
+from ray_split.task import Task
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ class Client:
         assert segments.c is not None
         modules = {"a": segments.a, "b": segments.b, "c": segments.c}
         self._make = {name: Maker(name, module, settings) for name, module in modules.items()}
-        self._loss = loss_of(settings.task)
+        self._task = Task(settings.task)
         self._parts = parts
         self._stream = stream
         self._guard = Guard("client")
@@ -154,7 +154,7 @@ class Client:
         sizes = cohort.report.samples
         assert isinstance(sizes, np.ndarray)
         seeds = self._seeds(turn, "c", cohort, len(sizes))
-        learned = cohort.copies["c"].learn(hidden.groups, cohort.labels, seeds, self._loss)
+        learned = cohort.copies["c"].learn(hidden.groups, cohort.labels, seeds, self._task)
         cohort.copies["c"].step()
         cohort.report = cohort.report._replace(
             loss=learned.losses * sizes,
@@ -234,8 +234,8 @@ class Client:
         outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)
         targets = [receive(group, CPU) for group in labels]
         sizes = _sizes(labels)
-        losses = [losses_of(self._loss, o, t).numpy() for o, t in zip(outputs, targets, strict=True)]
-        right = [corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
+        losses = [self._task.losses(o, t).numpy() for o, t in zip(outputs, targets, strict=True)]
+        right = [self._task.corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
         phones = np.array(turn.phones[: len(sizes)])
         return Report(phones, sizes, np.concatenate(losses) * sizes, np.concatenate(right))
 

@@ -74,7 +74,13 @@ class Model(Section):
         None, description="the last layer of A and the last layer of B, as a,b; each model has sensible ones"
     )
     kwargs: Mapping = Field({}, description="passed to the model's function, as YAML")
+    weights: str | None = Field(
+        None, description="trained weights: a file (.safetensors, .pt), or a name that torchvision or timm has for them"
+    )
     freeze: Names = Field([], description="segments that keep their first weights: any of a,b,c")
+    backprop: Literal["autograd", "auxiliary_labels"] = Field(
+        "autograd", description="how a segment applies the gradient that it receives; both give the same"
+    )
 
     @field_validator("freeze")
     @classmethod
@@ -85,7 +91,8 @@ class Model(Section):
 class Partition(Section):
     """How the training samples are dealt to the phones."""
 
-    name: str = Field("iid", description="iid, dirichlet, shards, or package.module:function")
+    name: str = Field("iid", description="iid, dirichlet, shards, natural, or package.module:function")
+    by: str | None = Field(None, description="natural: which of the data set's ids (a writer, a user) makes a phone")
     alpha: Positive = Field(0.5, description="dirichlet: the smaller, the fewer classes a phone has")
     shards_per_phone: int = Field(2, ge=1, description="shards: of samples sorted by class")
     min_samples: int = Field(1, ge=1, description="that every phone must have")
@@ -99,6 +106,7 @@ class Data(Section):
     kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
     batch_size: int = Field(16, ge=1)
     eval_batch_size: int = Field(256, ge=1, description="batch size of validation and test")
+    augment: str | None = Field(None, description="what changes training samples, or package.module:function")
     val_fraction: float = Field(0.1, ge=0, lt=1, description="of the training part; always the same samples")
     partition: Partition = Partition()
 
@@ -107,6 +115,13 @@ class Task(Section):
     """What is learned."""
 
     loss: str = Field("cross_entropy", description="cross_entropy, mse, or package.module:function")
+    metrics: Names | None = Field(None, description="what is told of validation and test beside the loss")
+    class_weights: Literal["balanced"] | Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        None, description="cross_entropy: a weight for each class, or balanced"
+    )
+    auxiliary_weight: float = Field(
+        0.4, ge=0, allow_inf_nan=False, description="of an auxiliary head's loss, for models that have one"
+    )
 
 
 class Phones(Section):

@@ -12,7 +12,7 @@ from ray_split.average import added, scaled
 from ray_split.message import Groups, group_size, receive, row, send, stack
 from ray_split.segment import Segment
 from ray_split.state import Array, State, place_of
-from ray_split.task import Loss, correct
+from ray_split.task import Task
 
 
 class Learned(NamedTuple):
@@ -37,7 +37,7 @@ class Copies(Protocol):
     def backward(self, gradients: Groups) -> Groups:
         """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
 
-    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], loss: Loss) -> Learned:
+    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task) -> Learned:
         """Forward, each phone's own mean loss, and backward."""
 
     def step(self) -> None:
@@ -104,7 +104,7 @@ class Looped:
             found[group].append(segment.backward(own))
         return [stack(trees) for trees in found]
 
-    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], loss: Loss) -> Learned:
+    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task) -> Learned:
         """As Copies.learn."""
         self._begin(arrived)
         gradients: list[list[Any]] = [[] for _ in arrived]
@@ -112,10 +112,10 @@ class Looped:
         for (group, i, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
             outputs = segment.forward(own, seed)
             targets = receive(labels[group][i], segment.device)
-            value = loss(outputs, targets)
+            value = task.loss(outputs, targets)
             gradients[group].append(segment.backward_loss(value))
             losses.append(value.item())
-            right.append(correct(outputs, targets))
+            right.append(task.correct(outputs, targets))
         return Learned([stack(trees) for trees in gradients], np.array(losses), np.array(right))
 
     def step(self) -> None:

@@ -19,7 +19,7 @@ from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.schedules import personal, schedule_of, with_held_out
 from ray_split.settle import settle
-from ray_split.task import correct, loss_of
+from ray_split.task import Task
 from ray_split.wiring import Resources
 
 
@@ -35,7 +35,7 @@ def prepare(settings: config.Config) -> Prepared:
     """Fill in what follows from the data and the model, and try the model on its data. Raises SettingsError."""
     settings = _named(settings)
     schedule_of(settings.schedule)
-    loss_of(settings.task)
+    Task(settings.task)
     settings = with_held_out(settings)
     parts = data.load(settings.data)
     partition = partitions.deal(settings, parts.train.labels)
@@ -99,8 +99,8 @@ def _try_loss(settings: config.Task, outputs: torch.Tensor, labels: torch.Tensor
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Using a target size")  # torch would broadcast
-            value = loss_of(settings)(outputs, labels)
-        correct(outputs, labels)
+            value = Task(settings).loss(outputs, labels)
+        Task(settings).correct(outputs, labels)
     except (*MISFITS, UserWarning) as error:
         shape = tuple(getattr(outputs, "shape", ()))
         shapes = f"outputs {shape} and labels {tuple(labels.shape)} of {labels.dtype}"

@@ -24,7 +24,7 @@ from ray_split.dropout import SeededDropout, replace_dropout
 from ray_split.message import Groups, group_size, leaves, receive, row, tree_map
 from ray_split.segment import Received, as_array, as_leaf, gradients_of, has_graph, own_copy
 from ray_split.state import Array, State, state_bytes
-from ray_split.task import Loss, corrects, losses_of
+from ray_split.task import Task
 
 Tensors = dict[str, torch.Tensor]
 
@@ -117,17 +117,17 @@ class Stacked:
             raise RuntimeError("backward without a forward")
         return self._passes
 
-    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], loss: Loss) -> Learned:
+    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task) -> Learned:
         """Forward, each phone's own mean loss, and backward."""
         self.forward(arrived, seeds)
         losses, right = [], []
         for done, wanted in zip(self._pending(), labels, strict=True):
             targets = receive(wanted, self.device)
-            values = losses_of(loss, done.outputs, targets)
+            values = task.losses(done.outputs, targets)
             if values.requires_grad:
                 values.sum().backward()  # type: ignore[no-untyped-call]
             losses.append(as_array(values))
-            right.append(corrects(done.outputs, targets))
+            right.append(task.corrects(done.outputs, targets))
         gradients = [gradients_of(done.arrived) for done in self._passes]
         return Learned(gradients, np.concatenate(losses), np.concatenate(right))
 
