@@ -18,7 +18,7 @@ from ray_split.copies import Copies
 from ray_split.cut import cut
 from ray_split.data import Parts
 from ray_split.draws import Group, Stream, Turn
-from ray_split.maker import Maker
+from ray_split.maker import Maker, first_states
 from ray_split.message import Groups, Sent, send
 from ray_split.metrics import Report, Spent, padded_sum
 from ray_split.state import Array, Closed, Ends, State, kept, place_of, state_bytes
@@ -49,7 +49,8 @@ class Client:
 
     def __init__(self, settings: config.Config, parts: Parts, stream: Stream) -> None:
         torch.set_num_threads(settings.cluster.cpus_per_client)
-        segments = cut(models.build(settings.model, settings.run.seed), models.cuts_of(settings.model))
+        segments = cut(models.build(settings.model, settings.run.seed), settings.model.cuts or ())
+        self._settings = settings
         self._make = {name: Maker(name, module, settings) for name, module in segments.modules().items()}
         self._last = "b" if segments.c is None else "c"
         self._task = Task(settings.task)
@@ -61,7 +62,7 @@ class Client:
 
     def initial_state(self) -> Ends:
         """A's and C's state before the first round."""
-        return {name: make.first_state() for name, make in self._make.items() if name != "b"}
+        return {name: state for name, state in first_states(self._settings).items() if name != "b"}
 
     def load(
         self,

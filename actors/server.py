@@ -17,7 +17,7 @@ from ray_split.average import added
 from ray_split.copies import Copies, Learned, Looped
 from ray_split.cut import cut
 from ray_split.draws import Turn, forward_seeds
-from ray_split.maker import Maker
+from ray_split.maker import Maker, first_states
 from ray_split.message import Groups, Sent, group_size, leaves, receive
 from ray_split.metrics import Report, Spent
 from ray_split.shared import Shared, join, split
@@ -42,7 +42,8 @@ class Server:
         gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
         if gpu:
             torch.backends.cudnn.deterministic = True
-        segments = cut(models.build(settings.model, settings.run.seed), models.cuts_of(settings.model))
+        segments = cut(models.build(settings.model, settings.run.seed), settings.model.cuts or ())
+        self._settings = settings
         self._make = Maker("b", segments.b, settings, "cuda" if gpu else "cpu")
         self._task = Task(settings.task)
         self.b = self._make.segment()
@@ -63,7 +64,7 @@ class Server:
 
     def initial_state(self) -> State:
         """B's state before the first round."""
-        return self._make.first_state()
+        return first_states(self._settings)["b"]
 
     def load(self, turn: Turn, state: State) -> Report:
         """Begin a round with this state."""

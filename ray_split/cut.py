@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import copy
 import inspect
+import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
+from ray_split.chain import Chain
 from ray_split.failure import SettingsError
 from ray_split.loading import suggest
 from ray_split.message import leaves, tree_map
@@ -52,6 +55,8 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     Raises CutError if a name is unknown, never called or out of order, if the raw input would cross, if parameters
     are tied across a cut, or if what lies between the cuts can't be traced.
     """
+    if isinstance(model, Chain):
+        return _linked(model, cuts)
     model = copy.deepcopy(model)
     _check_names(model, cuts)
     programs: list[dict[bool, Program]] = [{} for _ in range(len(cuts) + 1)]
@@ -68,6 +73,14 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     if example is not None:
         _check_same(model, segments, example, cuts)
     return segments
+
+
+def _linked(model: Chain, cuts: Sequence[str]) -> Segments:
+    if list(cuts) != model.cuts:
+        raise CutError(list(cuts), f"{', '.join(model.cuts)}: the model comes in segments")
+    links = model.links()
+    _check_ties(links)
+    return Segments(*(link.train() for link in links))
 
 
 def merge(*states: dict[str, Any]) -> dict[str, Any]:
@@ -130,11 +143,21 @@ def _trace(model: nn.Module, cuts: Sequence[str]) -> tuple[fx.Graph, dict[str, f
             graph = tracer.trace(model)
     except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
         where = ", ".join(sorted(n for n in opened if n)) or "the model's forward"
-        raise CutError(list(cuts), f"cuts that leave {where} whole, which can't be traced: {error}") from error
+        advice = "put these lines into a layer of their own, which stays whole, or give your own Segments(a, b, c)"
+        allowed = f"cuts that leave {where} whole, which can't be traced: {_told(error)}; or {advice}"
+        raise CutError(list(cuts), allowed) from error
     if not torch.equal(random_state, torch.get_rng_state()):
         torch.set_rng_state(random_state)
         raise CutError(list(cuts), "cuts elsewhere: random numbers drawn around these would be frozen by tracing")
     return graph, tracer.ends
+
+
+def _told(error: Exception) -> str:
+    """An error of tracing, and the line of the model's code that it came from."""
+    here = (str(Path(torch.__file__).parent), __file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(here)]
+    line = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line}: " if frames else ""
+    return line + str(error)
 
 
 def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str]) -> dict[fx.Node, int]:
@@ -195,7 +218,7 @@ def _adopt_unused(model: nn.Module, parts: list[Part]) -> None:
             adopt(parts[1], model, key)
 
 
-def _check_ties(parts: list[Part]) -> None:
+def _check_ties(parts: Sequence[nn.Module]) -> None:
     owner: dict[int, tuple[int, str]] = {}
     for place, part in enumerate(parts):
         tensors = [

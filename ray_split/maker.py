@@ -6,11 +6,20 @@ import copy
 
 from torch import nn
 
-from ray_split import config
+from ray_split import config, models, weights
 from ray_split.copies import Copies, Looped
+from ray_split.cut import cut
 from ray_split.segment import Segment
 from ray_split.stacked import Stacked
 from ray_split.state import State
+
+
+def first_states(settings: config.Config) -> dict[str, State]:
+    """The segments' states before the first round: the first weights, or the trained ones that the settings name."""
+    model = models.build(settings.model, settings.run.seed)
+    weights.load(model, settings.model)
+    segments = cut(model, settings.model.cuts or ()).modules()
+    return {name: Maker(name, module, settings).first_state() for name, module in segments.items()}
 
 
 class Maker:

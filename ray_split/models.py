@@ -1,16 +1,21 @@
-"""Models by name, each with the layers to cut after. Yours: 'package.module:function', and name the cuts."""
+"""Models by name, each with the layers to cut after: some of ours, and any of torchvision's and timm's.
+
+Yours: 'package.module:function', and name the cuts; or a function that returns Segments(a, b, c) of your own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ray_split import config, seeds
+from ray_split import config, seeds, zoo
+from ray_split.chain import Chain
+from ray_split.cut import Segments
 from ray_split.failure import SettingsError, told
-from ray_split.loading import call, find
+from ray_split.loading import call, find, suggest
 
 
 class Known(NamedTuple):
@@ -75,51 +80,55 @@ class MLP(nn.Module):
         return output
 
 
-def resnet18(num_classes: int = 10, small_input: bool = False) -> nn.Module:
-    """torchvision's ResNet-18; `small_input` gives it the stem the field uses for 32x32 images (He et al. 2016, 4.2):
-    a 3x3 convolution of stride 1, and no pooling.
-    """
-    from torchvision.models import resnet18 as torchvision_resnet18  # a second and 0.1 GB: only where needed
-
-    model: nn.Module = torchvision_resnet18(num_classes=num_classes)
-    if small_input:
-        model.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
-    return model
-
-
 MODELS: dict[str, Known] = {
     "digits_cnn": Known(DigitsCNN, ("block1", "hidden")),
     "tiny_cnn": Known(TinyCNN, ("block1", "block2")),
     "mlp": Known(MLP, ("layers.0", "layers.1")),
-    "resnet18": Known(resnet18, ("maxpool", "avgpool")),
 }
 
 
 def build(settings: config.Model, seed: int) -> nn.Module:
     """The unsplit model with its first weights, which follow from the run's seed alone. Raises SettingsError."""
-    found = find("model.name", settings.name, MODELS)
-    function = found.build if isinstance(found, Known) else found
+    function = _function(settings.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.torch_seed(seed, "model"))
         try:
-            model = call("model", function, settings.kwargs, num_classes=settings.num_classes)
+            model: Any = call("model", function, settings.kwargs, num_classes=settings.num_classes)
         except SettingsError:
             raise
         except Exception as error:
             field, value = ("model.kwargs", settings.kwargs) if settings.kwargs else ("model.name", settings.name)
             raise SettingsError(field, value, f"what its function takes; it raised {told(error)}") from error
+    if isinstance(model, Segments):
+        return Chain(*model)
     if not isinstance(model, nn.Module):
         raise SettingsError("model.name", settings.name, f"a function that returns a torch module, not {model!r}")
     return model
 
 
-def cuts_of(settings: config.Model) -> list[str]:
-    """Where to cut: as set, or as suits the model. Raises SettingsError for a model of the user's without cuts."""
+def _function(name: str) -> Callable[..., nn.Module]:
+    if name in MODELS:
+        return MODELS[name].build
+    if ":" not in name and (found := zoo.lookup(name)) is not None:
+        return found.build
+    if ":" in name:
+        return find("model.name", name, {})
+    theirs = {each: None for library in zoo.LIBRARIES for each in zoo.known(library)}
+    allowed = f"{', '.join(MODELS)}, a model of torchvision or timm, or package.module:function"
+    raise SettingsError("model.name", name, allowed + suggest(name, {**MODELS, **theirs}))
+
+
+def cuts_of(settings: config.Model, model: nn.Module) -> list[str]:
+    """Where to cut: as set, or as suits the model. Raises SettingsError for a model that has no cuts of its own."""
+    if isinstance(model, Chain):
+        if settings.cuts not in (None, model.cuts):
+            raise SettingsError("model.cuts", settings.cuts, "left out: the model comes in segments")
+        return model.cuts
     if settings.cuts is not None:
         return settings.cuts
-    known = find("model.name", settings.name, MODELS)
-    if not isinstance(known, Known):
-        raise SettingsError("model.cuts", None, "two layers of your model, as first,last")
-    return list(known.cuts)
+    cuts = MODELS[settings.name].cuts if settings.name in MODELS else None
+    if cuts is None and ":" not in settings.name:
+        cuts = zoo.cuts_of(model)
+    if cuts is None:
+        raise SettingsError("model.cuts", None, "two layers of your model, as first,last; or one, for single split")
+    return list(cuts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import time
 import warnings
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_split import config, data, models, partitions
+from ray_split import config, data, models, partitions, weights
 from ray_split.cut import Segments, cut
 from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
@@ -21,6 +22,8 @@ from ray_split.schedules import personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.task import Task
 from ray_split.wiring import Resources
+
+logger = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
@@ -43,9 +46,10 @@ def prepare(settings: config.Config) -> Prepared:
         allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
         raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
     stream = Stream(settings, partition)
-    classes = _classes(settings.model, parts)
-    settings = settings.with_values(model={"num_classes": classes, "cuts": models.cuts_of(settings.model)})
-    segments, example = _try(settings, parts, stream)
+    settings = settings.with_values(model={"num_classes": _classes(settings.model, parts)})
+    model = _model(settings)
+    settings = settings.with_values(model={"cuts": models.cuts_of(settings.model, model)})
+    segments, example = _try(settings, model, parts, stream)
     settings = settle(settings, segments, example, stream.per_round)
     return Prepared(settings, parts, Stream(settings, partition))
 
@@ -76,12 +80,19 @@ def _classes(settings: config.Model, parts: data.Parts) -> int | None:
     return settings.num_classes if settings.num_classes is not None else there
 
 
-def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> tuple[Segments, torch.Tensor]:
+def _model(settings: config.Config) -> nn.Module:
+    """The model with the weights that it begins with."""
+    model = models.build(settings.model, settings.run.seed)
+    if kept := weights.load(model, settings.model):
+        logger.warning("not in %s, so as first drawn: %s", settings.model.weights, ", ".join(kept))
+    return model
+
+
+def _try(settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream) -> tuple[Segments, torch.Tensor]:
     """Cut the model, and take a training step's forward with the smallest and the largest batch of the stream.
 
     Returns the segments and the largest batch.
     """
-    model = models.build(settings.model, settings.run.seed)
     cuts = settings.model.cuts or []
     if not 1 <= len(cuts) <= 2:
         raise SettingsError("model.cuts", cuts, "one layer (single split) or two, as first,last (double split)")

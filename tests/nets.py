@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ray_split import Segments
+
 
 def inplace_first() -> nn.Module:
     """B begins with an in-place ReLU."""
@@ -88,3 +90,32 @@ def with_batchnorm_and_dropout() -> nn.Module:
 def flat_batchnorm() -> nn.Module:
     """A BatchNorm in B that a batch of one can't train."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 8))
+
+
+class Branching(nn.Module):
+    """A first segment of the user's own: its control flow depends on the data, and two tensors leave it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 16), nn.Linear(64, 16)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = x.flatten(1)
+        return (self.first(x), self.second(x)) if x.mean() > 0.1 else (self.second(x), self.first(x))
+
+
+class Joining(nn.Module):
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(16, outputs)
+
+    def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(one) + other)
+
+
+def three_of_my_own(num_classes: int = 10) -> Segments:
+    return Segments(Branching(), Joining(12), nn.Sequential(nn.ReLU(), nn.Linear(12, num_classes)))
+
+
+def two_of_my_own(num_classes: int = 10) -> Segments:
+    return Segments(Branching(), Joining(num_classes))

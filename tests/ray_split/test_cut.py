@@ -8,9 +8,12 @@ from torch.nn import functional as F
 
 from ray_split.cut import cut, merge
 from ray_split.message import leaves, tree_map
-from ray_split.models import MLP, DigitsCNN, resnet18
+from ray_split.models import MLP, DigitsCNN
 from ray_split.segment import call
+from ray_split.zoo import lookup
 from tests.nets import chain, model_of
+
+resnet18 = lookup("resnet18").build
 
 CASES = [
     (DigitsCNN, (1, 8, 8), ["block1", "hidden"]),

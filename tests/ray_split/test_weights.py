@@ -1,0 +1,99 @@
+"""Trained weights to begin with: from a file, or by a library's name for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import ray_split as rs
+from ray_split import config, models, weights
+from ray_split.state import weights as of_state
+from tests.test_schedules import fit
+
+
+@pytest.fixture
+def trained() -> dict[str, torch.Tensor]:
+    return models.build(config.Model(num_classes=10), seed=99).state_dict()
+
+
+def settings(path: Path | str, classes: int = 10, name: str = "digits_cnn") -> config.Model:
+    return config.Model(name=name, num_classes=classes, weights=str(path))
+
+
+def refusal(given: config.Model) -> str:
+    with pytest.raises(rs.SettingsError) as caught:
+        weights.load(models.build(given, seed=0), given)
+    assert str(caught.value).startswith("model.weights: ")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_a_file_of_weights_is_loaded(tmp_path: Path, trained: dict[str, torch.Tensor], suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(trained, path)
+    else:
+        torch.save({"state_dict": trained} if suffix == ".pth" else trained, path)
+    model = models.build(settings(path), seed=0)
+    assert weights.load(model, settings(path)) == []
+    assert all(torch.equal(model.state_dict()[key], trained[key]) for key in trained)
+
+
+def test_a_head_of_other_classes_stays_as_it_was_and_is_told(tmp_path: Path, trained: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(trained, path)
+    model = models.build(settings(path, classes=7), seed=0)
+    before = model.state_dict()["head.weight"].clone()
+    assert weights.load(model, settings(path, classes=7)) == ["head.weight", "head.bias"]
+    assert torch.equal(model.state_dict()["head.weight"], before)
+    assert torch.equal(model.state_dict()["hidden.1.weight"], trained["hidden.1.weight"])
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path, trained: dict[str, torch.Tensor]) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(trained, path)
+    assert "not in both: block1.0.bias" in refusal(settings(path, name="mlp"))
+    save_file({**trained, "hidden.1.weight": torch.zeros(64, 3)}, path)
+    assert "hidden.1.weight has shape (64, 3), the model's (64, 512)" in refusal(settings(path))
+
+
+def test_what_cannot_be_read_or_found_is_refused(tmp_path: Path) -> None:
+    assert "a file of weights that can be read: FileNotFoundError" in refusal(settings(tmp_path / "nothing.pt"))
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
+    assert "a file of weights that can be read" in refusal(settings(tmp_path / "broken.safetensors"))
+    torch.save([1, 2], tmp_path / "list.pt")
+    assert "a model's state dict" in refusal(settings(tmp_path / "list.pt"))
+    assert "for a model that isn't a library's" in refusal(settings("IMAGENET1K_V1"))
+    assert "one of IMAGENET1K_V1, DEFAULT; did you mean IMAGENET1K_V1?" in refusal(
+        settings("IMAGENET1K_V3", name="mobilenet_v3_small")
+    )
+    assert "tf_in1k" in refusal(settings("nothing", name="inception_resnet_v2"))
+
+
+def test_a_file_is_never_executed(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (tmp_path.joinpath("executed").touch, ())
+
+    torch.save({"head.weight": Evil()}, tmp_path / "evil.pt")
+    assert "can be read" in refusal(settings(tmp_path / "evil.pt"))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_run_begins_with_them_and_a_frozen_segment_keeps_them(
+    tmp_path: Path, trained: dict[str, torch.Tensor]
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(trained, path)
+    _, result = fit(
+        tmp_path, "splitfed_v1", model={"weights": str(path), "freeze": "a"}, phones={"local_steps": 1},
+        optimizer={"lr": 1e-6}, run={"rounds": 1},
+    )  # fmt: skip
+    model = rs.load_model(result.path).state_dict()
+    assert torch.equal(model["block1.0.weight"], trained["block1.0.weight"])
+    for key, expected in trained.items():
+        torch.testing.assert_close(model[key], expected, rtol=0, atol=1e-4)
+    assert of_state({f"weights/{key}": array for key, array in model.items()}).keys() == trained.keys()
