@@ -38,7 +38,7 @@ def prepare(settings: config.Config) -> Prepared:
     Task(settings.task)
     settings = with_held_out(settings)
     parts = data.load(settings.data)
-    partition = partitions.deal(settings, parts.train.labels)
+    partition = partitions.deal(settings, parts.train.labels, parts.groups)
     if personal(settings.schedule) and not partition.held_out_sizes("test").any():
         allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
         raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
