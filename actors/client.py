@@ -13,6 +13,7 @@ import torch
 
 from actors.guard import Guard
 from ray_split import config, models
+from ray_split.batches import Batches
 from ray_split.copies import Copies
 from ray_split.cut import cut
 from ray_split.data import Parts
@@ -54,6 +55,7 @@ class Client:
         self._make = {name: Maker(name, module, settings) for name, module in modules.items()}
         self._task = Task(settings.task)
         self._parts = parts
+        self._batches = Batches(settings, parts)
         self._stream = stream
         self._guard = Guard("client")
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
@@ -132,7 +134,7 @@ class Client:
         if not cohort.batches:
             cohort.batches = self._stream.cohort_batches(turn.round, turn.phones)
         groups = cohort.batches[turn.step]
-        batches = [self._parts.batch("train", indices) for indices in groups]
+        batches = self._batches.of_groups(turn, groups)
         cohort.labels, cohort.counts = [labels for _, labels in batches], [len(group) for group in groups]
         sizes = _sizes(groups)
         seeds = self._seeds(turn, "a", cohort, len(sizes))
@@ -208,7 +210,7 @@ class Client:
     def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
         """C in eval mode and the loss: how many of the samples came out right."""
         with self._guard.during(turn, hidden):
-            _, labels = self._parts.batch(part, slice(start, stop))
+            labels = self._parts.labels(part, slice(start, stop))
             report = self._evaluate_c(turn, hidden, [labels[None]])
             return report._replace(phones=None)
 
@@ -222,7 +224,7 @@ class Client:
         """C in eval mode and the loss, phone by phone."""
         with self._guard.during(turn, hidden):
             held = self._stream.held_out(turn.phones, part)
-            report = self._evaluate_c(turn, hidden, [self._parts.batch("train", indices)[1] for indices in held])
+            report = self._evaluate_c(turn, hidden, [self._parts.labels("train", indices) for indices in held])
             self._release(turn.phones)
             return report
 

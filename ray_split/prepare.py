@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from ray_split import config, data, models, partitions
+from ray_split.batches import Batches
 from ray_split.cut import Segments, cut
 from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.schedules import personal, schedule_of, with_held_out
 from ray_split.settle import settle
+from ray_split.state import Array
 from ray_split.task import Task
 from ray_split.wiring import Resources
 
@@ -85,14 +87,25 @@ def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> tuple[Se
     cuts = settings.model.cuts or []
     if len(cuts) != 2:
         raise SettingsError("model.cuts", cuts, "two layers, as first,last (single split is still to come)")
+    batches = Batches(settings, parts)
     for i, size in enumerate(sorted(_batch_sizes(stream))):
-        inputs, labels = parts.batch("train", stream.partition.indices[:size])
+        inputs, labels = _example(settings, batches, stream.partition.indices[:size])
         example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
         outputs = _forward(settings, model, example)
         if not i:
             segments = cut(model, cuts, example)
         _try_loss(settings.task, outputs, targets)
     return segments, example
+
+
+def _example(settings: config.Config, batches: Batches, indices: Array) -> tuple[Array, Array]:
+    try:
+        return batches.example(indices)
+    except SettingsError:
+        raise
+    except (*MISFITS, OSError) as error:
+        allowed = f"a data set whose samples can be read: {told(error)}"
+        raise SettingsError("data.name", settings.data.name, allowed) from error
 
 
 def _try_loss(settings: config.Task, outputs: torch.Tensor, labels: torch.Tensor) -> None:

@@ -88,3 +88,29 @@ def with_batchnorm_and_dropout() -> nn.Module:
 def flat_batchnorm() -> nn.Module:
     """A BatchNorm in B that a batch of one can't train."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.Linear(8, 8))
+
+
+def smaller_images(size):
+    """An augmentation that doesn't keep the images' shape."""
+    from torchvision.transforms import v2
+
+    return v2.Resize([side // 2 for side in size])
+
+
+def unreadable():
+    """Samples that can't be read."""
+    from ray_split import LazyInputs
+
+    return LazyInputs(_refuse, np.arange(100), (1, 8, 8)), np.arange(100) % 10
+
+
+def _refuse(key):
+    raise OSError("no such sample")
+
+
+def coloured(num_classes: int) -> nn.Module:
+    """For colour images of any size."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, num_classes),
+    )  # fmt: skip
