@@ -18,6 +18,8 @@ from ray_split.state import Array
 
 # torchvision is imported where it is used: it costs a process 0.1 GB, and a run without augmentation needs none of it.
 
+TRIED = 8  # samples of a batch
+
 
 def flip() -> Any:
     """Mirrored left to right, or not."""
@@ -86,31 +88,35 @@ class Augmentation:
 
         torch's own generator is afterwards as it was. Raises SettingsError.
         """
-        images = inputs.reshape(-1, *inputs.shape[2:])
-        maps = labels.reshape(-1, *labels.shape[2:]) if labels.shape[2:] == self._size else None
-        images_after, maps_after = np.empty_like(images), None if maps is None else np.empty_like(maps)
-        with torch.random.fork_rng(devices=[]):
-            for i, seed in enumerate(seeds.reshape(-1).tolist()):
-                torch.default_generator.manual_seed(seed)
-                changed = self._changed(images[i], None if maps is None else maps[i])
-                images_after[i] = changed[0]
-                if maps_after is not None:
-                    maps_after[i] = changed[1]
-        return images_after.reshape(inputs.shape), labels if maps_after is None else maps_after.reshape(labels.shape)
+        if labels.shape[2:] != self._size:
+            return self._all([inputs], seeds)[0], labels
+        images, maps = self._all([inputs, labels], seeds)
+        return images, maps
 
-    def _changed(self, image: Array, pixel_map: Array | None) -> list[Array]:
-        given = _tensors(image, pixel_map)
+    def _all(self, arrays: list[Array], seeds: Array) -> list[Array]:
+        """New arrays (k, n, ...); those given are changed together."""
+        changed = [np.empty_like(array) for array in arrays]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for at in np.ndindex(seeds.shape):
+                torch.default_generator.manual_seed(int(seeds[at]))
+                for after, tensor in zip(changed, self._one([array[at] for array in arrays]), strict=True):
+                    after[at] = tensor.numpy()
+        return changed
+
+    def _one(self, sample: list[Array]) -> Sequence[torch.Tensor]:
+        given = _tensors(*sample)
         try:
             changed = self._transform(*given)
         except MISFITS as error:
             raise self._refusal(f"a transform that takes {_shapes(given)}: {told(error)}") from error
-        found = list(changed) if isinstance(changed, (tuple, list)) else [changed]
+        found = changed if isinstance(changed, (tuple, list)) else [changed]
         if _shapes(found) != _shapes(given):
             raise self._refusal(f"a transform that keeps shape and type: it makes {_shapes(found)} of {_shapes(given)}")
-        return [tensor.numpy() for tensor in found]
+        return found
 
     def check(self, inputs: Array, labels: Array, seeds: Array) -> None:
-        """Raises SettingsError if the same seeds don't give the same images."""
+        """Raises SettingsError if the same seeds don't give the same images; tries a few."""
+        inputs, labels, seeds = (array[:, :TRIED] for array in (inputs, labels, seeds))
         once, again = (self(inputs, labels, seeds) for _ in range(2))
         if not all(np.array_equal(*pair) for pair in zip(once, again, strict=True)):
             raise self._refusal("a transform that draws from torch alone: the same seed gave different images")
@@ -119,7 +125,7 @@ class Augmentation:
         return SettingsError("data.augment", self._name, allowed)
 
 
-def _tensors(image: Array, pixel_map: Array | None) -> list[torch.Tensor]:
+def _tensors(image: Array, pixel_map: Array | None = None) -> list[torch.Tensor]:
     """Copies, as transforms take them: a lone tensor is an image to them, which saves a fifth of their time."""
     if pixel_map is None:
         return [torch.tensor(image)]

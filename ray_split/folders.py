@@ -74,7 +74,7 @@ def _part(root: Path, folder: Path, classes: list[str], size: int) -> Part:
         if name not in numbers:
             allowed = f"test images of the classes in train, as {', '.join(classes[:3])}"
             raise SettingsError("data.path", str(folder / name), allowed)
-        found = [os.fsencode(os.path.relpath(file, root)) for file in _images(folder / name)]
+        found = [os.fsencode(file.removeprefix(f"{root}/")) for file in _images(folder / name)]
         names += found
         labels += [numbers[name]] * len(found)
     return Part(LazyInputs(ImageFile(str(root), size), np.array(names), (3, size, size)), np.array(labels))
