@@ -114,3 +114,14 @@ def coloured(num_classes: int) -> nn.Module:
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(8, num_classes),
     )  # fmt: skip
+
+
+def per_pixel(num_classes: int) -> nn.Module:
+    """A class for each pixel."""
+    return nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, num_classes, 1))
+
+
+def rows_and_columns() -> tuple[np.ndarray, np.ndarray]:
+    """Images of 1x8x8 whose labels are maps of them: bright or dark."""
+    images = np.random.default_rng(0).normal(size=(80, 1, 8, 8)).astype(np.float32)
+    return images, (images[:, 0] > 0).astype(np.int64)
