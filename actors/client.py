@@ -14,6 +14,7 @@ import torch
 from actors.figures import batch_sizes, bytes_each, evaluated
 from actors.guard import Guard
 from ray_split import config, models
+from ray_split.batches import Batches
 from ray_split.copies import Copies
 from ray_split.cut import cut
 from ray_split.data import Parts
@@ -55,6 +56,7 @@ class Client:
         self._last = "b" if segments.c is None else "c"
         self._task = Task(settings.task)
         self._parts = parts
+        self._batches = Batches(settings, parts)
         self._stream = stream
         self._guard = Guard("client")
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
@@ -137,7 +139,7 @@ class Client:
         if not cohort.batches:
             cohort.batches = self._stream.cohort_batches(turn.round, turn.phones)
         groups = cohort.batches[turn.step]
-        batches = [self._parts.batch("train", indices) for indices in groups]
+        batches = self._batches.of_groups(turn, groups)
         cohort.labels, cohort.counts = [labels for _, labels in batches], [len(group) for group in groups]
         sizes = batch_sizes(groups)
         seeds = self._seeds(turn, "a", cohort, len(sizes))
@@ -220,25 +222,24 @@ class Client:
     def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
         """C in eval mode and the loss: how many of the samples came out right."""
         with self._guard.during(turn, hidden):
-            _, labels = self._parts.batch(part, slice(start, stop))
+            labels = self._parts.labels(part, slice(start, stop))
             return self._evaluate_c(turn, hidden, [labels[None]])._replace(phones=None)
 
     def evaluate_own_forward(self, turn: Turn, part: str) -> Sent:
         """A in eval mode on what the turn's phones hold out for 'val' or 'test': the activation."""
         with self._guard.during(turn):
-            batches = self._held_out(turn, part)
+            held = self._stream.held_out(turn.phones, part)
+            batches = [self._parts.batch("train", indices) for indices in held]
             activation = self._evaluate_a(turn, [inputs for inputs, _ in batches])
             if self._last == "b":
                 self._release(turn.phones)
             return self._with_labels(activation, [labels for _, labels in batches])
 
-    def _held_out(self, turn: Turn, part: str) -> list[tuple[Array, Array]]:
-        return [self._parts.batch("train", indices) for indices in self._stream.held_out(turn.phones, part)]
-
     def evaluate_own_loss(self, turn: Turn, part: str, hidden: Sent) -> Report:
         """C in eval mode and the loss, phone by phone."""
         with self._guard.during(turn, hidden):
-            report = self._evaluate_c(turn, hidden, [labels for _, labels in self._held_out(turn, part)])
+            held = self._stream.held_out(turn.phones, part)
+            report = self._evaluate_c(turn, hidden, [self._parts.labels("train", indices) for indices in held])
             self._release(turn.phones)
             return report
 

@@ -22,8 +22,8 @@ PARTS = 5
 def places(folder: Path) -> Iterator[tuple[float, float]]:
     """(place in the order from 0 to 1, accuracy on its own samples) of every phone and evaluated round of a run."""
     settings = rs.Config.from_yaml(folder / "config.yaml")
-    labels = rs.load_data(settings.data).train.labels
-    stream = Stream(settings, partitions.deal(settings, labels))
+    parts = rs.load_data(settings.data)
+    stream = Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups))
     table = pandas.read_parquet(folder / "phones.parquet").dropna(subset=["test_accuracy"])
     for round, phones in table.groupby("round"):
         order = {phone: place for place, phone in enumerate(stream.phones(int(str(round))))}

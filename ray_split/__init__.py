@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray_split.api import fit, load_model
+    from ray_split.batches import Batches
     from ray_split.callbacks import Callback
     from ray_split.config import Config
     from ray_split.cut import CutError, Segments
-    from ray_split.data import DataSet, Part
+    from ray_split.data import DataSet, LazyInputs, Part
     from ray_split.data import load as load_data
     from ray_split.draws import Draw, stream
     from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
@@ -24,15 +25,15 @@ if TYPE_CHECKING:
 # Loaded when first used: the fed server's process needs no torch, the command line's --help no ray.
 _PLACES = {
     "fit": "api", "load_model": "api", "Callback": "callbacks", "Config": "config", "CutError": "cut",
-    "Segments": "cut", "DataSet": "data", "Part": "data", "load_data": "data:load",
+    "Segments": "cut", "DataSet": "data", "LazyInputs": "data", "Part": "data", "load_data": "data:load",
     "RunFailedError": "failure", "RunStoppedError": "failure", "SettingsError": "failure", "Result": "result",
-    "Draw": "draws", "stream": "draws",
+    "Draw": "draws", "stream": "draws", "Batches": "batches",
 }  # fmt: skip
 
 __version__ = "0.1.0"
 __all__ = [
-    "Callback", "Config", "CutError", "DataSet", "Draw", "Part", "Result", "RunFailedError", "RunStoppedError",
-    "Segments", "SettingsError", "fit", "load_data", "load_model", "stream",
+    "Batches", "Callback", "Config", "CutError", "DataSet", "Draw", "LazyInputs", "Part", "Result", "RunFailedError",
+    "RunStoppedError", "Segments", "SettingsError", "fit", "load_data", "load_model", "stream",
 ]  # fmt: skip
 
 

@@ -92,21 +92,40 @@ class Partition(Section):
     """How the training samples are dealt to the phones."""
 
     name: str = Field("iid", description="iid, dirichlet, shards, natural, or package.module:function")
-    by: str | None = Field(None, description="natural: which of the data set's ids (a writer, a user) makes a phone")
+    by: str | None = Field(
+        None,
+        description="natural: the ids (a writer, a user) that make a phone; none: the only ones that there are",
+    )
     alpha: Positive = Field(0.5, description="dirichlet: the smaller, the fewer classes a phone has")
     shards_per_phone: int = Field(2, ge=1, description="shards: of samples sorted by class")
     min_samples: int = Field(1, ge=1, description="that every phone must have")
+
+    @field_validator("by")
+    @classmethod
+    def _by_is_naturals(cls, by: str | None, info: ValidationInfo) -> str | None:
+        name = info.data.get("name", "natural")
+        if by is not None and name != "natural" and ":" not in name:
+            raise ValueError(f"set for natural alone; {name} has no use for it")
+        return by
 
 
 class Data(Section):
     """The data set and how it is read."""
 
-    name: str = Field("digits", description="digits, cifar10, synthetic, or package.module:function")
+    name: str = Field(
+        "digits",
+        description="digits, cifar10, cifar100, mnist, fashion_mnist, image_folder, synthetic, fake_images, "
+        "or package.module:function",
+    )
     path: Path | None = Field(None, description="folder of a data set that lies in files")
     kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
     batch_size: int = Field(16, ge=1)
     eval_batch_size: int = Field(256, ge=1, description="batch size of validation and test")
-    augment: str | None = Field(None, description="what changes training samples, or package.module:function")
+    augment: str | None = Field(
+        None,
+        description="changes training images at random: flip, crop_flip, random_resized_crop, trivial_augment, "
+        "or package.module:function",
+    )
     val_fraction: float = Field(0.1, ge=0, lt=1, description="of the training part; always the same samples")
     partition: Partition = Partition()
 

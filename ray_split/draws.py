@@ -1,7 +1,7 @@
 """The stream of a run: which phone trains on which samples, when. A pure function of the settings.
 
 for draw in rs.stream(config):          # a reference loop that replays the run
-    model_step(train.inputs[draw.indices], train.labels[draw.indices])
+    inputs, labels = batches.of(draw)   # batches = rs.Batches(config, rs.load_data(config.data))
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def stream(settings: config.Config) -> Iterator[Draw]:
     from ray_split.schedules import with_held_out  # which import this file
 
     settings = with_held_out(settings)
-    labels = data.load(settings.data).train.labels
-    steps = Stream(settings, partitions.deal(settings, labels))
+    parts = data.load(settings.data)
+    steps = Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups))
     for round in range(settings.run.rounds):
         yield from steps.draws(round)

@@ -1,18 +1,20 @@
 """How the training samples are dealt to the phones, by name. Every sample goes to exactly one phone.
 
-To add one: a function (labels, settings, count, draw) -> the phone of every sample, and a line in PARTITIONS.
+To add one: a function (labels, settings, count, draw) -> the phone of every sample, and a line in PARTITIONS. If it
+has a place for `groups`, it is given the data set's ids of the samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ray_split import config, seeds
 from ray_split.failure import SettingsError, told
-from ray_split.loading import find
+from ray_split.loading import find, suggest
 from ray_split.state import Array
 
 TRIES = 10
@@ -70,7 +72,8 @@ class Partition:
         return held // 2 if part == "val" else held - held // 2
 
 
-Dealer = Callable[[Array, config.Partition, int, np.random.Generator], Array]
+Dealer = Callable[..., Array]
+Groups = Mapping[str, Array]
 
 
 def iid(labels: Array, settings: config.Partition, count: int, draw: np.random.Generator) -> Array:
@@ -116,18 +119,51 @@ def shards(labels: Array, settings: config.Partition, count: int, draw: np.rando
     return owner
 
 
-PARTITIONS: dict[str, Dealer] = {"iid": iid, "dirichlet": dirichlet, "shards": shards}
+def natural(labels: Array, settings: config.Partition, count: int, draw: np.random.Generator, groups: Groups) -> Array:
+    """A phone has all samples of its ids, of a writer or a user: as real phones have them.
+
+    With as many phones as ids, phone p has the p-th id in order; with fewer, the ids are dealt at random, and phones
+    differ by one id at most. Source: Caldas et al. 2018, LEAF, https://arxiv.org/abs/1812.01097.
+    """
+    kind = _kind(settings, groups)
+    names, own = np.unique(groups[kind], return_inverse=True)
+    if count > len(names):
+        raise SettingsError(
+            "phones.count", count, f"at most {len(names)}: the training samples have so many {kind} ids"
+        )
+    if count == len(names):
+        return own
+    owner: Array = iid(names, settings, count, draw)[own]
+    return owner
 
 
-def deal(settings: config.Config, labels: Array) -> Partition:
-    """Deal the training samples to the phones. Raises SettingsError if a phone would get too few."""
+def _kind(settings: config.Partition, groups: Groups) -> str:
+    """Which ids are meant: those that the settings name, or the only ones."""
+    if not groups:
+        allowed = "iid, dirichlet or shards: the data set has no ids (the groups of a ray_split.DataSet)"
+        raise SettingsError("data.partition.name", settings.name, allowed)
+    kind = next(iter(groups)) if settings.by is None and len(groups) == 1 else settings.by
+    if kind is None or kind not in groups:
+        allowed = f"{' or '.join(sorted(groups))}, the ids that the data set has{suggest(kind or '', groups)}"
+        raise SettingsError("data.partition.by", settings.by, allowed)
+    return kind
+
+
+PARTITIONS: dict[str, Dealer] = {"iid": iid, "dirichlet": dirichlet, "shards": shards, "natural": natural}
+
+
+def deal(settings: config.Config, labels: Array, groups: Groups | None = None) -> Partition:
+    """Deal the training samples to the phones. Raises SettingsError if a phone would get too few.
+
+    `labels` and `groups`: of the training samples, as `ray_split.load_data(config.data)` has them.
+    """
     wanted, count = settings.data.partition, settings.phones.count
     function = find("data.partition.name", wanted.name, PARTITIONS)
     if count * wanted.min_samples > len(labels):
         allowed = f"at most {len(labels) // wanted.min_samples}: the data set has {len(labels)} training samples"
         raise SettingsError("phones.count", count, f"{allowed}, and every phone must have {wanted.min_samples}")
     draw = seeds.generator(settings.run.seed, "partition")
-    owner = _checked(_dealt(function, labels, wanted, count, draw), wanted, len(labels), count)
+    owner = _checked(_dealt(function, labels, wanted, count, draw, groups or {}), wanted, len(labels), count)
     sizes = np.bincount(owner, minlength=count)
     if sizes.min() < wanted.min_samples:
         short = int((sizes < wanted.min_samples).sum())
@@ -147,9 +183,12 @@ def _classes(labels: Array, settings: config.Partition) -> Array:
     return labels
 
 
-def _dealt(function: Dealer, labels: Array, wanted: config.Partition, count: int, draw: np.random.Generator) -> Array:
+def _dealt(
+    function: Dealer, labels: Array, wanted: config.Partition, count: int, draw: np.random.Generator, groups: Groups
+) -> Array:
     try:
-        return np.asarray(function(labels, wanted, count, draw))
+        takes_groups = "groups" in inspect.signature(function).parameters
+        return np.asarray(function(labels, wanted, count, draw, **({"groups": groups} if takes_groups else {})))
     except SettingsError:
         raise
     except Exception as error:

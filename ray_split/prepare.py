@@ -15,11 +15,13 @@ import torch
 from torch import nn
 
 from ray_split import config, data, models, partitions, weights
+from ray_split.batches import Batches
 from ray_split.cut import Segments, cut
 from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.schedules import personal, schedule_of, with_held_out
 from ray_split.settle import settle
+from ray_split.state import Array
 from ray_split.task import Task
 from ray_split.wiring import Resources
 
@@ -41,7 +43,7 @@ def prepare(settings: config.Config) -> Prepared:
     Task(settings.task)
     settings = with_held_out(settings)
     parts = data.load(settings.data)
-    partition = partitions.deal(settings, parts.train.labels)
+    partition = partitions.deal(settings, parts.train.labels, parts.groups)
     if personal(settings.schedule) and not partition.held_out_sizes("test").any():
         allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
         raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
@@ -98,14 +100,25 @@ def _try(settings: config.Config, model: nn.Module, parts: data.Parts, stream: S
         raise SettingsError("model.cuts", cuts, "one layer (single split) or two, as first,last (double split)")
     if len(cuts) == 1 and "c" in settings.model.freeze:
         raise SettingsError("model.freeze", settings.model.freeze, "a or b: with one cut there is no c")
+    batches = Batches(settings, parts)
     for i, size in enumerate(sorted(_batch_sizes(stream))):
-        inputs, labels = parts.batch("train", stream.partition.indices[:size])
+        inputs, labels = _example(settings, batches, stream.partition.indices[:size])
         example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
         outputs = _forward(settings, model, example)
         if not i:
             segments = cut(model, cuts, example)
         _try_loss(settings.task, outputs, targets)
     return segments, example
+
+
+def _example(settings: config.Config, batches: Batches, indices: Array) -> tuple[Array, Array]:
+    try:
+        return batches.example(indices)
+    except SettingsError:
+        raise
+    except (*MISFITS, OSError) as error:
+        allowed = f"a data set whose samples can be read: {told(error)}"
+        raise SettingsError("data.name", settings.data.name, allowed) from error
 
 
 def _try_loss(settings: config.Task, outputs: torch.Tensor, labels: torch.Tensor) -> None:

@@ -24,6 +24,8 @@ PURPOSES = {
     "val_part": 7,
     "order": 8,
     "synthetic": 9,
+    "augment": 10,
+    "fake_images": 11,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 

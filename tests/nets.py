@@ -119,3 +119,40 @@ def three_of_my_own(num_classes: int = 10) -> Segments:
 
 def two_of_my_own(num_classes: int = 10) -> Segments:
     return Segments(Branching(), Joining(num_classes))
+
+
+def smaller_images(size):
+    """An augmentation that doesn't keep the images' shape."""
+    from torchvision.transforms import v2
+
+    return v2.Resize([side // 2 for side in size])
+
+
+def unreadable():
+    """Samples that can't be read."""
+    from ray_split import LazyInputs
+
+    return LazyInputs(_refuse, np.arange(100), (1, 8, 8)), np.arange(100) % 10
+
+
+def _refuse(key):
+    raise OSError("no such sample")
+
+
+def coloured(num_classes: int) -> nn.Module:
+    """For colour images of any size."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, num_classes),
+    )  # fmt: skip
+
+
+def per_pixel(num_classes: int) -> nn.Module:
+    """A class for each pixel."""
+    return nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, num_classes, 1))
+
+
+def rows_and_columns() -> tuple[np.ndarray, np.ndarray]:
+    """Images of 1x8x8 whose labels are maps of them: bright or dark."""
+    images = np.random.default_rng(0).normal(size=(80, 1, 8, 8)).astype(np.float32)
+    return images, (images[:, 0] > 0).astype(np.int64)

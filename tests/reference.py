@@ -31,6 +31,7 @@ class Training:
         self.settings = settings
         self.b = REST if settings.model.cuts == ["block1"] else MIDDLE
         self.data: Parts = rs.load_data(settings.data)
+        self.batches = rs.Batches(settings, self.data)
         model = settings.model.model_copy(update={"num_classes": self.data.num_classes})
         self.model = models.build(model, settings.run.seed)
         self.rounds: dict[int, list[rs.Draw]] = defaultdict(list)
@@ -41,7 +42,7 @@ class Training:
         return OPTIMIZERS[self.settings.optimizer.name](list(parameters), self.settings.optimizer)
 
     def loss(self, model: nn.Module, draw: rs.Draw) -> torch.Tensor:
-        inputs, labels = self.data.batch("train", draw.indices)
+        inputs, labels = self.batches.of(draw)
         return functional.cross_entropy(model.train()(torch.from_numpy(inputs)), torch.from_numpy(labels))
 
 

@@ -1,9 +1,7 @@
-import pickle
 import sys
 
 import numpy as np
 import pytest
-from torchvision.datasets import cifar
 
 from ray_split import config, data
 from ray_split.failure import SettingsError
@@ -27,6 +25,18 @@ def lists():
 
 def uneven():
     return np.zeros((10, 2)), np.zeros(9)
+
+def of_writers(groups=[[3, 3, 1, 1]]):
+    part = Part(np.zeros((4, 2)), np.arange(4))
+    return DataSet(part, part, groups={"writer": groups[0]})
+
+def lazy(pair=True):
+    from ray_split import LazyInputs
+    inputs = LazyInputs(one_hot, np.arange(10), (5,), np.dtype(np.float32))
+    return inputs, np.arange(10) % 5
+
+def one_hot(key):
+    return np.eye(5, dtype=np.float32)[key % 5]
 
 def nothing():
     return None
@@ -168,7 +178,8 @@ def test_integer_labels_become_classes(dtype):
         ({"name": "their_data:uneven"}, "data.name", "a label for every input"),
         ({"name": "their_data:pairs", "kwargs": {"columns": 1}}, "data.kwargs", "of rows, path"),
         ({"name": "their_data:with_path"}, "data.kwargs", "missing a required argument: 'path'"),
-        ({"name": "cifar10"}, "data.path", "the folder that holds cifar-10-batches-py"),
+        ({"name": "their_data:of_writers", "kwargs": {"groups": [[1, 2, 3]]}}, "data.name", "each of the 4 training"),
+        ({"name": "their_data:of_writers", "kwargs": {"groups": [[1.5] * 4]}}, "data.name", "(4,) of float64"),
         ({"name": "cifar10", "path": "/no/such/folder"}, "data.path", "a folder that exists"),
     ],
 )
@@ -178,38 +189,18 @@ def test_a_data_set_that_is_not_there_is_one_line(module, values, field, allowed
     assert allowed in error.allowed
 
 
-def write_cifar10(folder, count=4):
-    """CIFAR-10's files with tiny batches; the pixels that were written."""
-    folder = folder / "cifar-10-batches-py"
-    folder.mkdir()
-    draw, images = np.random.default_rng(0), []
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        images.append(draw.integers(0, 256, (count, 3072), np.uint8))
-        batch = {"data": images[-1], "labels": [i % 10 for i in range(count)]}
-        (folder / name).write_bytes(pickle.dumps(batch))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
-    return images
+def test_groups_follow_their_samples_when_the_validation_part_is_split_off(module):
+    whole = data.load(settings(name=f"{module}:of_writers", val_fraction=0))
+    assert whole.groups["writer"].tolist() == [3, 3, 1, 1]
+    names = data.load(settings(name=f"{module}:of_writers", val_fraction=0, kwargs={"groups": [list("abcd")]}))
+    assert names.groups["writer"].tolist() == ["a", "b", "c", "d"]
+    half = data.load(settings(name=f"{module}:of_writers", val_fraction=0.5))
+    assert half.groups["writer"].tolist() == [[3, 3, 1, 1][label] for label in half.train.labels]
 
 
-def test_cifar10_is_read_from_its_own_files(tmp_path, monkeypatch):
-    images = write_cifar10(tmp_path)
-    monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)
-    parts = data.load(settings(name="cifar10", path=tmp_path, val_fraction=0))
-    assert (parts.train.inputs.shape, parts.train.inputs.dtype) == ((20, 3, 32, 32), np.uint8)
-    assert (parts.test.inputs == images[-1].reshape(4, 3, 32, 32)).all()
-    assert (parts.train.inputs == np.concatenate(images[:5]).reshape(20, 3, 32, 32)).all()
-    assert parts.train.labels.tolist() == [0, 1, 2, 3] * 5
-    assert (parts.train.labels.dtype, parts.num_classes) == (np.int64, 10)
-    batch, _ = parts.batch("train", np.array([0]))
-    green = images[0].reshape(4, 3, 32, 32)[0, 1]
-    np.testing.assert_allclose(batch[0, 1], (green / 255 - 0.4822) / 0.2435, rtol=1e-4, atol=1e-5)
-
-
-def test_a_folder_without_or_with_damaged_cifar10_is_one_line(tmp_path):
-    for _ in range(2):
-        error = refusal(data.load, settings(name="cifar10", path=tmp_path))
-        assert error.field == "data.path"
-        assert str(tmp_path) in str(error)
-        assert "cifar-10-batches-py" in error.allowed
-        if not any(tmp_path.iterdir()):
-            write_cifar10(tmp_path)  # md5 sums differ
+def test_a_users_lazy_inputs_are_read_by_the_batch(module):
+    parts = data.load(settings(name=f"{module}:lazy", val_fraction=0.25))
+    assert [len(p.inputs) for p in (parts.train, parts.val, parts.test)] == [6, 2, 2]
+    for part in ("train", "val", "test"):
+        inputs, labels = parts.batch(part, slice(0, None))
+        assert inputs.argmax(1).tolist() == labels.tolist()

@@ -10,9 +10,11 @@ CLASSES = np.random.default_rng(0).integers(0, 10, 6000)
 NAMES = ["iid", "dirichlet", "shards"]
 
 
-def deal(labels, count, seed=0, held_out=0.0, **partition):
-    phones = {"count": count, "held_out": held_out}
-    return partitions.deal(config.Config(phones=phones, data={"partition": partition}, run={"seed": seed}), labels)
+def deal(labels, count, seed=0, held_out=0.0, groups=None, **partition):
+    settings = config.Config(
+        phones={"count": count, "held_out": held_out}, data={"partition": partition}, run={"seed": seed}
+    )
+    return partitions.deal(settings, labels, groups)
 
 
 def sizes(dealt):
@@ -154,3 +156,40 @@ def test_of_many_is_of_one_by_one():
     dealt = deal(np.zeros(70), 10, held_out=0.3)
     phones = np.array([7, 0, 3])
     assert dealt.of_many(phones).tolist() == [dealt.of(phone).tolist() for phone in (7, 0, 3)]
+
+
+WRITERS = np.random.default_rng(1).integers(100, 140, 6000)
+
+
+def natural(count, seed=0, groups=None, **partition):
+    return deal(CLASSES, count, seed, groups=groups or {"writer": WRITERS}, name="natural", **partition)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "names"])
+def test_with_as_many_phones_as_ids_a_phone_is_an_id(kind):
+    ids = WRITERS if kind == "numbers" else np.array([f"w{writer}" for writer in WRITERS])
+    dealt = natural(40, groups={"writer": ids})
+    for phone, writer in enumerate(np.unique(ids)):
+        assert sorted(dealt.of(phone)) == np.flatnonzero(ids == writer).tolist()
+    assert np.bincount(dealt.indices).tolist() == [1] * 6000
+
+
+@pytest.mark.parametrize("count", [1, 7, 13, 39])
+def test_with_fewer_phones_ids_are_dealt_whole_and_evenly(count):
+    dealt = natural(count)
+    own = [set(WRITERS[dealt.of(phone)].tolist()) for phone in range(count)]
+    assert sorted(writer for writers in own for writer in writers) == list(range(100, 140))
+    assert max(map(len, own)) - min(map(len, own)) <= 1
+    assert sorted(dealt.indices) == list(range(6000))
+
+
+def test_which_phone_gets_which_ids_follows_from_the_seed():
+    one, same, other = (natural(7, seed).of(3).tolist() for seed in (1, 1, 2))
+    assert one == same
+    assert set(WRITERS[one]) != set(WRITERS[other])
+
+
+def test_by_names_the_ids_where_there_are_several():
+    groups = {"writer": WRITERS, "school": np.arange(6000) % 3}
+    dealt = natural(3, groups=groups, by="school")
+    assert [set((dealt.of(phone) % 3).tolist()) for phone in range(3)] == [{0}, {1}, {2}]

@@ -20,6 +20,9 @@ def by_class(labels, settings, count, draw):
 def drawn(labels, settings, count, draw):
     return draw.permutation(len(labels)) % count
 
+def pairs(labels, settings, count, draw, groups):
+    return 2 * groups[settings.by] + np.arange(len(labels)) // 2 % 2
+
 def short(labels, settings, count, draw):
     return np.zeros(len(labels) - 1, int)
 
@@ -45,9 +48,11 @@ def module(tmp_path, monkeypatch):
     sys.modules.pop("their_partition", None)
 
 
-def deal(labels, count, seed=0, held_out=0.0, **partition):
-    phones = {"count": count, "held_out": held_out}
-    return partitions.deal(config.Config(phones=phones, data={"partition": partition}, run={"seed": seed}), labels)
+def deal(labels, count, seed=0, held_out=0.0, groups=None, **partition):
+    settings = config.Config(
+        phones={"count": count, "held_out": held_out}, data={"partition": partition}, run={"seed": seed}
+    )
+    return partitions.deal(settings, labels, groups)
 
 
 def refusal(*arguments, **keywords):
@@ -123,3 +128,36 @@ def test_a_users_function_that_leaves_a_phone_out_is_refused(module):
     error = refusal(np.zeros(20), 3, name=f"{module}:halves")
     assert (error.field, error.value) == ("data.partition", f"{module}:halves")
     assert "1 of 3 phones have fewer" in error.allowed and "fewer phones.count" in error.allowed
+
+
+def test_a_users_function_is_given_the_ids_if_it_has_a_place_for_them(module):
+    groups = {"writer": np.array([0, 1] * 4)}
+    dealt = deal(np.zeros(8), 4, groups=groups, name=f"{module}:pairs", by="writer")
+    assert [sorted(dealt.of(phone)) for phone in range(4)] == [[0, 4], [2, 6], [1, 5], [3, 7]]
+
+
+IDS = {"writer": np.arange(6000) % 30, "user": np.arange(6000) % 9}
+
+
+@pytest.mark.parametrize(
+    ("groups", "by", "count", "field", "allowed"),
+    [
+        (None, None, 3, "data.partition.name", "iid, dirichlet or shards: the data set has no ids"),
+        ({}, "writer", 3, "data.partition.name", "the data set has no ids"),
+        (IDS, None, 3, "data.partition.by", "user or writer, the ids that the data set has"),
+        (IDS, "writers", 3, "data.partition.by", "user or writer, the ids that the data set has; did you mean writer?"),
+        (IDS, "user", 10, "phones.count", "at most 9: the training samples have so many user ids"),
+        (IDS, "writer", 31, "phones.count", "at most 30: the training samples have so many writer ids"),
+    ],
+)
+def test_ids_that_are_not_there_are_refused_with_those_that_are(groups, by, count, field, allowed):
+    error = refusal(CLASSES, count, groups=groups, name="natural", by=by)
+    assert error.field == field
+    assert allowed in error.allowed
+
+
+@pytest.mark.parametrize("name", ["iid", "dirichlet", "shards"])
+def test_by_is_naturals_alone(name):
+    error = refusal(CLASSES, 3, groups=IDS, name=name, by="writer")
+    assert (error.field, error.value) == ("data.partition.by", "writer")
+    assert error.allowed == f"set for natural alone; {name} has no use for it"
