@@ -19,9 +19,9 @@ from ray_split.data import Parts
 from ray_split.draws import Group, Stream, Turn
 from ray_split.maker import Maker
 from ray_split.message import Groups, Sent, num_bytes, receive, send
-from ray_split.metrics import Report, Spent, padded_sum
+from ray_split.metrics import Report, Spent, added, padded_sum
 from ray_split.state import Array, Closed, Ends, State, kept, place_of, state_bytes
-from ray_split.task import Task
+from ray_split.task import Task, flat
 
 CPU = torch.device("cpu")
 
@@ -236,8 +236,9 @@ class Client:
         sizes = _sizes(labels)
         losses = [self._task.losses(o, t).numpy() for o, t in zip(outputs, targets, strict=True)]
         right = [self._task.corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
+        tallies = [self._task.tallies(flat(o), t.flatten(0, 1)) for o, t in zip(outputs, targets, strict=True)]
         phones = np.array(turn.phones[: len(sizes)])
-        return Report(phones, sizes, np.concatenate(losses) * sizes, np.concatenate(right))
+        return Report(phones, sizes, np.concatenate(losses) * sizes, np.concatenate(right), tallies=added(tallies))
 
     def begin(self) -> None:
         """A round begins: its account of time does."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ray_split import config, seeds
+from ray_split import config, seeds, tasksets
 from ray_split.failure import SettingsError
 from ray_split.loading import call, find
 from ray_split.state import Array
@@ -122,7 +122,14 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-DATA_SETS: dict[str, Callable[..., Any]] = {"digits": digits, "cifar10": cifar10, "synthetic": synthetic}
+DATA_SETS: dict[str, Callable[..., Any]] = {
+    "digits": digits,
+    "cifar10": cifar10,
+    "synthetic": synthetic,
+    "synthetic_regression": tasksets.regression,
+    "synthetic_segmentation": tasksets.segmentation,
+    "synthetic_tokens": tasksets.tokens,
+}
 
 
 def without_test_part(inputs: Array, labels: Array, num_classes: int | None = None) -> DataSet:

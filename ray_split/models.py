@@ -11,6 +11,8 @@ from torch import nn
 from ray_split import config, seeds
 from ray_split.failure import SettingsError, told
 from ray_split.loading import call, find
+from ray_split.transformer import Transformer
+from ray_split.unet import UNet
 
 
 class Known(NamedTuple):
@@ -93,6 +95,8 @@ MODELS: dict[str, Known] = {
     "digits_cnn": Known(DigitsCNN, ("block1", "hidden")),
     "tiny_cnn": Known(TinyCNN, ("block1", "block2")),
     "mlp": Known(MLP, ("layers.0", "layers.1")),
+    "unet": Known(UNet, ("stem", "up1")),
+    "transformer": Known(Transformer, ("blocks.0", "blocks.2")),
     "resnet18": Known(resnet18, ("maxpool", "avgpool")),
 }
 

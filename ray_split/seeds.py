@@ -24,6 +24,7 @@ PURPOSES = {
     "val_part": 7,
     "order": 8,
     "synthetic": 9,
+    "taskset": 10,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 
