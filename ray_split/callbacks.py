@@ -159,9 +159,9 @@ def _best(summary: dict[str, Any]) -> dict[str, str]:
     found[f"test {by} there"] = number(summary[f"test_{by}_at_best_val"])
     scores = [name for name in summary if name.startswith("test_") and name.endswith("_at_best_val")]
     others = [name for name in scores if name not in ("test_accuracy_at_best_val", "test_loss_at_best_val")]
-    return found | {
-        f"{name.removesuffix('_at_best_val').replace('_', ' ')} there": number(summary[name]) for name in others
-    }
+    for name in others:
+        found[f"{name.removesuffix('_at_best_val').replace('_', ' ')} there"] = number(summary[name])
+    return found
 
 
 class Stopwatch:

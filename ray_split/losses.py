@@ -82,9 +82,7 @@ class CrossEntropy:
         if self.classes == 1:
             return outputs, labels
         if outputs.shape[:-1] != labels.shape:
-            raise ValueError(
-                "the classes are the last dimension of its outputs; the others must be those of the labels"
-            )
+            raise ValueError("its outputs have the labels' dimensions, and then the classes")
         return outputs.flatten(0, -2), labels.flatten()
 
     def _weight(self, scores: torch.Tensor) -> torch.Tensor | None:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ray_split import config
 from ray_split.copies import Looped
 from ray_split.segment import Segment
 from ray_split.stacked import Stacked
+from ray_split.task import Task
 
 SGD, MOMENTUM, ADAM = (
     config.Optimizer(lr=0.1, weight_decay=0.01),
@@ -19,6 +19,7 @@ SGD, MOMENTUM, ADAM = (
     config.Optimizer(name="adam", lr=0.01),
 )
 PHONES, STEPS = 5, 20
+TASK = Task(config.Task())
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
@@ -84,7 +85,7 @@ def train(copies: Looped | Stacked, dtype: type) -> list[np.ndarray]:
     for step in range(STEPS):
         inputs, labels = batches(step, dtype)
         seeds = [100 * step + phone for phone in range(sum(len(group) for group in inputs))]
-        learned = copies.learn(inputs, labels, seeds, functional.cross_entropy)
+        learned = copies.learn(inputs, labels, seeds, TASK)
         copies.step()
         seen += [*learned.gradients, learned.losses, learned.correct]
     return seen
@@ -120,7 +121,7 @@ def test_a_phone_alone_in_its_group_gets_the_bits_of_the_loop() -> None:
     looped, stacked = both(conv(), SGD, torch.float32)
     inputs, labels = batches(0, np.float32)
     for copies in (looped, stacked):
-        copies.learn([inputs[0][:1]], [labels[0][:1]], [1], functional.cross_entropy)
+        copies.learn([inputs[0][:1]], [labels[0][:1]], [1], TASK)
         copies.step()
     for key, array in looped.states().items():
         assert np.array_equal(array[0], stacked.states()[key][0])
@@ -143,10 +144,10 @@ def test_forward_and_backward_between_two_cuts_are_the_loops() -> None:
 def test_phones_whose_batches_have_ended_are_left_as_they_are() -> None:
     for copies in both(linear(), MOMENTUM, torch.float32):
         inputs, labels = batches(0, np.float32)
-        copies.learn(inputs, labels, range(PHONES), functional.cross_entropy)
+        copies.learn(inputs, labels, range(PHONES), TASK)
         copies.step()
         before = copies.states()
-        copies.learn([inputs[0][:2]], [labels[0][:2]], range(2), functional.cross_entropy)
+        copies.learn([inputs[0][:2]], [labels[0][:2]], range(2), TASK)
         copies.step()
         for key, array in copies.states().items():
             assert np.array_equal(array[2:], before[key][2:])
@@ -165,9 +166,9 @@ def test_dropout_masks_are_each_phones_own_and_follow_from_its_seed() -> None:
 def test_the_average_weights_each_phone_by_its_share_and_takes_the_largest_integer() -> None:
     for copies in both(batchnorm(), SGD, torch.float32):
         inputs, labels = batches(0, np.float32)
-        copies.learn(inputs, labels, range(PHONES), functional.cross_entropy)
+        copies.learn(inputs, labels, range(PHONES), TASK)
         copies.step()
-        copies.learn([inputs[0][:1]], [labels[0][:1]], [9], functional.cross_entropy)
+        copies.learn([inputs[0][:1]], [labels[0][:1]], [9], TASK)
         copies.step()
         shares, states = np.array([0.1, 0.2, 0.3, 0.15, 0.25]), copies.states()
         average = copies.average(shares)
@@ -180,9 +181,9 @@ def test_the_average_weights_each_phone_by_its_share_and_takes_the_largest_integ
 def test_each_phones_own_state_is_loaded_with_its_optimizer() -> None:
     for copies in both(linear(), ADAM, torch.float32):
         inputs, labels = batches(0, np.float32)
-        copies.learn(inputs, labels, range(PHONES), functional.cross_entropy)
+        copies.learn(inputs, labels, range(PHONES), TASK)
         copies.step()
-        copies.learn([inputs[0][:2]], [labels[0][:2]], range(2), functional.cross_entropy)
+        copies.learn([inputs[0][:2]], [labels[0][:2]], range(2), TASK)
         copies.step()
         own, start = copies.states(), {key: array[0] for key, array in copies.states().items()}
         assert own["optimizer/1.weight/step"].tolist() == [2, 2, 1, 1, 1]
@@ -195,11 +196,11 @@ def test_adams_bias_correction_counts_each_phones_own_steps() -> None:
     looped, stacked = both(linear(), ADAM, torch.float64)
     inputs, labels = batches(0, np.float64)
     for copies in (looped, stacked):
-        copies.learn([inputs[0][:2]], [labels[0][:2]], range(2), functional.cross_entropy)
+        copies.learn([inputs[0][:2]], [labels[0][:2]], range(2), TASK)
         copies.step()
         own = copies.states()
         copies.load({key: array[0] for key, array in own.items()}, PHONES, own, fresh=False)
-        copies.learn(inputs, labels, range(PHONES), functional.cross_entropy)
+        copies.learn(inputs, labels, range(PHONES), TASK)
         copies.step()
     for key, array in looped.states().items():
         np.testing.assert_allclose(array, stacked.states()[key], rtol=1e-10, atol=1e-12)
