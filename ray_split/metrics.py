@@ -31,14 +31,14 @@ def padded_sum(reports: Sequence[Report]) -> Report:
     """The steps of a cohort added up. Its phones with fewer steps are its last ones."""
     first = reports[0]
     assert first.phones is not None
-    sums = {}
+    sums: dict[str, Any] = {}
     for column in COLUMNS:
         total = np.zeros(len(first.phones), np.asarray(getattr(first, column)).dtype)
         for report in reports:
             assert report.phones is not None
             total[: len(report.phones)] += getattr(report, column)
         sums[column] = total
-    return Report(first.phones)._replace(**sums)
+    return Report(first.phones, **sums)
 
 
 def added(tallies: Iterable[Mapping[str, Array]]) -> dict[str, Array]:

@@ -45,7 +45,7 @@ def convolutions(inputs: int, channels: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Two levels down and up, padded and without normalization: 30,131 parameters at width 8 and 3 classes.
+    """Two levels down and up, padded and without normalization: 29,339 parameters at width 8 and 3 classes.
 
     Input (N, channels, H, W) with H and W divisible by 4, output (N, num_classes, H, W). Cut at stem and up1 all skips
     are inside B; cut at down1 and down2 they cross both cuts.

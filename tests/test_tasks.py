@@ -170,3 +170,16 @@ def test_metrics_are_the_same_however_many_samples_are_evaluated_at_once(tmp_pat
         for key in (f"val_{name}", f"test_{name}", f"test_{name}_at_best_val"):
             assert found[0][key] == pytest.approx(found[1][key], rel=1e-6)
     assert found[0]["test_accuracy"] < found[0]["test_top2"] <= 1
+
+
+@pytest.mark.parametrize("name", ["regression", "tokens"])
+def test_through_ray_everything_is_the_same(tmp_path: Path, ray_session: object, name: str) -> None:
+    sections, _ = BY_NAME[name]
+    settings = config(tmp_path, sections, "splitfed_v1", phones={"count": 3, "cohort": 2})
+    metrics = {"regression": ["r2"], "tokens": ["macro_f1"]}[name]
+    settings = settings.with_values(task={"metrics": metrics})
+    through_ray = settings.with_values(run={"name": "ray"}, cluster={"backend": "ray", "client_actors": 2})
+    one, other = (rs.fit(each, callbacks=[]) for each in (settings, through_ray))
+    assert_same_weights(rs.load_model(one.path), other.path)
+    for figure in ("val_loss", "val_accuracy", "test_loss", "test_accuracy", f"val_{metrics[0]}", f"test_{metrics[0]}"):
+        assert one.metrics[figure] == other.metrics[figure]
