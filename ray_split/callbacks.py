@@ -153,8 +153,9 @@ def closing_table(summary: dict[str, Any], path: str) -> Table:
 
 
 def _best(summary: dict[str, Any]) -> dict[str, str]:
-    by = "accuracy" if summary["best_val_loss"] is None else "loss"
-    found = {} if by == "loss" else {"test accuracy": number(summary["test_accuracy"])}
+    tested = summary["test_accuracy"] is None and summary["test_loss"] is not None
+    by = "loss" if tested or summary["best_val_loss"] is not None else "accuracy"
+    found = {f"test {by}": number(summary[f"test_{by}"])}
     found[f"best validation {by}"] = number(summary[f"best_val_{by}"])
     found[f"test {by} there"] = number(summary[f"test_{by}_at_best_val"])
     scores = [name for name in summary if name.startswith("test_") and name.endswith("_at_best_val")]

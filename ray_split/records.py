@@ -173,6 +173,7 @@ class Records:
             "test_accuracy": last.get("test_accuracy"),
             "best_val_accuracy": best.get("val_accuracy"),
             "test_accuracy_at_best_val": best.get("test_accuracy"),
+            "test_loss": last.get("test_loss"),
             **_by_loss(best),
             **{f"test_{name}": last.get(f"test_{name}") for name in scores},
             **{f"test_{name}_at_best_val": best.get(f"test_{name}") for name in scores},

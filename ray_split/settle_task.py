@@ -27,8 +27,8 @@ def check_names(settings: config.Task) -> None:
 def settle_task(settings: config.Config, labels: Array) -> config.Config:
     """The settings with metrics and class weights filled in, by the training labels."""
     task = settings.task
-    if task.metrics is None:
-        settings = settings.with_values(task={"metrics": OF_VALUES.get(task.loss, [])})
+    if task.metrics is None and task.loss in OF_VALUES:
+        settings = settings.with_values(task={"metrics": OF_VALUES[task.loss]})
     if task.class_weights == "balanced":
         settings = settings.with_values(task={"class_weights": balanced(labels, settings.model.num_classes)})
     return settings

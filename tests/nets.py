@@ -108,17 +108,17 @@ class Heads(NamedTuple):
 class Auxiliary(nn.Module):
     """As Inception v3: in train mode there is a second head's output too, made in B at the cuts stem and body."""
 
-    def __init__(self, as_dict: bool = False) -> None:
+    def __init__(self, as_dict: bool = False, with_aux: bool = True) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
         self.aux = nn.Linear(16, 10)
         self.body = nn.Sequential(nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
         self.head = nn.Linear(16, 10)
-        self.as_dict = as_dict
+        self.as_dict, self.with_aux = as_dict, with_aux
 
     def forward(self, x: torch.Tensor) -> object:
         early = self.stem(x)
-        aux = self.aux(early) if self.training else None
+        aux = self.aux(early) if self.training and self.with_aux else None
         main = self.head(self.body(early))
         if self.as_dict:
             return {"out": main, "aux": aux} if self.training else {"out": main}

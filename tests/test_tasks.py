@@ -43,6 +43,10 @@ def two_heads(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(main, labels) + 0.3 * functional.cross_entropy(aux, labels)
 
 
+def main_head(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(outputs[0], labels)
+
+
 def task(model: dict, data: dict, reference: Loss, **settings: Any) -> tuple[dict[str, Any], Loss]:
     return {"model": model, "data": {"batch_size": 8, **data}, "task": settings}, reference
 
@@ -57,6 +61,7 @@ BY_NAME = {
     "skips across": task({"name": "unet", "cuts": "down1,down2"}, MAPS, functional.cross_entropy),
     "tokens": task({**TRANSFORMER, "num_classes": 4}, TOKENS, by_token, loss="token_cross_entropy"),
     "two heads": task(AUXILIARY, {}, two_heads, auxiliary_weight=0.3),
+    "a head that is not there": task({**AUXILIARY, "kwargs": {"with_aux": False}}, {}, main_head),
     "heads in a dict": task({**AUXILIARY, "kwargs": {"as_dict": True}}, {}, two_heads, auxiliary_weight=0.3),
 }
 

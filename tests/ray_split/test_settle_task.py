@@ -45,7 +45,7 @@ def test_a_regression_tells_what_its_loss_does_not(loss: str, metrics: list[str]
 
 
 def test_a_classification_tells_no_scores_unless_asked_to() -> None:
-    assert prepared().task.metrics == []
+    assert prepared().task.metrics is None
 
 
 def test_a_model_has_as_many_outputs_as_a_regressions_labels_have_values() -> None:
