@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from actors.figures import batch_sizes, bytes_each, evaluated
 from actors.guard import Guard
 from ray_split import config, models
 from ray_split.copies import Copies
@@ -18,12 +19,10 @@ from ray_split.cut import cut
 from ray_split.data import Parts
 from ray_split.draws import Group, Stream, Turn
 from ray_split.maker import Maker
-from ray_split.message import Groups, Sent, num_bytes, receive, send
-from ray_split.metrics import Report, Spent, added, padded_sum
+from ray_split.message import Groups, Sent, send
+from ray_split.metrics import Report, Spent, padded_sum
 from ray_split.state import Array, Closed, Ends, State, kept, place_of, state_bytes
-from ray_split.task import Task, flat
-
-CPU = torch.device("cpu")
+from ray_split.task import Task
 
 
 @dataclass
@@ -44,14 +43,15 @@ class Client:
     activation = client.forward(turn)
     hidden_gradient = client.loss(turn, hidden)
     report = client.backward(turn, activation_gradient)
+
+    In single split there is no C: labels go to the server with the activation, and only then; `loss` is not called.
     """
 
     def __init__(self, settings: config.Config, parts: Parts, stream: Stream) -> None:
         torch.set_num_threads(settings.cluster.cpus_per_client)
         segments = cut(models.build(settings.model, settings.run.seed), models.cuts_of(settings.model))
-        assert segments.c is not None
-        modules = {"a": segments.a, "b": segments.b, "c": segments.c}
-        self._make = {name: Maker(name, module, settings) for name, module in modules.items()}
+        self._make = {name: Maker(name, module, settings) for name, module in segments.modules().items()}
+        self._last = "b" if segments.c is None else "c"
         self._task = Task(settings.task)
         self._parts = parts
         self._stream = stream
@@ -61,7 +61,7 @@ class Client:
 
     def initial_state(self) -> Ends:
         """A's and C's state before the first round."""
-        return {name: self._make[name].first_state() for name in ("a", "c")}
+        return {name: make.first_state() for name, make in self._make.items() if name != "b"}
 
     def load(
         self,
@@ -125,7 +125,11 @@ class Client:
     def forward(self, turn: Turn) -> Sent:
         """A forward on the turn's batches: the activation."""
         with self._guard.during(turn):
-            return self._forward(turn)
+            return self._with_labels(self._forward(turn), self._cohorts[turn.phones].labels)
+
+    def _with_labels(self, activation: Sent, labels: list[Array]) -> Sent:
+        """In single split the labels go along."""
+        return activation if self._last == "c" else activation._replace(labels=labels)
 
     def _forward(self, turn: Turn) -> Sent:
         cohort = self._cohorts[turn.phones]
@@ -134,12 +138,14 @@ class Client:
         groups = cohort.batches[turn.step]
         batches = [self._parts.batch("train", indices) for indices in groups]
         cohort.labels, cohort.counts = [labels for _, labels in batches], [len(group) for group in groups]
-        sizes = _sizes(groups)
+        sizes = batch_sizes(groups)
         seeds = self._seeds(turn, "a", cohort, len(sizes))
         activation = cohort.copies["a"].forward([inputs for inputs, _ in batches], seeds, differentiable=False)
         phones = np.array(turn.phones[: len(sizes)])
-        cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=_bytes(activation, cohort.counts)), turn
-        return Sent(activation, time.time())
+        up = bytes_each(activation, cohort.counts)
+        up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
+        cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=up), turn
+        return Sent(activation, time.time(), wanted=self._make["a"].trains)
 
     def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
         return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
@@ -151,18 +157,17 @@ class Client:
 
     def _learn(self, turn: Turn, hidden: Sent) -> Sent:
         cohort = self._expect(turn)
-        sizes = cohort.report.samples
-        assert isinstance(sizes, np.ndarray)
-        seeds = self._seeds(turn, "c", cohort, len(sizes))
-        learned = cohort.copies["c"].learn(hidden.groups, cohort.labels, seeds, self._task)
-        cohort.copies["c"].step()
-        cohort.report = cohort.report._replace(
-            loss=learned.losses * sizes,
-            correct=learned.correct,
-            bytes_down=_bytes(hidden.groups, cohort.counts),
-            bytes_up=cohort.report.bytes_up + _bytes(learned.gradients, cohort.counts),
-        )
+        seeds = self._seeds(turn, self._last, cohort, sum(cohort.counts))
+        last = cohort.copies[self._last]
+        learned = last.learn(hidden.groups, cohort.labels, seeds, self._task, hidden.wanted)
+        last.step()
+        down, up = bytes_each(hidden.groups, cohort.counts), bytes_each(learned.gradients, cohort.counts)
+        cohort.report = cohort.report._replace(bytes_down=down, bytes_up=cohort.report.bytes_up + up)
+        self._tell(cohort, learned.losses, learned.correct)
         return Sent(learned.gradients, time.time())
+
+    def _tell(self, cohort: _Cohort, losses: Array, correct: Array) -> None:
+        cohort.report = cohort.report._replace(loss=losses * cohort.report.samples, correct=correct)
 
     def backward(self, turn: Turn, activation_gradient: Sent) -> Report:
         """A backward, A step: the report of the exchange."""
@@ -172,9 +177,11 @@ class Client:
     def _backward(self, turn: Turn, activation_gradient: Sent) -> Report:
         cohort = self._expect(turn)
         cohort.at = None
+        if activation_gradient.figures is not None:
+            self._tell(cohort, *activation_gradient.figures)
         cohort.copies["a"].backward(activation_gradient.groups)
         cohort.copies["a"].step()
-        down = cohort.report.bytes_down + _bytes(activation_gradient.groups, cohort.counts)
+        down = cohort.report.bytes_down + bytes_each(activation_gradient.groups, cohort.counts)
         return cohort.report._replace(bytes_down=down)
 
     def _expect(self, turn: Turn) -> _Cohort:
@@ -187,42 +194,50 @@ class Client:
     def train_alone(self, turn: Turn, steps: int) -> Report:
         """All of the round's steps of phones that have the whole model: nothing crosses."""
         with self._guard.during(turn):
-            cohort = self._cohorts[turn.phones]
-            middle, reports = cohort.copies["b"], []
-            for step in range(steps):
-                now = turn._replace(step=step)
-                activation = self._forward(now)
-                seeds = self._seeds(now, "b", cohort, sum(cohort.counts))
-                hidden = Sent(middle.forward(activation.groups, seeds), 0.0)
-                gradient = middle.backward(self._learn(now, hidden).groups)
-                middle.step()
-                reports.append(self._backward(now, Sent(gradient, 0.0))._replace(bytes_up=0, bytes_down=0))
-            return padded_sum(reports)
+            reports = [self._step_alone(turn._replace(step=step)) for step in range(steps)]
+            return padded_sum([report._replace(bytes_up=0, bytes_down=0) for report in reports])
+
+    def _step_alone(self, turn: Turn) -> Report:
+        activation, cohort = self._forward(turn), self._cohorts[turn.phones]
+        if self._last == "b":
+            return self._backward(turn, self._learn(turn, activation))
+        middle = cohort.copies["b"]
+        wanted = activation.wanted or self._make["b"].trains
+        hidden = middle.forward(
+            activation.groups, self._seeds(turn, "b", cohort, sum(cohort.counts)), activation.wanted
+        )
+        gradient = middle.backward(self._learn(turn, Sent(hidden, 0.0, wanted)).groups)
+        middle.step()
+        return self._backward(turn, Sent(gradient, 0.0))
 
     def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Sent:
         """A in eval mode on samples start:stop of 'val' or 'test': the activation."""
         with self._guard.during(turn):
-            inputs, _ = self._parts.batch(part, slice(start, stop))
-            return self._evaluate_a(turn, [inputs[None]])
+            inputs, labels = self._parts.batch(part, slice(start, stop))
+            return self._with_labels(self._evaluate_a(turn, [inputs[None]]), [labels[None]])
 
     def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
         """C in eval mode and the loss: how many of the samples came out right."""
         with self._guard.during(turn, hidden):
             _, labels = self._parts.batch(part, slice(start, stop))
-            report = self._evaluate_c(turn, hidden, [labels[None]])
-            return report._replace(phones=None)
+            return self._evaluate_c(turn, hidden, [labels[None]])._replace(phones=None)
 
     def evaluate_own_forward(self, turn: Turn, part: str) -> Sent:
         """A in eval mode on what the turn's phones hold out for 'val' or 'test': the activation."""
         with self._guard.during(turn):
-            held = self._stream.held_out(turn.phones, part)
-            return self._evaluate_a(turn, [self._parts.batch("train", indices)[0] for indices in held])
+            batches = self._held_out(turn, part)
+            activation = self._evaluate_a(turn, [inputs for inputs, _ in batches])
+            if self._last == "b":
+                self._release(turn.phones)
+            return self._with_labels(activation, [labels for _, labels in batches])
+
+    def _held_out(self, turn: Turn, part: str) -> list[tuple[Array, Array]]:
+        return [self._parts.batch("train", indices) for indices in self._stream.held_out(turn.phones, part)]
 
     def evaluate_own_loss(self, turn: Turn, part: str, hidden: Sent) -> Report:
         """C in eval mode and the loss, phone by phone."""
         with self._guard.during(turn, hidden):
-            held = self._stream.held_out(turn.phones, part)
-            report = self._evaluate_c(turn, hidden, [self._parts.batch("train", indices)[1] for indices in held])
+            report = self._evaluate_c(turn, hidden, [labels for _, labels in self._held_out(turn, part)])
             self._release(turn.phones)
             return report
 
@@ -232,13 +247,7 @@ class Client:
 
     def _evaluate_c(self, turn: Turn, hidden: Sent, labels: list[Array]) -> Report:
         outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)
-        targets = [receive(group, CPU) for group in labels]
-        sizes = _sizes(labels)
-        losses = [self._task.losses(o, t).numpy() for o, t in zip(outputs, targets, strict=True)]
-        right = [self._task.corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
-        tallies = [self._task.tallies(flat(o), t.flatten(0, 1)) for o, t in zip(outputs, targets, strict=True)]
-        phones = np.array(turn.phones[: len(sizes)])
-        return Report(phones, sizes, np.concatenate(losses) * sizes, np.concatenate(right), tallies=added(tallies))
+        return evaluated(self._task, outputs, labels, turn.phones)
 
     def begin(self) -> None:
         """A round begins: its account of time does."""
@@ -247,14 +256,3 @@ class Client:
     def spent(self, turn: Turn) -> Spent:
         """Where its time of this round went."""
         return self._guard.spent(turn)
-
-
-def _sizes(groups: list[Array]) -> Array:
-    """The batch size of each phone, of groups (phones, batch size, ...)."""
-    return np.repeat([group.shape[1] for group in groups], [len(group) for group in groups])
-
-
-def _bytes(groups: Groups, counts: list[int]) -> Array:
-    """What crosses for each phone, of groups of so many phones."""
-    each = [num_bytes(group) // count for group, count in zip(groups, counts, strict=True)]
-    return np.repeat(each, counts)

@@ -23,7 +23,7 @@ from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
 from ray_split.failure import ActorLostError, RunFailedError, SettingsError
-from ray_split.wiring import Handle, Ref, Resources, Roles, fed_server_arguments
+from ray_split.wiring import Handle, Ref, Resources, Roles, fed_server_arguments, is_single
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0}
@@ -65,6 +65,7 @@ class RayWiring:
         self._ours = ours  # whether this process connected to Ray, and so disconnects
         self._roles: Roles | None = None
         self._makers: dict[str, Callable[[], Handle]] = {}
+        self._single = False
 
     @property
     def roles(self) -> Roles:
@@ -87,10 +88,15 @@ class RayWiring:
         self._makers = {f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref) for i in range(count)}
         self._makers["server"] = lambda: server.remote(settings)
         self._makers["fed server"] = lambda: fed_server.remote(*fed_server_arguments(settings))
-        self._roles = _roles({name: make() for name, make in self._makers.items()})
+        self._single = is_single(settings)
+        self._roles = self._of({name: make() for name, make in self._makers.items()})
         self._wait_until_ready()
         device = _device(self.get([self.roles.server.device.remote()])[0], gpus)
         return [f"server on {device}, {count} client actor(s) on CPU, fed server beside the driver"]
+
+    def _of(self, named: dict[str, Handle]) -> Roles:
+        clients = [handle for name, handle in named.items() if name.startswith("client")]
+        return Roles(clients, named["server"], named["fed server"], self._single)
 
     def _wait_until_ready(self) -> None:
         pings = {name: handle.__ray_call__.remote(settle) for name, handle in _named(self.roles).items()}
@@ -121,7 +127,7 @@ class RayWiring:
         lost = [name for name, handle in named.items() if not _alive(handle)]
         if "fed server" in lost:
             raise RunFailedError("the fed server died, and the round's start state with it: resume the run")
-        self._roles = _roles({n: self._makers[n]() if n in lost else handle for n, handle in named.items()})
+        self._roles = self._of({n: self._makers[n]() if n in lost else handle for n, handle in named.items()})
         self._wait_until_ready()
         return lost
 
@@ -148,11 +154,6 @@ def _actor(role: type, **options: Any) -> Any:
 def _named(roles: Roles) -> dict[str, Handle]:
     clients = {f"client {i}": handle for i, handle in enumerate(roles.clients)}
     return {**clients, "server": roles.server, "fed server": roles.fed_server}
-
-
-def _roles(named: dict[str, Handle]) -> Roles:
-    clients = [handle for name, handle in named.items() if name.startswith("client")]
-    return Roles(clients, named["server"], named["fed server"])
 
 
 def _alive(handle: Handle) -> bool:

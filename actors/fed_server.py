@@ -61,7 +61,7 @@ class FedServer:
     def client_state(self, turn: Turn) -> Ends:
         """A's and C's state at the turn's round's start. Raises StateNotLoadedError for another round."""
         states = self._at(turn.round)
-        return {"a": states["a"], "c": states["c"]}
+        return {name: state for name, state in states.items() if name != "b"}
 
     def own_state(self, turn: Turn) -> Ends:
         """What is the turn's phones' own (phones, ...), at its round's start."""

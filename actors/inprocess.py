@@ -19,7 +19,7 @@ from actors.server import Server
 from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
-from ray_split.wiring import Resources, Roles, fed_server_arguments
+from ray_split.wiring import Resources, Roles, fed_server_arguments, is_single
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class InProcess:
         clients = [LocalHandle(lambda: Client(settings, parts, stream), client_threads) for _ in range(int(count))]
         server = LocalHandle(lambda: Server(settings), settings.server.num_cpus)
         fed_server = LocalHandle(lambda: FedServer(*fed_server_arguments(settings)), 1)
-        self._roles = Roles(clients, server, fed_server)
+        self._roles = Roles(clients, server, fed_server, is_single(settings))
         return [f"all actors in this process: {count} client(s), server, fed server"]
 
     def get(self, refs: Sequence[LocalRef]) -> list[Any]:

@@ -1,4 +1,6 @@
-"""The server: hosts B and its optimizer. It never sees an input, a label, or A's and C's weights."""
+"""The server: hosts B and its optimizer. It never sees an input, or A's and C's weights; nor a label, but in single
+split, where B is the rest of the model and has the loss.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,19 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from actors.figures import CPU, evaluated
 from actors.guard import Guard
 from ray_split import config, models
 from ray_split.average import added
-from ray_split.copies import Copies, Looped
+from ray_split.copies import Copies, Learned, Looped
 from ray_split.cut import cut
 from ray_split.draws import Turn, forward_seeds
 from ray_split.maker import Maker
-from ray_split.message import Groups, Sent, group_size, leaves
+from ray_split.message import Groups, Sent, group_size, leaves, receive
 from ray_split.metrics import Report, Spent
 from ray_split.shared import Shared, join, split
 from ray_split.state import Array, State
+from ray_split.task import Task
 
 
 class Server:
@@ -29,7 +33,8 @@ class Server:
 
     A cohort whose phones have copies of B of their own: open, then forward_own and backward_own, then close.
     Phones whose batches make one joint step: forward_shared and backward_shared of all, then step_shared; or, where
-    B mixes the samples of a batch (BatchNorm), forward_joint and backward_joint.
+    B mixes the samples of a batch (BatchNorm), forward_joint and backward_joint. In single split learn, learn_own,
+    learn_shared and learn_joint stand for a forward, the loss and a backward.
     """
 
     def __init__(self, settings: config.Config) -> None:
@@ -39,6 +44,7 @@ class Server:
             torch.backends.cudnn.deterministic = True
         segments = cut(models.build(settings.model, settings.run.seed), models.cuts_of(settings.model))
         self._make = Maker("b", segments.b, settings, "cuda" if gpu else "cpu")
+        self._task = Task(settings.task)
         self.b = self._make.segment()
         self._one = Looped(lambda: self.b)
         self._shared = Shared(self.b, vmapped=self._make.stacked)
@@ -94,7 +100,8 @@ class Server:
                 waits = f"step {self._pending.step} of phone {self._pending.phones[0]}"
                 raise RuntimeError(f"a forward of phone {turn.phones[0]} came while {waits} waits for its backward")
             self._pending = turn
-            return self._sent(self._one.forward(activation.groups, forward_seeds(self._seed, turn, "b", 1)))
+            seeds = forward_seeds(self._seed, turn, "b", 1)
+            return self._hidden(self._one.forward(activation.groups, seeds, activation.wanted), activation)
 
     def backward(self, turn: Turn, hidden_gradient: Sent) -> Sent:
         """B backward, B step: the gradient of the activation."""
@@ -105,6 +112,22 @@ class Server:
             gradient = self._one.backward(hidden_gradient.groups)
             self._one.step()
             return self._sent(gradient)
+
+    def learn(self, turn: Turn, activation: Sent) -> Sent:
+        """Single split: B forward, the loss, B backward, B step, for one phone: the gradient of the activation."""
+        with self._guard.during(turn, activation):
+            return self._learn(self._one, activation, forward_seeds(self._seed, turn, "b", 1))
+
+    def _learn(self, copies: Copies, activation: Sent, seeds: Sequence[int]) -> Sent:
+        learned = copies.learn(activation.groups, _labels(activation), seeds, self._task, activation.wanted)
+        copies.step()
+        return self._told(learned)
+
+    def _told(self, learned: Learned) -> Sent:
+        return self._sent(learned.gradients)._replace(figures=(learned.losses, learned.correct))
+
+    def _hidden(self, groups: Groups, activation: Sent) -> Sent:
+        return self._sent(groups)._replace(wanted=activation.wanted or self._make.trains)
 
     def _sent(self, groups: Groups) -> Sent:
         return Sent(groups, time.time())
@@ -120,7 +143,14 @@ class Server:
         """The phones' own copies forward: hidden."""
         with self._guard.during(turn, activation):
             copies = self._copies[turn.phones]
-            return self._sent(copies.forward(activation.groups, self._seeds(turn, activation, copies.draws)))
+            seeds = self._seeds(turn, activation, copies.draws)
+            return self._hidden(copies.forward(activation.groups, seeds, activation.wanted), activation)
+
+    def learn_own(self, turn: Turn, activation: Sent) -> Sent:
+        """Single split: the phones' own copies forward, loss, backward and step: the gradient of the activation."""
+        with self._guard.during(turn, activation):
+            copies = self._copies[turn.phones]
+            return self._learn(copies, activation, self._seeds(turn, activation, copies.draws))
 
     def _seeds(self, turn: Turn, activation: Sent, wanted: bool) -> list[int]:
         count = sum(group_size(group) for group in activation.groups) if wanted else 0
@@ -145,7 +175,8 @@ class Server:
         """B forward for a cohort, before the joint step: hidden."""
         with self._guard.during(turn, activation):
             seeds = self._seeds(turn, activation, True)
-            return self._sent(self._shared.forward(turn.phones, activation.groups, seeds))
+            hidden = self._shared.forward(turn.phones, activation.groups, seeds, activation.wanted)
+            return self._hidden(hidden, activation)
 
     def backward_shared(self, turn: Turn, hidden_gradient: Sent, largest: int) -> Sent:
         """B backward for a cohort: the gradient of the activation. `largest` is the step's largest batch of a phone.
@@ -153,8 +184,17 @@ class Server:
         B's gradient weights phones by batch size; what goes back is the gradient of each phone's own mean loss.
         """
         with self._guard.during(turn, hidden_gradient):
-            scales = [_scale(group, largest) for group in hidden_gradient.groups]
+            scales = _scales(hidden_gradient, largest)
             return self._sent(self._shared.backward(turn.phones, hidden_gradient.groups, scales))
+
+    def learn_shared(self, turn: Turn, activation: Sent, largest: int) -> Sent:
+        """Single split: B forward, loss and backward for a cohort, as forward_shared and backward_shared."""
+        with self._guard.during(turn, activation):
+            seeds, scales = self._seeds(turn, activation, True), _scales(activation, largest)
+            learned = self._shared.learn(
+                activation.groups, _labels(activation), seeds, self._task, scales, activation.wanted
+            )
+            return self._told(learned)
 
     def step_shared(self, turn: Turn, factor: float) -> None:
         """The joint step; `factor` is the step's largest batch of a phone over all its samples."""
@@ -165,28 +205,58 @@ class Server:
         """B forward on the batches of all cohorts as one: hidden, for each of them (of one, not in a list)."""
         with self._guard.during(turn, *activations):
             self._joint = [sent.groups for sent in activations]
-            hidden = self._shared.forward("joint", join(self._joint), forward_seeds(self._seed, turn, "b", 1))
-            return self._all_sent(split(hidden, self._joint))
-
-    def _all_sent(self, cohorts: Sequence[Groups]) -> list[Sent] | Sent:
-        found = [self._sent(groups) for groups in cohorts]
-        return found if len(found) > 1 else found[0]
+            seeds, wanted = forward_seeds(self._seed, turn, "b", 1), activations[0].wanted
+            hidden = split(self._shared.forward("joint", join(self._joint), seeds, wanted), self._joint)
+            return _each([self._hidden(groups, activations[0]) for groups in hidden])
 
     def backward_joint(self, turn: Turn, largest: int, factor: float, *hidden_gradients: Sent) -> list[Sent] | Sent:
         """B backward and step on the joint batch: the gradient of the activation, for each cohort."""
         with self._guard.during(turn, *hidden_gradients):
-            scales = [[_scale(group, largest) for group in sent.groups] for sent in hidden_gradients]
+            scales = [_scales(sent, largest) for sent in hidden_gradients]
             gradients = self._shared.backward_joint([s.groups for s in hidden_gradients], scales, self._joint)
             self._shared.step(factor)
-            return self._all_sent(gradients)
+            return _each([self._sent(groups) for groups in gradients])
+
+    def learn_joint(self, turn: Turn, largest: int, factor: float, *activations: Sent) -> list[Sent] | Sent:
+        """Single split: B forward, loss, backward and step on the joint batch: each cohort's gradient."""
+        with self._guard.during(turn, *activations):
+            seeds, wanted = forward_seeds(self._seed, turn, "b", 1), activations[0].wanted
+            groups, labels = [sent.groups for sent in activations], [_labels(sent) for sent in activations]
+            scales = [_scales(sent, largest) for sent in activations]
+            learned = self._shared.learn_joint(groups, labels, seeds, self._task, scales, wanted)
+            self._shared.step(factor)
+            return _each([self._told(each) for each in learned])
 
     def evaluate(self, turn: Turn, activation: Sent) -> Sent:
         """B in eval mode: hidden."""
         with self._guard.during(turn, activation):
             return self._sent(self._shared.evaluate(activation.groups))
 
+    def evaluate_loss(self, turn: Turn, activation: Sent) -> Report:
+        """Single split: B in eval mode and the loss, phone by phone if the turn has phones."""
+        with self._guard.during(turn, activation):
+            outputs = [receive(group, CPU) for group in self._shared.evaluate(activation.groups)]
+            return evaluated(self._task, outputs, _labels(activation), turn.phones)
 
-def _scale(group: object, largest: int) -> Array:
-    """Each phone's batch size over the largest one, for a group (phones, batch size, ...)."""
-    phones, samples = next(x.shape[:2] for x in leaves(group) if isinstance(x, np.ndarray))
+
+def _labels(activation: Sent) -> Sequence[Array]:
+    if activation.labels is None:
+        raise ValueError("single split, and the activation came without labels")
+    return activation.labels
+
+
+def _each(cohorts: list[Sent]) -> list[Sent] | Sent:
+    """What a method returns that has a result for each cohort: of one, not in a list."""
+    return cohorts if len(cohorts) > 1 else cohorts[0]
+
+
+def _scales(sent: Sent, largest: int) -> list[Array]:
+    """Each phone's batch size over the largest one, for groups (phones, batch size, ...)."""
+    return [_scale([x for x in leaves(group) if isinstance(x, np.ndarray)], largest) for group in sent.groups]
+
+
+def _scale(arrays: Sequence[Array], largest: int) -> Array:
+    if not arrays:  # no gradient was wanted
+        return np.ones(0)
+    phones, samples = arrays[0].shape[:2]
     return np.full(phones, samples / largest)

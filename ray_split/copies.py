@@ -37,7 +37,9 @@ class Copies(Protocol):
     def backward(self, gradients: Groups) -> Groups:
         """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
 
-    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task) -> Learned:
+    def learn(
+        self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task, differentiable: bool = True
+    ) -> Learned:
         """Forward, each phone's own mean loss, and backward."""
 
     def step(self) -> None:
@@ -104,13 +106,15 @@ class Looped:
             found[group].append(segment.backward(own))
         return [stack(trees) for trees in found]
 
-    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task) -> Learned:
+    def learn(
+        self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task, differentiable: bool = True
+    ) -> Learned:
         """As Copies.learn."""
         self._begin(arrived)
         gradients: list[list[Any]] = [[] for _ in arrived]
         losses, right = [], []
         for (group, i, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
-            outputs = segment.forward(own, seed)
+            outputs = segment.forward(own, seed, differentiable)
             targets = receive(labels[group][i], segment.device)
             value = task.loss(outputs, targets)
             gradients[group].append(segment.backward_loss(value))

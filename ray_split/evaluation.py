@@ -24,6 +24,9 @@ def evaluate(turn: Turn, wiring: Wiring, part: str, total: int, batch: int) -> S
         for i, start in enumerate(range(0, total, batch)):
             client, stop = roles.clients[i % len(roles.clients)], min(start + batch, total)
             activation = client.evaluate_forward.remote(turn, part, start, stop)
+            if roles.single:
+                yield roles.server.evaluate_loss.remote(turn, activation)
+                continue
             hidden = roles.server.evaluate.remote(turn, activation)
             yield client.evaluate_loss.remote(turn, part, start, stop, hidden)
 
@@ -41,6 +44,9 @@ def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str) -> Sums:
             own = roles.fed_server.own_state.remote(at)
             yield client.load.remote(at, ends, True, own)
             activation = client.evaluate_own_forward.remote(at, part)
+            if roles.single:
+                yield roles.server.evaluate_loss.remote(at, activation)
+                continue
             hidden = roles.server.evaluate.remote(at, activation)
             yield client.evaluate_own_loss.remote(at, part, hidden)
 

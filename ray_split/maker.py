@@ -20,12 +20,14 @@ class Maker:
         self._module = module
         self._optimizer = settings.optimizer
         self._device = device
+        self._backprop = settings.model.backprop
         self.frozen = name in settings.model.freeze
+        self.trains = not self.frozen and any(True for _ in module.parameters())
         self.stacked = name in (settings.phones.stacked or ())
 
     def segment(self) -> Segment:
         """One segment."""
-        return Segment(copy.deepcopy(self._module), self._optimizer, self._device, self.frozen)
+        return Segment(copy.deepcopy(self._module), self._optimizer, self._device, self.frozen, self._backprop)
 
     def first_state(self) -> State:
         """The state before the first round."""
@@ -37,7 +39,7 @@ class Maker:
 
     def stack(self) -> Stacked:
         """Copies as one."""
-        return Stacked(self._module, self._optimizer, self._device, self.frozen)
+        return Stacked(self._module, self._optimizer, self._device, self.frozen, self._backprop)
 
     def looped(self) -> Looped:
         """Copies one after the other."""

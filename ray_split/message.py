@@ -2,7 +2,8 @@
 
 A message is a tensor, a number, or tuples, lists and dicts of them, with every tensor as a numpy array.
 Nothing that arrived is ever written to: `receive` copies once, into memory of torch's own, which is
-aligned to 64 bytes wherever in the object store the array lay.
+aligned to 64 bytes wherever in the object store the array lay. numpy has no bfloat16: such a tensor crosses as its
+bits, in an array whose one field is called so.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ class Sent(NamedTuple):
 
     groups: Groups
     at: float  # seconds since the epoch, when it was ready
+    wanted: bool = True  # whether the gradient of it is wanted: not by segments that learn nothing
+    labels: Sequence[Array] | None = None  # single split: with the activation, for the loss on the server
+    figures: tuple[Array, Array] | None = None  # with the gradient, of a loss on the server: Learned's
 
 
 def tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
@@ -53,7 +57,38 @@ def leaves(tree: Any) -> list[Any]:
 
 def send(tree: Any) -> Message:
     """Tensors as numpy arrays, detached and on the CPU; other leaves as they are. Shares memory with CPU tensors."""
-    return tree_map(lambda x: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x, tree)
+    return tree_map(lambda x: _array(x.detach().cpu()) if isinstance(x, torch.Tensor) else x, tree)
+
+
+BITS = np.dtype([("bfloat16", np.int16)])
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    if tensor.dtype is torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(BITS)
+    return tensor.numpy()
+
+
+def receive_leaf(value: Any) -> Any:
+    """An array as a tensor that shares its memory; what isn't one as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype == BITS:
+        return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(value)
+
+
+def times(message: Message, scale: Array) -> Message:
+    """Every array (phones, ...) times its phone's scale (phones,)."""
+
+    def scaled(x: Any) -> Any:
+        if not isinstance(x, np.ndarray):
+            return x
+        if x.dtype == BITS:
+            return _array(receive_leaf(x) * torch.from_numpy(scale.reshape(-1, *[1] * (x.ndim - 1))).bfloat16())
+        return x * scale.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+    return message if (scale == 1).all() else tree_map(scaled, message)
 
 
 def receive(message: Message, device: torch.device) -> Any:
@@ -62,7 +97,7 @@ def receive(message: Message, device: torch.device) -> Any:
 
 
 def _copy(array: Array, device: torch.device) -> torch.Tensor:
-    shared = torch.from_numpy(array)
+    shared: torch.Tensor = receive_leaf(array)
     return shared.clone() if device.type == "cpu" else shared.to(device)
 
 

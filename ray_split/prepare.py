@@ -85,8 +85,10 @@ def _try(settings: config.Config, parts: data.Parts, stream: Stream) -> tuple[Se
     """
     model = models.build(settings.model, settings.run.seed)
     cuts = settings.model.cuts or []
-    if len(cuts) != 2:
-        raise SettingsError("model.cuts", cuts, "two layers, as first,last (single split is still to come)")
+    if not 1 <= len(cuts) <= 2:
+        raise SettingsError("model.cuts", cuts, "one layer (single split) or two, as first,last (double split)")
+    if len(cuts) == 1 and "c" in settings.model.freeze:
+        raise SettingsError("model.freeze", settings.model.freeze, "a or b: with one cut there is no c")
     for i, size in enumerate(sorted(_batch_sizes(stream))):
         inputs, labels = parts.batch("train", stream.partition.indices[:size])
         example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)

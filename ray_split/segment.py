@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ray_split import config, optimizers
-from ray_split.message import Message, leaves, receive, send, tree_map
+from ray_split.border import as_leaf, backward, gradients_of, own_copy
+from ray_split.message import Message, receive, tree_map
 from ray_split.state import Array, State, state_bytes
 
 
@@ -28,33 +28,23 @@ class _Pass:
     outputs: Any
 
 
-class Received(torch.autograd.Function):
-    """A scalar of some outputs whose backward hands each of them the gradient that arrived for it.
-
-    The same as torch.autograd.backward(outputs, gradients), which imports sympy (3 s in every actor) to check shapes.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, gradients: list[torch.Tensor], *outputs: torch.Tensor) -> torch.Tensor:
-        ctx.gradients = gradients
-        return outputs[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, _: torch.Tensor) -> Any:
-        return None, *ctx.gradients
-
-
 class Segment:
     """A module with its own parameters, and its optimizer, on one device."""
 
     def __init__(
-        self, module: nn.Module, optimizer: config.Optimizer, device: str = "cpu", frozen: bool = False
+        self,
+        module: nn.Module,
+        optimizer: config.Optimizer,
+        device: str = "cpu",
+        frozen: bool = False,
+        backprop: str = "autograd",
     ) -> None:
         self.device = torch.device(device)
         self.module = module.to(self.device).requires_grad_(not frozen)
         self.module.train(not frozen)
         self._settings = optimizer
         self._frozen = frozen
+        self.backprop = backprop
         self._pass: _Pass | None = None
         self._new_optimizer()
 
@@ -94,10 +84,7 @@ class Segment:
         Raises RuntimeError if no forward is pending.
         """
         arrived, outputs = self._take_pass()
-        pairs = [(o, g) for o, g in zip(leaves(outputs), leaves(gradient), strict=True) if has_graph(o, g)]
-        if pairs:
-            tensors, gradients = zip(*pairs, strict=True)
-            Received.apply([receive(g, self.device) for g in gradients], *tensors).backward()
+        backward(outputs, gradient, self.device, self.backprop)
         return gradients_of(arrived)
 
     def backward_loss(self, loss: torch.Tensor) -> Message:
@@ -174,11 +161,6 @@ class Segment:
                 }
 
 
-def gradients_of(arrived: Any) -> Message:
-    """The gradients of what arrived, in the same structure, as a message; None where there is none."""
-    return tree_map(lambda x: send(x.grad) if isinstance(x, torch.Tensor) else None, arrived)
-
-
 def call(module: nn.Module, inputs: Any) -> Any:
     """Call a segment: what crosses a cut is a tuple of arguments."""
     return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
@@ -189,23 +171,6 @@ def seed_torch(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
-
-
-def as_leaf(value: Any, differentiable: bool) -> Any:
-    if not isinstance(value, np.ndarray):
-        return value
-    tensor = torch.from_numpy(value)
-    return tensor.requires_grad_() if differentiable and tensor.is_floating_point() else tensor
-
-
-def own_copy(value: Any, device: torch.device) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.clone() if device.type == "cpu" else value.to(device)
-
-
-def has_graph(output: Any, gradient: Any) -> bool:
-    return isinstance(output, torch.Tensor) and output.requires_grad and gradient is not None
 
 
 def as_array(tensor: torch.Tensor) -> Array:

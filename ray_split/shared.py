@@ -5,17 +5,20 @@ Shapes: k neighbours of a cohort with equally large batches of n samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from ray_split.border import as_leaf, backward, gradients_of, own_copy
+from ray_split.copies import Learned
 from ray_split.dropout import SeededDropout, replace_dropout
-from ray_split.message import Groups, group_size, leaves, receive, row, send, tree_map
-from ray_split.segment import Segment, as_leaf, gradients_of, own_copy, seed_torch
-from ray_split.stacked import backward, over_phones
+from ray_split.message import Groups, group_size, leaves, receive, row, send, times, tree_map
+from ray_split.segment import Segment, as_array, seed_torch
+from ray_split.stacked import over_phones
 from ray_split.state import Array
+from ray_split.task import Task
 
 
 class _Pass(NamedTuple):
@@ -44,21 +47,24 @@ class Shared:
         """Drop what is pending."""
         self._passes.clear()
 
-    def forward(self, key: Hashable, arrived: Groups, seeds: Sequence[int]) -> Groups:
+    def forward(self, key: Hashable, arrived: Groups, seeds: Sequence[int], differentiable: bool = True) -> Groups:
         """The outputs in train mode; keeps the graphs under `key`, so that several cohorts can be under way."""
+        passes = self._passes[key] = self._forward(arrived, seeds, differentiable)
+        return _joined(passes, [send(done.outputs) for done in passes])
+
+    def _forward(self, arrived: Groups, seeds: Sequence[int], differentiable: bool) -> list[_Pass]:
         self.segment.train()
         passes, place = [], 0
         for number, group in enumerate(arrived):
             for part in self._parts(group):
                 phones = group_size(part)
-                inputs = tree_map(lambda value: as_leaf(value, True), part)
+                inputs = tree_map(lambda value: as_leaf(value, differentiable), part)
                 own = tree_map(lambda x: own_copy(x, self.segment.device), inputs)
                 self._seed(seeds[place : place + phones])
                 passes.append(_Pass(number, phones, inputs, self._call(own)))
                 place += phones
         self._seed([])
-        self._passes[key] = passes
-        return _joined(passes, [send(done.outputs) for done in passes])
+        return passes
 
     def _parts(self, group: Any) -> list[Any]:
         phones = group_size(group)
@@ -83,23 +89,67 @@ class Shared:
 
         Gradients of the segment's own weights add up until `step`. `scales` has (k,) for each group.
         """
-        passes, starts = self._passes.pop(key), [0] * len(gradients)
-        found = []
-        for done in passes:
-            at = slice(starts[done.group], starts[done.group] + done.phones)
-            starts[done.group] = at.stop
+        passes, found = self._passes.pop(key), []
+        for done, at in _placed(passes):
             gradient, scale = _slice(gradients[done.group], at.start, at.stop), scales[done.group][at]
-            backward(done.outputs, _times(gradient, scale), self.segment.device)
-            found.append(_times(gradients_of(done.arrived), 1 / scale))
+            backward(done.outputs, times(gradient, scale), self.segment.device, self.segment.backprop)
+            found.append(times(gradients_of(done.arrived), 1 / scale))
         return _joined(passes, found)
+
+    def learn(
+        self,
+        arrived: Groups,
+        labels: Sequence[Array],
+        seeds: Sequence[int],
+        task: Task,
+        scales: Sequence[Array],
+        differentiable: bool = True,
+    ) -> Learned:
+        """Forward, each phone's own mean loss, and backward from that times its scale, as `backward`."""
+        passes, found, losses, right = self._forward(arrived, seeds, differentiable), [], [], []
+        for done, at in _placed(passes):
+            targets = receive(labels[done.group][at], self.segment.device)
+            each, scale = task.losses(done.outputs, targets), scales[done.group][at]
+            if each.requires_grad:
+                (each * torch.from_numpy(scale).to(each)).sum().backward()  # type: ignore[no-untyped-call]
+            found.append(times(gradients_of(done.arrived), 1 / scale))
+            losses.append(as_array(each))
+            right.append(task.corrects(done.outputs, targets))
+        return Learned(_joined(passes, found), np.concatenate(losses), np.concatenate(right))
+
+    def learn_joint(
+        self,
+        arrived: Sequence[Groups],
+        labels: Sequence[Sequence[Array]],
+        seeds: Sequence[int],
+        task: Task,
+        scales: Sequence[Sequence[Array]],
+        differentiable: bool = True,
+    ) -> list[Learned]:
+        """`learn` on the joint batch (see `join`) of all cohorts: what each of them learned."""
+        (done,) = self._forward(join(arrived), seeds, differentiable)
+        outputs, losses, right, weighted = row(done.outputs, 0), [], [], []
+        for groups, own in zip(labels, scales, strict=True):
+            pairs = []
+            for group in groups:
+                phones, samples = group.shape[:2]
+                first, outputs = _cut_off(outputs, phones * samples)
+                pairs.append((tree_map(_unflattened(phones, samples), first), receive(group, self.segment.device)))
+            each = torch.cat([task.losses(*pair) for pair in pairs])
+            weighted.append((each * torch.from_numpy(np.concatenate(own)).to(each)).sum())
+            losses.append(as_array(each))
+            right.append(np.concatenate([task.corrects(*pair) for pair in pairs]))
+        if weighted[0].requires_grad:
+            torch.stack(weighted).sum().backward()  # type: ignore[no-untyped-call]
+        gradients = _unscaled(split([gradients_of(done.arrived)], arrived), scales)
+        return [Learned(*each) for each in zip(gradients, losses, right, strict=True)]
 
     def backward_joint(
         self, gradients: Sequence[Groups], scales: Sequence[Sequence[Array]], like: Sequence[Groups]
     ) -> list[Groups]:
         """`backward` of a joint batch (see `join`), whose cohorts' activations were `like`."""
-        scaled = [[_times(g, s) for g, s in zip(*both, strict=True)] for both in zip(gradients, scales, strict=True)]
-        cohorts = split(self.backward("joint", join(scaled), [np.ones(1)]), like)
-        return [[_times(g, 1 / s) for g, s in zip(*both, strict=True)] for both in zip(cohorts, scales, strict=True)]
+        scaled = [[times(g, s) for g, s in zip(*both, strict=True)] for both in zip(gradients, scales, strict=True)]
+        return _unscaled(split(self.backward("joint", join(scaled), [np.ones(1)]), like), scales)
 
     def step(self, factor: float) -> None:
         """One step on what the backwards added up, times `factor`."""
@@ -120,18 +170,21 @@ class Shared:
         return found
 
 
+def _placed(passes: Sequence[_Pass]) -> Iterator[tuple[_Pass, slice]]:
+    """Each pass with the place of its phones in their group."""
+    starts: dict[int, int] = {}
+    for done in passes:
+        start = starts.get(done.group, 0)
+        starts[done.group] = start + done.phones
+        yield done, slice(start, start + done.phones)
+
+
+def _unscaled(cohorts: Sequence[Groups], scales: Sequence[Sequence[Array]]) -> list[Groups]:
+    return [[times(g, 1 / s) for g, s in zip(*both, strict=True)] for both in zip(cohorts, scales, strict=True)]
+
+
 def _slice(tree: Any, start: int, stop: int) -> Any:
     return tree_map(lambda x: x[start:stop] if isinstance(x, (np.ndarray, torch.Tensor)) else x, tree)
-
-
-def _times(tree: Any, scale: Array) -> Any:
-    if (scale == 1).all():
-        return tree
-
-    def scaled(x: Any) -> Any:
-        return x * scale.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1)) if isinstance(x, np.ndarray) else x
-
-    return tree_map(scaled, tree)
 
 
 def _joined(passes: Sequence[_Pass], trees: Sequence[Any]) -> Groups:
@@ -175,4 +228,9 @@ def split(joint: Groups, like: Sequence[Groups]) -> list[Groups]:
 
 
 def _unflattened(phones: int, samples: int) -> Callable[[Any], Any]:
-    return lambda x: x.reshape(phones, samples, *x.shape[1:]) if isinstance(x, np.ndarray) else x
+    return lambda x: x.reshape(phones, samples, *x.shape[1:]) if isinstance(x, (np.ndarray, torch.Tensor)) else x
+
+
+def _cut_off(tree: Any, samples: int) -> tuple[Any, Any]:
+    """The first samples of every tensor, and the rest."""
+    return _slice(tree, 0, samples), tree_map(lambda x: x[samples:] if isinstance(x, torch.Tensor) else x, tree)

@@ -19,10 +19,11 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from ray_split import config, optimizers
+from ray_split.border import as_leaf, backward, gradients_of, own_copy
 from ray_split.copies import Learned
 from ray_split.dropout import SeededDropout, replace_dropout
 from ray_split.message import Groups, group_size, leaves, receive, row, tree_map
-from ray_split.segment import Received, as_array, as_leaf, gradients_of, has_graph, own_copy
+from ray_split.segment import as_array
 from ray_split.state import Array, State, state_bytes
 from ray_split.task import Task
 
@@ -45,7 +46,12 @@ class Stacked:
     """The copies of one segment for the phones of a cohort, and their optimizers, on one device."""
 
     def __init__(
-        self, module: nn.Module, optimizer: config.Optimizer, device: str = "cpu", frozen: bool = False
+        self,
+        module: nn.Module,
+        optimizer: config.Optimizer,
+        device: str = "cpu",
+        frozen: bool = False,
+        backprop: str = "autograd",
     ) -> None:
         self.device = torch.device(device)
         self._module = replace_dropout(copy.deepcopy(module)).to(self.device)
@@ -53,6 +59,7 @@ class Stacked:
         self._dropouts = [m for m in self._module.modules() if isinstance(m, SeededDropout)]
         self._settings = optimizer
         self._frozen = frozen
+        self._backprop = backprop
         self._weights: Tensors = {}
         self._buffers: Tensors = {}
         self._memory: dict[str, Tensors] = {}
@@ -110,7 +117,7 @@ class Stacked:
     def backward(self, gradients: Groups) -> Groups:
         """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
         for done, gradient in zip(self._pending(), gradients, strict=True):
-            backward(done.outputs, gradient, self.device)
+            backward(done.outputs, gradient, self.device, self._backprop)
         return [gradients_of(done.arrived) for done in self._passes]
 
     def _pending(self) -> list[_Pass]:
@@ -118,9 +125,11 @@ class Stacked:
             raise RuntimeError("backward without a forward")
         return self._passes
 
-    def learn(self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task) -> Learned:
+    def learn(
+        self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task, differentiable: bool = True
+    ) -> Learned:
         """Forward, each phone's own mean loss, and backward."""
-        self.forward(arrived, seeds)
+        self.forward(arrived, seeds, differentiable)
         losses, right = [], []
         for done, wanted in zip(self._pending(), labels, strict=True):
             targets = receive(wanted, self.device)
@@ -233,14 +242,6 @@ def _attention_that_batches() -> Iterator[None]:
 
 def _arguments(arrived: Any) -> tuple[Any, ...]:
     return arrived if isinstance(arrived, tuple) else (arrived,)
-
-
-def backward(outputs: Any, gradient: Any, device: torch.device) -> None:
-    """Backward from outputs with the gradient that arrived; leaves without one are passed over."""
-    pairs = [(o, g) for o, g in zip(leaves(outputs), leaves(gradient), strict=True) if has_graph(o, g)]
-    if pairs:
-        tensors, gradients = zip(*pairs, strict=True)
-        Received.apply([receive(g, device) for g in gradients], *tensors).backward()
 
 
 def _weighted(tensor: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:

@@ -16,13 +16,18 @@ Handle = Any
 """An actor: `handle.method.remote(*arguments)` submits a call and gives its Ref. Refs may be arguments."""
 
 
+Method = Any
+"""`handle.method`."""
+
+
 @dataclass
 class Roles:
-    """The actors of a run."""
+    """The actors of a run. `single`: the model is cut once, and B has the loss."""
 
     clients: Sequence[Handle]
     server: Handle
     fed_server: Handle
+    single: bool = False
 
     def client(self, cohort: int) -> Handle:
         """The client that hosts a round's cohort of this number."""
@@ -54,6 +59,11 @@ class Wiring(Protocol):
 
     def stop(self) -> None:
         """End all actors."""
+
+
+def is_single(settings: config.Config) -> bool:
+    """Whether the model is cut once. Only where the cuts are settled."""
+    return len(settings.model.cuts or ()) == 1
 
 
 def fed_server_arguments(settings: config.Config) -> tuple[Path, int | None, int]:

@@ -22,6 +22,7 @@ from ray_split.optimizers import OPTIMIZERS
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 MIDDLE = ("block2", "hidden")  # the layers of B in digits_cnn, cut as usual
+REST = (*MIDDLE, "head")  # and cut once, after block1
 
 
 class Training:
@@ -31,6 +32,7 @@ class Training:
         torch.set_num_threads(1)
         self._loss = loss
         self.settings = settings
+        self.b = REST if settings.model.cuts == ["block1"] else MIDDLE
         self.data: Parts = rs.load_data(settings.data)
         model = settings.model.model_copy(update={"num_classes": settings.model.num_classes or self.data.num_classes})
         self.model = models.build(model, settings.run.seed)
@@ -88,17 +90,17 @@ def fedavg(settings: rs.Config) -> nn.Module:
 def splitfed_v2(settings: rs.Config) -> nn.Module:
     """The phones' models share B, which steps after each batch, in the stream's order; A and C are averaged."""
     run = Training(settings)
-    middle = run.optimizer(_of(run.model, middle=True))
+    middle = run.optimizer(_of(run.model, run.b))
     for draws in run.rounds.values():
-        copies = {phone: _sharing(run.model) for phone in _phones(draws)}
-        ends = {phone: run.optimizer(_of(model, middle=False)) for phone, model in copies.items()}
+        copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
+        ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
         for draw in draws:
             middle.zero_grad()
             ends[draw.phone].zero_grad()
             run.loss(copies[draw.phone], draw).backward()
             ends[draw.phone].step()
             middle.step()
-        _load_mean(run.model, list(copies.values()), _samples(draws), skip=MIDDLE)
+        _load_mean(run.model, list(copies.values()), _samples(draws), skip=run.b)
     return run.model
 
 
@@ -111,9 +113,9 @@ def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
         for phone in _phones(draws):
             if phone not in personal:
                 personal[phone] = copy.deepcopy(run.model)
-                ends[phone] = run.optimizer(_of(personal[phone], middle=False))
-            _load_mean(personal[phone], [run.model], [1], only=MIDDLE)
-            middle = run.optimizer(_of(personal[phone], middle=True))
+                ends[phone] = run.optimizer(_of(personal[phone], run.b, others=True))
+            _load_mean(personal[phone], [run.model], [1], only=run.b)
+            middle = run.optimizer(_of(personal[phone], run.b))
             for draw in draws:
                 if draw.phone == phone:
                     ends[phone].zero_grad()
@@ -121,32 +123,32 @@ def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
                     run.loss(personal[phone], draw).backward()
                     ends[phone].step()
                     middle.step()
-        _load_mean(run.model, [personal[phone] for phone in _phones(draws)], _samples(draws), only=MIDDLE)
+        _load_mean(run.model, [personal[phone] for phone in _phones(draws)], _samples(draws), only=run.b)
     return run.model, personal
 
 
 def parallel(settings: rs.Config) -> nn.Module:
     """The phones' models share B; at each step B steps once, on the gradients weighted by batch size."""
     run = Training(settings)
-    middle = run.optimizer(_of(run.model, middle=True))
+    middle = run.optimizer(_of(run.model, run.b))
     for draws in run.rounds.values():
-        copies = {phone: _sharing(run.model) for phone in _phones(draws)}
-        ends = {phone: run.optimizer(_of(model, middle=False)) for phone, model in copies.items()}
+        copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
+        ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
         for step in range(1 + max(draw.step for draw in draws)):
             now = [draw for draw in draws if draw.step == step]
             total = sum(len(draw.indices) for draw in now)
-            shared = [torch.zeros_like(parameter) for parameter in _of(run.model, middle=True)]
+            shared = [torch.zeros_like(parameter) for parameter in _of(run.model, run.b)]
             for draw in now:
                 middle.zero_grad()
                 ends[draw.phone].zero_grad()
                 run.loss(copies[draw.phone], draw).backward()
                 ends[draw.phone].step()
-                for total_gradient, parameter in zip(shared, _of(run.model, middle=True), strict=True):
+                for total_gradient, parameter in zip(shared, _of(run.model, run.b), strict=True):
                     total_gradient += parameter.grad * (len(draw.indices) / total)
-            for total_gradient, parameter in zip(shared, _of(run.model, middle=True), strict=True):
+            for total_gradient, parameter in zip(shared, _of(run.model, run.b), strict=True):
                 parameter.grad = total_gradient
             middle.step()
-        _load_mean(run.model, list(copies.values()), _samples(draws), skip=MIDDLE)
+        _load_mean(run.model, list(copies.values()), _samples(draws), skip=run.b)
     return run.model
 
 
@@ -160,13 +162,13 @@ def one_large_batch(settings: rs.Config) -> nn.Module:
     return run.model
 
 
-def _of(model: nn.Module, middle: bool) -> list[nn.Parameter]:
-    return [p for name, p in model.named_parameters() if name.startswith(MIDDLE) is middle]
+def _of(model: nn.Module, layers: tuple[str, ...], others: bool = False) -> list[nn.Parameter]:
+    return [p for name, p in model.named_parameters() if name.startswith(layers) is not others]
 
 
-def _sharing(model: nn.Module) -> nn.Module:
+def _sharing(model: nn.Module, layers: tuple[str, ...]) -> nn.Module:
     made = copy.deepcopy(model)
-    for name in MIDDLE:
+    for name in layers:
         setattr(made, name, getattr(model, name))
     return made
 

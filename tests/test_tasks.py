@@ -79,6 +79,23 @@ def test_split_is_unsplit(tmp_path: Path, name: str) -> None:
     assert_same_weights(unsplit(settings, loss=loss), rs.fit(settings, callbacks=[]).path)
 
 
+ONE_CUT = {"regression": "layers.0", "skips across": "down1", "tokens": "blocks.0", "two heads": "stem"}
+
+
+@pytest.mark.parametrize("name", ONE_CUT)
+def test_single_split_is_unsplit_and_tells_the_same_scores(tmp_path: Path, name: str) -> None:
+    sections, loss = BY_NAME[name]
+    found = []
+    for cuts in (ONE_CUT[name], sections["model"].get("cuts")):
+        metrics = [] if name == "two heads" else ["r2" if name == "regression" else "macro_f1"]
+        model, task = {**sections["model"], "cuts": cuts}, {**sections["task"], "metrics": metrics}
+        settings = config(tmp_path, {**sections, "model": model, "task": task})
+        result = rs.fit(settings, callbacks=[])
+        assert_same_weights(unsplit(settings, loss=loss), result.path)
+        found.append({name: value for name, value in result.metrics.items() if name.startswith(("val_", "test_"))})
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
 @pytest.mark.parametrize("name", BY_NAME)
 def test_stacked_is_looped(tmp_path: Path, name: str) -> None:
     sections, _ = BY_NAME[name]

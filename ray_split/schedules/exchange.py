@@ -6,11 +6,12 @@ refs that nobody consumes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from ray_split.draws import Stream, Turn
-from ray_split.wiring import Handle, Ref, Roles
+from ray_split.wiring import Handle, Method, Ref, Roles
 
 Lane = Iterator[Sequence[Ref]]
 
@@ -18,15 +19,58 @@ LANES, MOST_LANES = 3, 8  # cohorts under way for each client, and in all: the s
 COLLECT = 32  # cohorts whose sums go to the fed server in one call
 
 
-def exchange(client: Handle, server: Handle, turn: Turn) -> Iterator[Ref]:
+class Middle(NamedTuple):
+    """The server's methods for an exchange; `single`: in single split `learn` stands for all between A's two calls."""
+
+    single: bool
+    forward: Method
+    backward: Method
+    learn: Method
+
+
+def middle(roles: Roles) -> Middle:
+    """One B for all."""
+    server = roles.server
+    return Middle(roles.single, server.forward, server.backward, server.learn)
+
+
+Visit = Generator[Sequence[Ref], None, Ref]
+
+
+def visit(client: Handle, at: Turn, activation: Ref, methods: Middle, *more: object) -> Visit:
+    """Submit what lies between A's forward and A's backward; returns the ref of the activation's gradient.
+
+    Stops after each call to the server, and before C's is answered. `more` goes to the server's backward.
+    """
+    if methods.single:
+        activation_gradient = methods.learn.remote(at, activation, *more)
+        yield []
+        return activation_gradient
+    hidden = methods.forward.remote(at, activation)
+    yield []
+    hidden_gradient = client.loss.remote(at, hidden)
+    yield []
+    activation_gradient = methods.backward.remote(at, hidden_gradient, *more)
+    yield []
+    return activation_gradient
+
+
+def ended(visit: Visit) -> Ref:
+    """Go through with a visit: the ref that it returns."""
+    while True:
+        try:
+            next(visit)
+        except StopIteration as stop:
+            return stop.value
+
+
+def exchange(client: Handle, methods: Middle, turn: Turn) -> Iterator[Ref]:
     """Submit one exchange of one phone; yields the ref of its report, which is there once A has stepped.
 
     A backward uses the weights of its forward because nothing is submitted to the server in between.
     """
     activation = client.forward.remote(turn)
-    hidden = server.forward.remote(turn, activation)
-    hidden_gradient = client.loss.remote(turn, hidden)
-    activation_gradient = server.backward.remote(turn, hidden_gradient)
+    activation_gradient = ended(visit(client, turn, activation, methods))
     yield client.backward.remote(turn, activation_gradient)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import Lane, abreast, cohort_turns, collected, waves
+from ray_split.schedules.exchange import Lane, Middle, abreast, cohort_turns, collected, visit, waves
 from ray_split.wiring import Handle, Ref, Roles
 
 
@@ -24,16 +24,13 @@ def own_copies(turn: Turn, stream: Stream, roles: Roles, keep: str) -> Iterator[
 
 def _lane(roles: Roles, client: Handle, at: Turn, stream: Stream, ends: Ref, keep: str) -> Lane:
     own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-    refs = [client.load.remote(at, ends, keep != "all", own, None, keep != "all"), roles.server.open.remote(at)]
+    server = roles.server
+    methods = Middle(roles.single, server.forward_own, server.backward_own, server.learn_own)
+    refs = [client.load.remote(at, ends, keep != "all", own, None, keep != "all"), server.open.remote(at)]
     for step in range(int(stream.steps(at.phones)[0])):  # the cohort's first phone has most
         now = at._replace(step=step)
         activation = client.forward.remote(now)
         yield refs
-        hidden = roles.server.forward_own.remote(now, activation)
-        yield []
-        hidden_gradient = client.loss.remote(now, hidden)
-        yield []
-        activation_gradient = roles.server.backward_own.remote(now, hidden_gradient)
-        yield []
+        activation_gradient = yield from visit(client, now, activation, methods)
         refs = [client.backward.remote(now, activation_gradient)]
     yield refs

@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator
 import numpy as np
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import STATISTICS, Lane, abreast, cohort_turns, collected, waves
+from ray_split.schedules.exchange import STATISTICS, Lane, Middle, abreast, cohort_turns, collected, visit, waves
 from ray_split.wiring import Handle, Ref, Roles
 
 
@@ -28,8 +28,9 @@ def parallel(
 
     `batch`: accumulated over the cohorts, or joint, which a B that mixes the samples of a batch needs.
     """
-    ends, keep = roles.fed_server.client_state.remote(turn), STATISTICS[statistics]
+    ends, keep, server = roles.fed_server.client_state.remote(turn), STATISTICS[statistics], roles.server
     turns, phones = cohort_turns(turn, stream), np.array(stream.phones(turn.round))
+    shared = Middle(roles.single, server.forward_shared, server.backward_shared, server.learn_shared)
     steps, closed = [int(stream.steps(at.phones)[0]) for at in turns], [None] * len(turns)
 
     def begin(client: Handle, at: Turn) -> Ref:
@@ -44,12 +45,7 @@ def parallel(
         refs = [] if step else [begin(client, at)]
         activation = client.forward.remote(at)
         yield refs
-        hidden = roles.server.forward_shared.remote(at, activation)
-        yield []
-        hidden_gradient = client.loss.remote(at, hidden)
-        yield []
-        activation_gradient = roles.server.backward_shared.remote(at, hidden_gradient, largest)
-        yield []
+        activation_gradient = yield from visit(client, at, activation, shared, largest)
         yield [client.backward.remote(at, activation_gradient)]
         if step + 1 == steps[number]:
             closed[number] = end(client, at)
@@ -60,9 +56,12 @@ def parallel(
             yield from [begin(*host) for host in hosts]
         activations = [client.forward.remote(at) for client, at in hosts]
         first = turn._replace(phones=turns[active[0]].phones[:1], step=step)
-        hidden = _each(roles.server.forward_joint, len(hosts), first, *activations)
-        gradients = [client.loss.remote(at, h) for (client, at), h in zip(hosts, hidden, strict=True)]
-        back = _each(roles.server.backward_joint, len(hosts), first, largest, factor, *gradients)
+        if roles.single:
+            back = _each(server.learn_joint, len(hosts), first, largest, factor, *activations)
+        else:
+            hidden = _each(server.forward_joint, len(hosts), first, *activations)
+            gradients = [client.loss.remote(at, h) for (client, at), h in zip(hosts, hidden, strict=True)]
+            back = _each(server.backward_joint, len(hosts), first, largest, factor, *gradients)
         yield from [client.backward.remote(at, g) for (client, at), g in zip(hosts, back, strict=True)]
         for number, host in zip(active, hosts, strict=True):
             if step + 1 == steps[number]:
@@ -76,9 +75,9 @@ def parallel(
         else:
             for wave in waves(active, roles):
                 yield from abreast(lane(number, step, largest) for number in wave)
-            yield roles.server.step_shared.remote(turn, factor)
+            yield server.step_shared.remote(turn, factor)
     yield from collected(turn, roles, closed)
-    return None, roles.server.state.remote(turn)
+    return None, server.state.remote(turn)
 
 
 def _each(method: Handle, count: int, *arguments: object) -> list[Ref]:

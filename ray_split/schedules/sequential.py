@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import exchange, phone_turns
+from ray_split.schedules.exchange import exchange, middle, phone_turns
 from ray_split.wiring import Ref, Roles
 
 
@@ -25,7 +25,7 @@ def sequential(
         client = roles.client(number)
         yield client.load.remote(at, ends, optimizer == "fresh")
         for step in range(int(stream.steps(at.phones)[0])):
-            yield from exchange(client, roles.server, at._replace(step=step))
+            yield from exchange(client, middle(roles), at._replace(step=step))
         ends = client.state.remote(at)
     return ends, roles.server.state.remote(turn)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import STATISTICS, collected, phone_turns
+from ray_split.schedules.exchange import STATISTICS, Middle, collected, ended, middle, phone_turns, visit
 from ray_split.wiring import Handle, Ref, Roles
 
 
@@ -27,7 +27,7 @@ def splitfed_v2(
     for at in turns:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
         yield hosts[at.phones[0]].load.remote(at, ends, True, own)
-    yield from _exchanges(list(_in_order(turn, stream)), hosts, roles.server)
+    yield from _exchanges(list(_in_order(turn, stream)), hosts, middle(roles))
     closed = []
     for at in sorted(turns, key=lambda at: at.phones):  # in the phones' order: it is that of the sums
         closed.append(hosts[at.phones[0]].close.remote(at, stream.shares(at.round, at.phones), keep))
@@ -41,18 +41,17 @@ def _in_order(turn: Turn, stream: Stream) -> Iterator[Turn]:
             yield turn._replace(phones=(phone,), step=step)
 
 
-def _exchanges(turns: list[Turn], hosts: dict[int, Handle], server: Handle) -> Iterator[Ref]:
+def _exchanges(turns: list[Turn], hosts: dict[int, Handle], methods: Middle) -> Iterator[Ref]:
     ahead: Ref | None = None
     for i, now in enumerate(turns):
         client, following = hosts[now.phones[0]], turns[i + 1] if i + 1 < len(turns) else None
         activation = ahead or client.forward.remote(now)
-        hidden = server.forward.remote(now, activation)
+        under_way = visit(client, now, activation, methods)
+        next(under_way)
         # The next phone's A runs while B does; but a phone's own A has to step first.
         free = following is not None and following.phones != now.phones
         ahead = hosts[following.phones[0]].forward.remote(following) if following is not None and free else None
-        hidden_gradient = client.loss.remote(now, hidden)
-        activation_gradient = server.backward.remote(now, hidden_gradient)
-        yield client.backward.remote(now, activation_gradient)
+        yield client.backward.remote(now, ended(under_way))
 
 
 splitfed_v2.kwargs = {"statistics": ("average", "local")}  # type: ignore[attr-defined]
