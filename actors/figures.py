@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from ray_split.message import Groups, num_bytes, receive
-from ray_split.metrics import Report
+from ray_split.metrics import Report, added
 from ray_split.state import Array
-from ray_split.task import Task
+from ray_split.task import Task, flat
 
 CPU = torch.device("cpu")
 
@@ -22,8 +22,9 @@ def evaluated(task: Task, outputs: Sequence[Any], labels: Sequence[Array], phone
     sizes = batch_sizes(labels)
     losses = [task.losses(o, t).numpy() for o, t in zip(outputs, targets, strict=True)]
     right = [task.corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
+    tallies = [task.tallies(flat(o), t.flatten(0, 1)) for o, t in zip(outputs, targets, strict=True)]
     own = np.array(phones[: len(sizes)]) if phones else None
-    return Report(own, sizes, np.concatenate(losses) * sizes, np.concatenate(right))
+    return Report(own, sizes, np.concatenate(losses) * sizes, np.concatenate(right), tallies=added(tallies))
 
 
 def batch_sizes(groups: Sequence[Array]) -> Array:

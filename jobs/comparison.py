@@ -13,6 +13,7 @@ from ray_split import config
 from ray_split.cli import settings_of
 from ray_split.failure import SettingsError
 from ray_split.loading import find
+from ray_split.losses import LOSSES, Distance
 from ray_split.prepare import prepare
 from ray_split.records import CONFIG, claim, inherit
 from ray_split.schedules import SCHEDULES, one_by_one
@@ -154,11 +155,18 @@ def _ready(settings: config.Config) -> config.Config:
     """The settings without a blank, and the folder seen to be this run's. Raises SettingsError that names the run."""
     try:
         ready = inherit(prepare(settings).settings)
+        _check_accuracy(ready)
         claim(ready)
         _check_alike(ready)
     except SettingsError as error:
         raise SettingsError(error.field, error.value, f"{error.allowed} (in {settings.run.name})") from error
     return ready
+
+
+def _check_accuracy(settings: config.Config) -> None:
+    if isinstance(LOSSES.get(settings.task.loss), Distance):
+        allowed = "one of classes: a comparison's table and target are of accuracies, and a regression has none"
+        raise SettingsError("task.loss", settings.task.loss, allowed)
 
 
 def _check_alike(settings: config.Config) -> None:

@@ -37,6 +37,14 @@ def number(value: float | None, places: int = 4) -> str:
     return "-" if value is None else f"{value:.{places}f}"
 
 
+def figures(row: dict[str, Any]) -> str:
+    """A round's loss, and what validation gave: accuracy, or loss where there is none, and the scores."""
+    by_loss = row["val_accuracy"] is None and row["val_loss"] is not None
+    shown = ["val_loss" if by_loss else "val_accuracy"]
+    shown += [name for name in row if name.startswith("val_") and name not in ("val_loss", "val_accuracy")]
+    return "  ".join([f"loss {number(row['train_loss'])}", *(f"{name} {number(row[name])}" for name in shown)])
+
+
 class PlainProgress(Callback):
     """One plain line a round, for a job's log."""
 
@@ -55,8 +63,7 @@ class PlainProgress(Callback):
     def on_round_end(self, row: dict[str, Any]) -> None:
         """Say the round's figures."""
         rate = row["samples"] / max(row["round_seconds"], 1e-9)
-        figures = f"loss {number(row['train_loss'])}  val_accuracy {number(row['val_accuracy'])}"
-        self._say(f"round {row['round'] + 1}/{self._rounds}  {figures}  {rate:.0f} samples/s")
+        self._say(f"round {row['round'] + 1}/{self._rounds}  {figures(row)}  {rate:.0f} samples/s")
 
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Say who died."""
@@ -76,7 +83,7 @@ class BarProgress(Callback):
         self._progress = Progress(*columns, TimeRemainingColumn(), console=self._console)
         self._task: TaskID | None = None
         self._rounds = 0
-        self._last = {"loss": "-", "accuracy": "-"}
+        self._last = "loss -  val_accuracy -"
 
     def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
         """Say what runs where, and show the bar."""
@@ -87,10 +94,9 @@ class BarProgress(Callback):
 
     def _show(self, round: int, completed: float, rate: float) -> None:
         if self._task is not None:
-            loss, accuracy = self._last["loss"], self._last["accuracy"]
-            figures = f"loss {loss}  val_accuracy {accuracy}  {rate:.0f} samples/s"
+            shown = f"{self._last}  {rate:.0f} samples/s"
             description = f"round {round + 1}/{self._rounds}"
-            self._progress.update(self._task, description=description, completed=completed, figures=figures)
+            self._progress.update(self._task, description=description, completed=completed, figures=shown)
 
     def on_progress(self, round: int, done: int, total: int, samples_per_second: float) -> None:
         """Move the bar within the round."""
@@ -98,7 +104,7 @@ class BarProgress(Callback):
 
     def on_round_end(self, row: dict[str, Any]) -> None:
         """Move the bar, with the round's figures."""
-        self._last = {"loss": number(row["train_loss"]), "accuracy": number(row["val_accuracy"])}
+        self._last = figures(row)
         rate = row["samples"] / max(row["round_seconds"], 1e-9)
         self._show(row["round"], row["round"] + 1, rate)
 
@@ -134,9 +140,7 @@ def closing_table(summary: dict[str, Any], path: str) -> Table:
     table.add_column(overflow="fold")
     rows = {
         "rounds": str(summary["rounds"]),
-        "test accuracy": number(summary["test_accuracy"]),
-        "best validation accuracy": number(summary["best_val_accuracy"]),
-        "test accuracy there": number(summary["test_accuracy_at_best_val"]),
+        **_best(summary),
         "seconds": number(summary["seconds"], 1),
         "samples/s": number(summary["samples_per_second"], 0),
         "sent up / down": f"{summary['bytes_up_total'] / 1e6:.1f} / {summary['bytes_down_total'] / 1e6:.1f} MB",
@@ -146,6 +150,19 @@ def closing_table(summary: dict[str, Any], path: str) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _best(summary: dict[str, Any]) -> dict[str, str]:
+    tested = summary["test_accuracy"] is None and summary["test_loss"] is not None
+    by = "loss" if tested or summary["best_val_loss"] is not None else "accuracy"
+    found = {f"test {by}": number(summary[f"test_{by}"])}
+    found[f"best validation {by}"] = number(summary[f"best_val_{by}"])
+    found[f"test {by} there"] = number(summary[f"test_{by}_at_best_val"])
+    scores = [name for name in summary if name.startswith("test_") and name.endswith("_at_best_val")]
+    others = [name for name in scores if name not in ("test_accuracy_at_best_val", "test_loss_at_best_val")]
+    for name in others:
+        found[f"{name.removesuffix('_at_best_val').replace('_', ' ')} there"] = number(summary[name])
+    return found
 
 
 class Stopwatch:

@@ -40,9 +40,16 @@ def _names(value: Any) -> Any:
     return [str(part) if isinstance(part, int) else part for part in value] if isinstance(value, list) else value
 
 
+def _numbers(value: Any) -> Any:
+    """On a command line a list is written 1,2."""
+    return _names(value) if isinstance(value, str) and value != "balanced" else value
+
+
 Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 Names = Annotated[list[str], BeforeValidator(_names)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weights = Annotated[list[Positive], Field(min_length=1)]
+ClassWeights = Annotated[Literal["balanced"] | Weights | None, BeforeValidator(_numbers)]
 
 
 def segments(names: list[str]) -> list[str]:
@@ -68,8 +75,14 @@ class Section(BaseModel):
 class Model(Section):
     """The network and where it is cut."""
 
-    name: str = Field("digits_cnn", description="digits_cnn, tiny_cnn, mlp, resnet18, or package.module:function")
-    num_classes: int | None = Field(None, ge=1, description="as many as the data set has")
+    name: str = Field(
+        "digits_cnn",
+        description="digits_cnn, tiny_cnn, mlp, unet, transformer, a model of torchvision or timm, "
+        "or package.module:function",
+    )
+    num_classes: int | None = Field(
+        None, ge=1, description="as many as the data set has; of a regression, how many values a label has"
+    )
     cuts: Names | None = Field(
         None, description="the last layer of A and the last layer of B, as a,b; each model has sensible ones"
     )
@@ -115,6 +128,7 @@ class Data(Section):
     name: str = Field(
         "digits",
         description="digits, cifar10, cifar100, mnist, fashion_mnist, image_folder, synthetic, fake_images, "
+        "synthetic_regression, synthetic_segmentation, synthetic_tokens, "
         "or package.module:function",
     )
     path: Path | None = Field(None, description="folder of a data set that lies in files")
@@ -133,10 +147,17 @@ class Data(Section):
 class Task(Section):
     """What is learned."""
 
-    loss: str = Field("cross_entropy", description="cross_entropy, mse, or package.module:function")
-    metrics: Names | None = Field(None, description="what is told of validation and test beside the loss")
-    class_weights: Literal["balanced"] | Annotated[list[Positive], Field(min_length=1)] | None = Field(
-        None, description="cross_entropy: a weight for each class, or balanced"
+    loss: str = Field(
+        "cross_entropy",
+        description="cross_entropy, token_cross_entropy, mse, l1, huber, or package.module:function",
+    )
+    metrics: Names | None = Field(
+        None,
+        description="of validation and test, beside loss and accuracy: any of macro_f1, balanced_accuracy, mean_iou, "
+        "mse, mae, r2, package.module:function; none: mse, mae and r2 of a regression, without its loss",
+    )
+    class_weights: ClassWeights = Field(
+        None, description="of a cross-entropy: a weight for each class, or balanced, by the training labels"
     )
     auxiliary_weight: float = Field(
         0.4, ge=0, allow_inf_nan=False, description="of an auxiliary head's loss, for models that have one"

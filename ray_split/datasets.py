@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ray_split import tasksets
 from ray_split.failure import SettingsError, told
 from ray_split.folders import image_folder
 from ray_split.made import fake_images, synthetic, whole
@@ -108,5 +109,8 @@ DATA_SETS: dict[str, Callable[..., Any]] = {
     "fashion_mnist": fashion_mnist,
     "image_folder": image_folder,
     "synthetic": synthetic,
+    "synthetic_regression": tasksets.regression,
+    "synthetic_segmentation": tasksets.segmentation,
+    "synthetic_tokens": tasksets.tokens,
     "fake_images": fake_images,
 }

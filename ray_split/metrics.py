@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,20 +17,21 @@ class Report(NamedTuple):
     phones: Array | None = None
     samples: Array | int = 0
     loss: Array | float = 0.0  # summed over the samples
-    correct: Array | int = 0
+    correct: Array | float = 0  # not a number where there is no right and wrong
     bytes_up: Array | int = 0
     bytes_down: Array | int = 0
     bytes_weights: Array | int = 0
+    tallies: Mapping[str, Array] | None = None  # of the scores, in evaluation: over all of its phones' samples
 
 
-COLUMNS = Report._fields[1:]
+COLUMNS = Report._fields[1:-1]
 
 
 def padded_sum(reports: Sequence[Report]) -> Report:
     """The steps of a cohort added up. Its phones with fewer steps are its last ones."""
     first = reports[0]
     assert first.phones is not None
-    sums = {}
+    sums: dict[str, Any] = {}
     for column in COLUMNS:
         total = np.zeros(len(first.phones), np.asarray(getattr(first, column)).dtype)
         for report in reports:
@@ -37,6 +39,15 @@ def padded_sum(reports: Sequence[Report]) -> Report:
             total[: len(report.phones)] += getattr(report, column)
         sums[column] = total
     return Report(first.phones, **sums)
+
+
+def added(tallies: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
+    """Tallies added up, by name."""
+    sums: dict[str, Array] = {}
+    for each in tallies:
+        for name, tally in each.items():
+            sums[name] = sums[name] + tally if name in sums else tally
+    return sums
 
 
 class Spent(NamedTuple):
@@ -69,15 +80,20 @@ class Sums:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the samples that came out right; None of no samples."""
+        """Share of the samples that came out right; None of no samples, and where there is no right and wrong."""
         samples = self.total("samples")
-        return float(self.total("correct") / samples) if samples else None
+        return _number(self.total("correct") / samples) if samples else None
+
+    @property
+    def tallies(self) -> dict[str, Array]:
+        """The tallies of the scores, over all samples."""
+        return added(report.tallies or {} for report in self._reports)
 
     @property
     def phone_mean(self) -> float | None:
-        """The mean over phones of each one's accuracy; None of no phones."""
+        """The mean over phones of each one's accuracy; None as `accuracy`."""
         accuracy = self._phone_accuracy()
-        return float(accuracy.mean()) if len(accuracy) else None
+        return _number(accuracy.mean()) if len(accuracy) else None
 
     def _phone_accuracy(self) -> Array:
         _, sums = self.by_phone()
@@ -87,7 +103,7 @@ class Sums:
     def over_phones(self) -> dict[str, float]:
         """The phones' accuracies on their own samples: mean, 10th percentile and worst."""
         accuracy = self._phone_accuracy()
-        if not len(accuracy):
+        if not len(accuracy) or np.isnan(accuracy).any():
             return {}
         return {
             "phone_accuracy_mean": float(accuracy.mean()),
@@ -156,6 +172,10 @@ class RoundSums(Sums):
         }
 
 
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
 def _spread(phones: Array, some: Array, values: Array) -> Array:
     """Values of some of the phones, and 0 for the others."""
     found = np.zeros(len(phones), np.int64)
@@ -183,6 +203,12 @@ def mean_spent(spent: Sequence[Spent]) -> Spent:
 
 
 def best_round(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row with the highest validation accuracy, the first of equals; None if there was no validation."""
+    """The row with the highest validation accuracy, the first of equals; None if there was no validation.
+
+    Where there is no accuracy, as in a regression, the row with the lowest validation loss.
+    """
     scored = [row for row in rows if row.get("val_accuracy") is not None]
-    return max(scored, key=lambda row: row["val_accuracy"]) if scored else None
+    if scored:
+        return max(scored, key=lambda row: row["val_accuracy"])
+    scored = [row for row in rows if row.get("val_loss") is not None and not math.isnan(row["val_loss"])]
+    return min(scored, key=lambda row: row["val_loss"]) if scored else None

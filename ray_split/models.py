@@ -16,6 +16,8 @@ from ray_split.chain import Chain
 from ray_split.cut import Segments
 from ray_split.failure import SettingsError, told
 from ray_split.loading import call, find, suggest
+from ray_split.transformer import Transformer
+from ray_split.unet import UNet
 
 
 class Known(NamedTuple):
@@ -84,6 +86,8 @@ MODELS: dict[str, Known] = {
     "digits_cnn": Known(DigitsCNN, ("block1", "hidden")),
     "tiny_cnn": Known(TinyCNN, ("block1", "block2")),
     "mlp": Known(MLP, ("layers.0", "layers.1")),
+    "unet": Known(UNet, ("stem", "up1")),
+    "transformer": Known(Transformer, ("blocks.0", "blocks.2")),
 }
 
 

@@ -6,9 +6,8 @@ import copy
 import logging
 import os
 import time
-import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.schedules import personal, schedule_of, with_held_out
 from ray_split.settle import settle
+from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
 from ray_split.state import Array
-from ray_split.task import Task
 from ray_split.wiring import Resources
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def prepare(settings: config.Config) -> Prepared:
     """Fill in what follows from the data and the model, and try the model on its data. Raises SettingsError."""
     settings = _named(settings)
     schedule_of(settings.schedule)
-    Task(settings.task)
+    check_names(settings.task)
     settings = with_held_out(settings)
     parts = data.load(settings.data)
     partition = partitions.deal(settings, parts.train.labels, parts.groups)
@@ -51,6 +50,7 @@ def prepare(settings: config.Config) -> Prepared:
     settings = settings.with_values(model={"num_classes": _classes(settings.model, parts)})
     model = _model(settings)
     settings = settings.with_values(model={"cuts": models.cuts_of(settings.model, model)})
+    settings = settle_task(settings, parts.train.labels)
     segments, example = _try(settings, model, parts, stream)
     settings = settle(settings, segments, example, stream.per_round)
     return Prepared(settings, parts, Stream(settings, partition))
@@ -69,14 +69,16 @@ def _named(settings: config.Config) -> config.Config:
     if run.name is None and run.resume == "auto":
         raise SettingsError("run.name", None, "the name of the run to resume")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    model = settings.model.name.rpartition(":")[2]
+    model = settings.model.name.replace("/", ":").rpartition(":")[2]
     name = run.name or f"{model}_{settings.schedule.name.rpartition(':')[2]}_{stamp}"
     return settings.with_values(run={"name": name, "storage_path": str(storage.absolute())})
 
 
 def _classes(settings: config.Model, parts: data.Parts) -> int | None:
-    """As many classes as the data has, or as the settings say if that is no fewer."""
+    """As many classes as the data has, or as the settings say if that is no fewer; of values as many as a label has."""
     there = parts.num_classes
+    if settings.num_classes is None and there is None:
+        return outputs_of(parts.train.labels)
     if settings.num_classes is not None and there is not None and settings.num_classes < there:
         raise SettingsError("model.num_classes", settings.num_classes, f"at least {there}, as the labels have")
     return settings.num_classes if settings.num_classes is not None else there
@@ -107,7 +109,8 @@ def _try(settings: config.Config, model: nn.Module, parts: data.Parts, stream: S
         outputs = _forward(settings, model, example)
         if not i:
             segments = cut(model, cuts, example)
-        _try_loss(settings.task, outputs, targets)
+        try_loss(settings, outputs, targets)
+    try_metrics(settings, _forward(settings, model, example, training=False), targets)
     return segments, example
 
 
@@ -121,20 +124,6 @@ def _example(settings: config.Config, batches: Batches, indices: Array) -> tuple
         raise SettingsError("data.name", settings.data.name, allowed) from error
 
 
-def _try_loss(settings: config.Task, outputs: torch.Tensor, labels: torch.Tensor) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Using a target size")  # torch would broadcast
-            value = Task(settings).loss(outputs, labels)
-        Task(settings).correct(outputs, labels)
-    except (*MISFITS, UserWarning) as error:
-        shape = tuple(getattr(outputs, "shape", ()))
-        shapes = f"outputs {shape} and labels {tuple(labels.shape)} of {labels.dtype}"
-        raise SettingsError("task.loss", settings.loss, f"one that takes {shapes}: {told(error)}") from error
-    if not isinstance(value, torch.Tensor) or value.dim():
-        raise SettingsError("task.loss", settings.loss, "a function that returns one number, a tensor")
-
-
 def _batch_sizes(stream: Stream) -> set[int]:
     """The smallest and the largest batch of the stream."""
     samples = np.unique(stream.partition.training())
@@ -144,17 +133,16 @@ def _batch_sizes(stream: Stream) -> set[int]:
     return {int(sizes.min()), int(sizes.max())}
 
 
-def _forward(settings: config.Config, model: nn.Module, example: torch.Tensor) -> torch.Tensor:
+def _forward(settings: config.Config, model: nn.Module, example: torch.Tensor, training: bool = True) -> Any:
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            outputs: torch.Tensor = copy.deepcopy(model).train()(example)
+            return copy.deepcopy(model).train(training)(example)
     except MISFITS as error:
         if "more than 1 value per channel" in str(error):
             allowed = "a size that leaves no phone a batch of one, which BatchNorm can't train on"
             raise SettingsError("data.batch_size", settings.data.batch_size, allowed) from error
         allowed = f"a model that takes this data, batches of shape {tuple(example.shape)}: {told(error)}"
         raise SettingsError("model.name", settings.model.name, allowed) from error
-    return outputs
 
 
 def resolve(settings: config.Config, resources: Resources) -> config.Config:

@@ -17,6 +17,7 @@ from ray_split import __version__, checkpoint, config
 from ray_split.failure import SettingsError
 from ray_split.metrics import best_round
 from ray_split.state import Array
+from ray_split.task import names
 
 SCHEMA_VERSION = 1
 VERSIONS = {"ray-split": __version__} | {n: importlib.metadata.version(n) for n in ("ray", "torch", "numpy")}
@@ -123,10 +124,9 @@ class Records:
             (self.folder / MODEL).unlink(missing_ok=True)
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
-    def would_be_best(self, val_accuracy: float | None) -> bool:
-        """Whether a validation accuracy beats every round's before."""
-        best = best_round(self._rows)
-        return val_accuracy is not None and (best is None or val_accuracy > best["val_accuracy"])
+    def would_be_best(self, row: dict[str, Any]) -> bool:
+        """Whether a round's validation beats every round's before."""
+        return best_round([*self._rows, row]) is row
 
     def round(self, row: dict[str, Any], phones: dict[str, Array], flush: bool) -> None:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
@@ -160,6 +160,7 @@ class Records:
         seconds = sum(row["round_seconds"] for row in rows)
         samples = sum(row["samples"] for row in rows)
         phone_rounds = sum(row["phones"] for row in rows)
+        scores = names(self._settings.task)
         summary = {
             "schema_version": SCHEMA_VERSION,
             "status": status,
@@ -172,6 +173,10 @@ class Records:
             "test_accuracy": last.get("test_accuracy"),
             "best_val_accuracy": best.get("val_accuracy"),
             "test_accuracy_at_best_val": best.get("test_accuracy"),
+            "test_loss": last.get("test_loss"),
+            **_by_loss(best),
+            **{f"test_{name}": last.get(f"test_{name}") for name in scores},
+            **{f"test_{name}_at_best_val": best.get(f"test_{name}") for name in scores},
             "seconds": seconds,
             "samples_per_second": samples / seconds if seconds else None,
             "phone_rounds_per_second": phone_rounds / seconds if seconds else None,
@@ -189,3 +194,10 @@ class Records:
         """Write what is held back and close the files."""
         self.flush()
         self._board.close()
+
+
+def _by_loss(best: dict[str, Any]) -> dict[str, Any]:
+    """Where there is no accuracy, the best round is that of the lowest validation loss."""
+    if best.get("val_accuracy") is not None:
+        return {"best_val_loss": None, "test_loss_at_best_val": None}
+    return {"best_val_loss": best.get("val_loss"), "test_loss_at_best_val": best.get("test_loss")}

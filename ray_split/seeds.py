@@ -26,6 +26,7 @@ PURPOSES = {
     "synthetic": 9,
     "augment": 10,
     "fake_images": 11,
+    "taskset": 12,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 

@@ -28,6 +28,7 @@ from ray_split.state import Array, State, state_bytes
 from ray_split.task import Task
 
 Tensors = dict[str, torch.Tensor]
+_TENSOR = object()  # stands for a tensor where None may stand for a head that isn't there
 
 
 @dataclass
@@ -219,13 +220,13 @@ def over_phones(module: nn.Module, weights: Tensors, buffers: Tensors, arrived: 
         each = iter(tensors)
         own = tree_map(lambda x: next(each) if isinstance(x, torch.Tensor) else x, arrived)
         outputs = functional_call(module, {**weights, **buffers}, _arguments(own))
-        shape.append(tree_map(lambda x: None if isinstance(x, torch.Tensor) else x, outputs))
+        shape.append(tree_map(lambda x: _TENSOR if isinstance(x, torch.Tensor) else x, outputs))
         return [x for x in leaves(outputs) if isinstance(x, torch.Tensor)]
 
     own = None if shared else 0
     with _attention_that_batches():
         found = iter(vmap(one, in_dims=(own, own, *[0] * len(tensors)))(weights, buffers, *tensors))
-    return tree_map(lambda x: next(found) if x is None else x, shape[0])
+    return tree_map(lambda x: next(found) if x is _TENSOR else x, shape[0])
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ray_split.failure import ActorLostError, Decision, decide
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
 from ray_split.schedules import Round, personal, schedule_of, serverless
+from ray_split.task import Task
 from ray_split.wiring import Ref, Wiring
 
 MAX_OUTSTANDING = 64  # refs that nobody consumes: exchanges submitted and not yet checked
@@ -187,19 +188,24 @@ def _evaluated(
     Phones with personal models are each evaluated on their own samples, and others too if they hold any out.
     """
     round, batch, alone = row["round"] + 1, settings.data.eval_batch_size, personal(settings.schedule)
+    task = Task(settings.task)
 
     def on(part: str) -> Sums:
         if alone:
             return loop.transaction(round, lambda turn: loop.evaluate_own(turn, part))
         return loop.transaction(round, lambda turn: loop.evaluate(turn, part, sizes[part], batch))
 
+    def told(part: str, sums: Sums) -> dict[str, Any]:
+        accuracy = sums.phone_mean if alone else sums.accuracy
+        scores = {f"{part}_{name}": value for name, value in task.figures(sums.tallies).items()}
+        return {f"{part}_loss": sums.mean_loss, f"{part}_accuracy": accuracy, **scores}
+
     if sizes["val"] or alone:
-        val = on("val")
-        row |= {"val_loss": val.mean_loss, "val_accuracy": val.phone_mean if alone else val.accuracy}
-    if not last and not records.would_be_best(row["val_accuracy"]):
+        row |= told("val", on("val"))
+    if not last and not records.would_be_best(row):
         return row, None
     test = on("test")
-    row |= {"test_loss": test.mean_loss, "test_accuracy": test.phone_mean if alone else test.accuracy}
+    row |= told("test", test)
     if not settings.phones.held_out:
         return row, None
     own = test if alone else loop.transaction(round, lambda turn: loop.evaluate_own(turn, "test"))

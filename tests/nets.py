@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import nn
 
 from ray_split import Segments
+from ray_split.unet import UNet
 
 
 def inplace_first() -> nn.Module:
@@ -156,3 +159,58 @@ def rows_and_columns() -> tuple[np.ndarray, np.ndarray]:
     """Images of 1x8x8 whose labels are maps of them: bright or dark."""
     images = np.random.default_rng(0).normal(size=(80, 1, 8, 8)).astype(np.float32)
     return images, (images[:, 0] > 0).astype(np.int64)
+
+
+def rows(samples: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """The blobs, and as their label a value: where the bright row is."""
+    images, labels = blobs(samples)
+    return images, (labels / 4).astype(np.float32)
+
+
+class Heads(NamedTuple):
+    logits: torch.Tensor
+    aux_logits: torch.Tensor | None
+
+
+class Auxiliary(nn.Module):
+    """As Inception v3: in train mode there is a second head's output too, made in B at the cuts stem and body."""
+
+    def __init__(self, as_dict: bool = False, with_aux: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
+        self.aux = nn.Linear(16, 10)
+        self.body = nn.Sequential(nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+        self.head = nn.Linear(16, 10)
+        self.as_dict, self.with_aux = as_dict, with_aux
+
+    def forward(self, x: torch.Tensor) -> object:
+        early = self.stem(x)
+        aux = self.aux(early) if self.training and self.with_aux else None
+        main = self.head(self.body(early))
+        if self.as_dict:
+            return {"out": main, "aux": aux} if self.training else {"out": main}
+        return Heads(main, aux) if self.training else main
+
+
+class RawSkip(UNet):
+    """A U-Net that looks at the image once more at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(9, 3, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        whole = self.stem(images)
+        half = self.down1(whole)
+        decoded = self.up1(self.up2(self.down2(half), half), whole)
+        return self.head(torch.cat([decoded, images], 1))
+
+
+def squared_error(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """A loss, or a metric, of a user's own."""
+    return ((outputs.squeeze(-1) - labels) ** 2).mean()
+
+
+def top2(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    """A metric of a user's own: whether the label is one of the two highest scores."""
+    return float((outputs.topk(2, dim=1).indices == labels[:, None]).any(1).float().mean())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from ray_split import models, seeds
 from ray_split.data import Parts
 from ray_split.optimizers import OPTIMIZERS
 
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 MIDDLE = ("block2", "hidden")  # the layers of B in digits_cnn, cut as usual
 REST = (*MIDDLE, "head")  # and cut once, after block1
 
@@ -26,13 +28,14 @@ REST = (*MIDDLE, "head")  # and cut once, after block1
 class Training:
     """The parts of a run that all references need."""
 
-    def __init__(self, settings: rs.Config) -> None:
+    def __init__(self, settings: rs.Config, loss: Loss = functional.cross_entropy) -> None:
         torch.set_num_threads(1)
+        self._loss = loss
         self.settings = settings
         self.b = REST if settings.model.cuts == ["block1"] else MIDDLE
         self.data: Parts = rs.load_data(settings.data)
         self.batches = rs.Batches(settings, self.data)
-        model = settings.model.model_copy(update={"num_classes": self.data.num_classes})
+        model = settings.model.model_copy(update={"num_classes": settings.model.num_classes or self.data.num_classes})
         self.model = models.build(model, settings.run.seed)
         self.rounds: dict[int, list[rs.Draw]] = defaultdict(list)
         for draw in rs.stream(settings):
@@ -43,15 +46,15 @@ class Training:
 
     def loss(self, model: nn.Module, draw: rs.Draw) -> torch.Tensor:
         inputs, labels = self.batches.of(draw)
-        return functional.cross_entropy(model.train()(torch.from_numpy(inputs)), torch.from_numpy(labels))
+        return self._loss(model.train()(torch.from_numpy(inputs)), torch.from_numpy(labels))
 
 
-def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = ()) -> nn.Module:
+def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = (), loss: Loss = functional.cross_entropy) -> nn.Module:
     """Train the unsplit model on one thread.
 
     `seeded_at` names the first layer of A, B and C, where torch is seeded, for models with Dropout.
     """
-    run = Training(settings)
+    run = Training(settings, loss)
     model, optimizer = run.model, run.optimizer(run.model.parameters())
     at = [0, 0, 0]
     for place, name in enumerate(seeded_at):

@@ -400,6 +400,12 @@ def test_other_settings_than_those_of_the_finished_runs_are_refused(
     assert files_of(compared) == before
 
 
+def test_a_regression_which_has_no_accuracy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_values = ("--task.loss", "mse", "--data.name", "synthetic_regression", "--model.name", "mlp")
+    line = refused(capsys, *arguments(tmp_path / "out", *of_values))
+    assert "task.loss: 'mse'" in line and "a regression has none" in line
+
+
 def test_a_runs_own_folder_is_refused(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, *arguments(compared / "unsplit_seed0"))
     assert "--out" in line and "a run's own" in line

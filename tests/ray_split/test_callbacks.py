@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,22 @@ def test_a_terminal_has_a_bar_with_round_loss_accuracy_and_rate(tmp_path: Path) 
     assert f"loss {result.metrics['train_loss']:.4f}" in shown
     assert f"val_accuracy {result.metrics['val_accuracy']:.4f}" in shown
     assert "samples/s" in shown and "run finished" in shown
+
+
+def test_of_a_regression_loss_and_scores_are_told_instead_of_accuracy(tmp_path: Path) -> None:
+    out = io.StringIO()
+    settings = rs.Config(
+        model={"name": "mlp"}, data={"name": "synthetic_regression", "kwargs": {"samples": 100}}, task={"loss": "mse"},
+        cluster={"backend": "inprocess"}, phones={"count": 2}, run={"storage_path": str(tmp_path), "rounds": 2},
+    )  # fmt: skip
+    metrics = rs.fit(settings, callbacks=[PlainProgress(out)]).metrics
+    shown = out.getvalue()
+    assert f"val_loss {metrics['val_loss']:.4f}  val_mae {metrics['val_mae']:.4f}  val_r2 " in shown
+    assert "accuracy" not in shown
+    table = {name: value for name, value in re.findall(r"│ (\S[^│]*?) +│ (\S+) +│", shown)}
+    assert table["best validation loss"] == f"{metrics['best_val_loss']:.4f}"
+    assert table["test loss there"] == f"{metrics['test_loss_at_best_val']:.4f}"
+    assert table["test r2 there"] == f"{metrics['test_r2_at_best_val']:.4f}"
 
 
 @pytest.mark.parametrize(

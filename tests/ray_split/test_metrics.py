@@ -135,3 +135,25 @@ def test_the_best_round_is_the_first_with_the_highest_validation_accuracy():
     assert best_round(rows)["round"] == 2
     assert best_round(rows[:1]) is None
     assert best_round([]) is None
+
+
+def test_without_accuracy_the_best_round_is_the_first_with_the_lowest_validation_loss():
+    losses = [None, 0.5, 0.3, None, math.nan, 0.3, 0.4]
+    rows = [{"round": i, "val_accuracy": None, "val_loss": value} for i, value in enumerate(losses)]
+    assert best_round(rows)["round"] == 2
+    assert best_round(rows[:1]) is None
+
+
+def test_where_nothing_can_be_right_there_is_no_accuracy():
+    sums = sums_of(report([4, 1], [10, 30], [20.0, 15.0], [math.nan, math.nan]), Report(bytes_weights=5))
+    assert (sums.mean_loss, sums.accuracy, sums.phone_mean, sums.over_phones()) == (0.875, None, None, {})
+    assert np.isnan(sums.phone_table(0)["accuracy"]).all()
+    assert sums.phone_table(0)["loss"].tolist() == [0.5, 2]
+
+
+def test_tallies_are_added_up_by_name():
+    sums = Sums()
+    for tallies in ({"classes": np.array([1, 2])}, None, {"classes": np.array([3, 4]), "own:x": np.array([0.5])}):
+        sums.add(Report(tallies=tallies))
+    assert {name: tally.tolist() for name, tally in sums.tallies.items()} == {"classes": [4, 6], "own:x": [0.5]}
+    assert Sums().tallies == {}

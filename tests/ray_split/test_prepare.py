@@ -56,8 +56,13 @@ def test_what_the_cluster_has_no_room_for_is_refused(cpus: int, sections: dict, 
 
 
 def test_a_loss_that_would_broadcast_is_refused_for_a_batch_of_one_too() -> None:
-    settings = rs.Config(task={"loss": "mse"}, data={"batch_size": 1}, run={"name": "x"})
-    with pytest.raises(rs.SettingsError, match=r"task\.loss: 'mse'.*target size"):
+    settings = rs.Config(
+        task={"loss": "mse"},
+        data={"name": "tests.nets:rows", "batch_size": 1},
+        model={"num_classes": 10},
+        run={"name": "x"},
+    )
+    with pytest.raises(rs.SettingsError, match=r"task\.loss: 'mse'.*same shape"):
         prepare(settings)
 
 

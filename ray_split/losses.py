@@ -1,0 +1,135 @@
+"""Losses by name: what they make of a model's outputs and the labels, for a phone, for a cohort, and for scores.
+
+Shapes: n samples of one phone, k neighbours of a cohort with equally many, C classes.
+To add one: an entry of LOSSES. What a loss needs to be is told by `Loss`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.nn import functional
+
+IGNORED = -100
+"""The label of a position that doesn't count: padding, a border. torch's own choice."""
+
+
+class Loss(Protocol):
+    """A loss, and how its outputs are read. Raises ValueError for labels that it isn't made for."""
+
+    def mean(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean over the batch (n, ...)."""
+
+    def means(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Each phone's own mean (k,), of outputs (k, n, ...) and labels (k, n, ...)."""
+
+    def right(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Of each sample (n,) what share is right: bool, or float64; not a number where nothing can be right."""
+
+    def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What scores compare, of what counts: class scores (m, C) and classes (m,), or two times values (n, D)."""
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of class scores, of which dimension `classes` of the outputs (n, ...) has one for each class.
+
+    With `weights`, one for each class, the mean divides by the sum of the labels' weights, as torch's does. Of a batch
+    whose labels are all ignored it is 0, where torch has no number.
+    """
+
+    classes: int
+    weights: tuple[float, ...] | None = None
+
+    def mean(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.mean."""
+        scores, wanted = self._as_torch_wants(outputs, labels)
+        if bool((wanted == IGNORED).all()):
+            return scores.sum() * 0.0
+        return functional.cross_entropy(scores, wanted, self._weight(scores))
+
+    def means(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.means."""
+        scores, wanted = self._as_torch_wants(outputs.flatten(0, 1), labels.flatten(0, 1))
+        weight = self._weight(scores)
+        values = functional.cross_entropy(scores, wanted, weight, reduction="none")
+        counted = (wanted != IGNORED).to(values.dtype)
+        if weight is not None:
+            counted = counted * weight[wanted.clamp(min=0)]
+        counts = counted.reshape(len(outputs), -1).sum(1)
+        return values.reshape(len(outputs), -1).sum(1) / counts.where(counts > 0, 1.0)
+
+    def right(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.right: of a sample with several labels the share of those that are not ignored."""
+        right = outputs.argmax(self.classes) == labels
+        if right.dim() == 1:
+            return right
+        counted = (labels != IGNORED).flatten(1).sum(1)
+        return right.flatten(1).sum(1).double() / counted.clamp(min=1)
+
+    def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As Loss.pairs, without what is ignored."""
+        scores, wanted = outputs.movedim(self.classes, -1).flatten(0, -2), labels.flatten()
+        return scores[wanted != IGNORED], wanted[wanted != IGNORED]
+
+    def _as_torch_wants(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if labels.is_floating_point():
+            raise ValueError("its labels are classes, whole numbers")
+        if self.classes == 1:
+            return outputs, labels
+        if outputs.shape[:-1] != labels.shape:
+            raise ValueError("its outputs have the labels' dimensions, and then the classes")
+        return outputs.flatten(0, -2), labels.flatten()
+
+    def _weight(self, scores: torch.Tensor) -> torch.Tensor | None:
+        if self.weights is None:
+            return None
+        return torch.tensor(self.weights, dtype=scores.dtype, device=scores.device)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A loss between values. Outputs (n, ..., 1) are taken as (n, ...) where the labels have no such dimension."""
+
+    function: Callable[..., torch.Tensor]
+
+    def mean(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.mean."""
+        return self.function(*_alike(outputs, labels))
+
+    def means(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.means."""
+        return self.function(*_alike(outputs, labels), reduction="none").flatten(1).mean(1)
+
+    def right(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.right: nothing."""
+        return torch.full((len(labels),), math.nan, dtype=torch.float64)
+
+    def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As Loss.pairs."""
+        values, wanted = _alike(outputs, labels)
+        return values.reshape(len(values), -1), wanted.reshape(len(wanted), -1)
+
+
+def _alike(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and labels of the same shape: torch would broadcast (n, 1) and (n,) to (n, n). Raises ValueError."""
+    if not labels.is_floating_point():
+        raise ValueError("its labels are values, floats; whole numbers are classes")
+    if outputs.dim() == labels.dim() + 1 and outputs.shape[-1] == 1:
+        outputs = outputs.squeeze(-1)
+    if outputs.shape != labels.shape:
+        raise ValueError("its outputs and labels have the same shape, but for a last dimension of 1")
+    return outputs, labels
+
+
+LOSSES: dict[str, CrossEntropy | Distance] = {
+    "cross_entropy": CrossEntropy(classes=1),
+    "token_cross_entropy": CrossEntropy(classes=-1),
+    "mse": Distance(functional.mse_loss),
+    "l1": Distance(functional.l1_loss),
+    "huber": Distance(functional.huber_loss),
+}
