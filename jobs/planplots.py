@@ -61,6 +61,8 @@ def _curves(axes: Axes, rows: Sequence[Row], columns: dict[str, tuple[str, str]]
 
 
 def _candidates(axes: Axes, found: Plan) -> None:
+    from matplotlib.ticker import LogFormatter
+
     c = found.candidates
     some = np.unique(np.linspace(0, len(c.seconds) - 1, MOST_POINTS).astype(int))
     front = np.flatnonzero(found.pareto)
@@ -69,5 +71,8 @@ def _candidates(axes: Axes, found: Plan) -> None:
     axes.scatter(memory[front], c.seconds[front], s=22, color=BLUE, label="Pareto front (time, memory, bytes)")
     axes.scatter(memory[found.best], c.seconds[found.best], s=160, marker="*", color=RED, label="recommended")
     axes.set(xscale="log", yscale="log", xlabel="peak MB on the phone", ylabel="predicted seconds a sample")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, fontsize=8)

@@ -72,14 +72,19 @@ def plan(scanned: Scan, optimizer: config.Optimizer, profile: Profile, double: b
 
 
 def candidates_of(scanned: Scan, optimizer: config.Optimizer, profile: Profile, double: bool) -> Candidates:
-    """Every way to cut, with what it costs. Raises SettingsError if there is none."""
+    """Every way to cut that leaves B something to train, with what it costs. Raises SettingsError if there is none."""
+    trained = scanned.up_to(scanned.costs.trained)
     may = np.flatnonzero([position.first for position in scanned.positions])
     if not double:
+        may = may[trained[may] < scanned.costs.trained.sum()]
+        if not len(may):
+            raise SettingsError("model.name", scanned.name, "a model with two layers to train, one for each side")
         return _single(scanned, may, optimizer, profile)
-    first, second = (index.ravel() for index in np.meshgrid(may, np.arange(len(scanned.positions)), indexing="ij"))
-    first, second = first[first < second], second[first < second]
+    first, second = (index.ravel() for index in np.meshgrid(may, np.arange(len(trained)), indexing="ij"))
+    leaves_b = trained[first] < trained[second]
+    first, second = first[leaves_b], second[leaves_b]
     if not len(first):
-        raise SettingsError("split", "double", "single: this model has one place to cut")
+        raise SettingsError("split", "double", "single: with two cuts no part of this model is left to the server")
     crossing, returning = scanned.at(scanned.costs.crossing), scanned.at(scanned.costs.returning)
     up, down = crossing[first] + returning[second], crossing[second] + returning[first]
     flops = scanned.flops[first] + scanned.total_flops - scanned.flops[second]

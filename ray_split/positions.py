@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -82,16 +83,16 @@ class _Opener(_Tracer):
         self.ends = {name: node for name, node in self.ends.items() if node in kept}
 
 
-class drawing_nothing:  # noqa: N801  a context manager
+@contextmanager
+def drawing_nothing() -> Iterator[None]:
     """Raises RuntimeError if random numbers were drawn: tracing would freeze them. The generator is put back."""
-
-    def __enter__(self) -> None:
-        self.state = torch.get_rng_state()
-
-    def __exit__(self, *_: object) -> None:
-        if not torch.equal(self.state, torch.get_rng_state()):
-            torch.set_rng_state(self.state)
+    state = torch.get_rng_state()
+    try:
+        yield
+        if not torch.equal(state, torch.get_rng_state()):
             raise RuntimeError("draws random numbers")
+    finally:
+        torch.set_rng_state(state)
 
 
 def trace(model: nn.Module, training: bool) -> Trace:

@@ -20,6 +20,7 @@ from ray_split.state import Array
 class Scan(NamedTuple):
     """A model's positions (P,), and what each side of them costs in a step on a batch."""
 
+    name: str  # of the model's class
     positions: list[Position]
     costs: Costs
     batch: int
@@ -71,4 +72,4 @@ def scan(model: nn.Module, shape: Sequence[int], batch: int) -> Scan:
     costs = costs_of(model, training, (batch, *shape), mode)
     flops, places = costs.forward + costs.backward, [position.place for position in positions]
     left, numbers = np.cumsum(flops)[places], np.cumsum(costs.parameters)[places]
-    return Scan(positions, costs, batch, left, flops.sum(), numbers, costs.parameters.sum())
+    return Scan(type(model).__name__, positions, costs, batch, left, flops.sum(), numbers, costs.parameters.sum())
