@@ -14,7 +14,9 @@ from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
 from ray_split.loading import suggest
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Raises SettingsError for a command line that it can't take."""
+
     given: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
@@ -30,8 +32,8 @@ def _fields(section: type[config.Section], prefix: str = "") -> Iterator[tuple[s
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ray-split", description="Multi-client split learning on Ray.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    parser = Parser(prog="ray-split", description="Multi-client split learning on Ray.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     train = commands.add_parser(
         "train",
         help="train a model, split between phones and a server",
@@ -40,19 +42,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--config", metavar="FILE", help="a YAML file of settings, by section")
     train.add_argument("--print-config", action="store_true", help="check and print the resolved settings, and exit")
-    for name, field in _fields(config.Config):
+    add_flags(train, config.Config)
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser, root: type[config.Section]) -> None:
+    """A flag `--section.field` for every setting."""
+    for name, field in _fields(root):
         bare = {"nargs": "?", "const": "true"} if field.annotation is bool or name == "run.resume" else {}
         text = f"{field.description or ''} (default: {_shown(field.default)})".strip().replace("%", "%%")
         metavar = name.rpartition(".")[2].upper()
-        train.add_argument(f"--{name}", metavar=metavar, default=argparse.SUPPRESS, help=text, **bare)  # type: ignore[arg-type]
-    return parser
+        parser.add_argument(f"--{name}", metavar=metavar, default=argparse.SUPPRESS, help=text, **bare)  # type: ignore[arg-type]
 
 
 def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _nested(flags: dict[str, str]) -> dict[str, Any]:
+def nested(flags: dict[str, str]) -> dict[str, Any]:
+    """Flags as sections of fields."""
     values: dict[str, Any] = {}
     for name, value in flags.items():
         *sections, field = name.split(".")
@@ -71,7 +79,7 @@ def _merged(below: Any, above: Any) -> Any:
 
 def settings_of(arguments: Sequence[str]) -> tuple[config.Config, bool]:
     """The settings that a command line and its file say, and whether only to print them. Raises SettingsError."""
-    _Parser.given = arguments
+    Parser.given = arguments
     namespace, unknown = _parser().parse_known_args(arguments)
     if unknown:
         known = [f"--{name}" for name, _ in _fields(config.Config)]
@@ -80,7 +88,7 @@ def settings_of(arguments: Sequence[str]) -> tuple[config.Config, bool]:
     flags = vars(namespace)
     _, file, show = flags.pop("command"), flags.pop("config"), flags.pop("print_config")
     values = config.read_yaml(file) if file else {}
-    return config.Config(**_merged(values, _nested(flags))), show
+    return config.Config(**_merged(values, nested(flags))), show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
