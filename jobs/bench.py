@@ -26,6 +26,7 @@ from jobs.measures.phones import PHONE_ROWS
 from jobs.measures.rule import rule_row
 from jobs.measures.runs import RUN_ROWS
 from jobs.measures.timing import Row
+from jobs.measures.zoo import ZOO_ROWS
 from jobs.submit import head
 
 BENCH = Path("bench.json")
@@ -35,6 +36,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     "exchange of digits_cnn": lambda repeats, calls: exchange_row("digits_cnn", repeats, calls),
     **PHONE_ROWS,
     **RUN_ROWS,
+    **ZOO_ROWS,
     "what is stacked": rule_row,
 }
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from ray_split import __version__, checkpoint, config
@@ -56,7 +55,8 @@ def claim(settings: config.Config) -> Path | None:
     if settings.run.resume == "never":
         allowed = f"a name that is free: {folder} holds a run (--run.resume goes on with it)"
         raise SettingsError("run.name", settings.run.name, allowed)
-    _check_same(settings, yaml.safe_load((folder / CONFIG).read_text()))
+    # Through Config, which fills in settings that there were not yet when the run began.
+    _check_same(settings, config.Config.from_yaml(folder / CONFIG).model_dump(mode="json"))
     complete = checkpoint.complete(folder / "checkpoints")
     return complete[-1] if complete else None
 

@@ -75,7 +75,8 @@ def _done(metrics: Path) -> int:
     return len(metrics.read_text().splitlines()) if metrics.exists() else 0
 
 
-def _figures(samples: list[Sample]) -> dict[str, Any]:
+def figures(samples: list[Sample]) -> dict[str, Any]:
+    """Time and memory of a run."""
     peak = max(samples, key=lambda sample: sample.total)
     return {
         "seconds_to_end_of_round_1": round(next(s.seconds for s in samples if s.rounds), 1),
@@ -98,7 +99,7 @@ def ten_thousand(repeats: int, calls: int) -> Row:
     samples = watched(["--phones.count", "10000", "--phones.per_round", "1000", *SYNTHETIC], 20)
     early, late = _typical(samples, range(5, 9)), _typical(samples, range(16, 20))
     growth = {kind: round(late[kind] - mb, 1) for kind, mb in early.items()}
-    return _figures(samples) | {
+    return figures(samples) | {
         "mb_after_5": round(early["all"]),
         "mb_after_20": round(late["all"]),
         "growth": round(late["all"] / early["all"] - 1, 4),
@@ -115,15 +116,15 @@ def hundred_thousand(repeats: int, calls: int) -> Row:
     before, after = (_typical(samples, range(2, 6)) for samples in (few, many))
     extra = {kind: round(mb - before.get(kind, 0.0), 1) for kind, mb in after.items()}
     # The indices are the same in both; 100,000 offsets of 8 bytes are not.
-    return {"1000": _figures(few), "100000": _figures(many), "extra_mb_by_process": extra, "offsets_mb": 0.8}
+    return {"1000": figures(few), "100000": figures(many), "extra_mb_by_process": extra, "offsets_mb": 0.8}
 
 
 def thousand(repeats: int, calls: int) -> Row:
     """1,000 phones with the tiny model: memory of all processes, and time to the end of the first round."""
     arguments = ["--phones.count", "1000", "--model.name", "tiny_cnn", "--data.kwargs", "{samples: 2223}"]
     runs = [watched([*arguments, *SYNTHETIC], 5) for _ in range(3)]
-    first = [_figures(run)["seconds_to_end_of_round_1"] for run in runs]
-    return _figures(runs[-1]) | {"seconds_to_end_of_round_1": median(first), "all": first}
+    first = [figures(run)["seconds_to_end_of_round_1"] for run in runs]
+    return figures(runs[-1]) | {"seconds_to_end_of_round_1": median(first), "all": first}
 
 
 RUN_ROWS = {

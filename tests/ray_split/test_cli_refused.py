@@ -112,7 +112,10 @@ def refused(capsys, tmp_path, *arguments):
         (["--model.cuts", "block1,nope"], ["model.cuts: 'nope'", "block1, block2, hidden, head"]),
         (["--model.cuts", "hidden,block1"], ["model.cuts", "block1, hidden"]),
         (["--model.cuts", "block1,head"], ["model.cuts: 'head'", "not the last"]),
-        (["--model.cuts", "block1"], ["model.cuts: ['block1']", "two layers"]),
+        (
+            ["--model.cuts", "block1,block2,hidden"],
+            ["model.cuts: ['block1', 'block2', 'hidden']", "one layer", "or two"],
+        ),
         (
             ["--phones.count", "1294", "--model.name", "theirs:normed", "--model.cuts", "1,2"],
             ["data.batch_size: 16", "BatchNorm"],

@@ -259,3 +259,28 @@ def test_pickled_segments_compute_the_same(cuts):
 def test_merge_refuses_a_key_in_two_segments():
     with pytest.raises(ValueError, match=r"a\.weight"):
         merge({"a.weight": 1, "b": 2}, {"a.weight": 1})
+
+
+def test_after_a_cut_other_models_are_traced_as_before():
+    cut(lookup("vit_b_16").build(num_classes=10, image_size=32), ["encoder.layers.encoder_layer_2.mlp.0"])
+    traced = torch.fx.symbolic_trace(model_of(chain))
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["a", "b", "c"]
+    assert not any(node.meta.get("is_wrapped") for node in traced.graph.nodes)
+
+
+def test_segments_of_functions_of_a_script_pickle(tmp_path):
+    """A model whose class and functions are in __main__."""
+    import subprocess
+    import sys
+
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pickle, torch\nfrom torch import nn\nfrom ray_split.cut import cut\n"
+        "def double(x):\n    return 2 * x\n"
+        "class Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)\n"
+        "    def forward(self, x):\n        return self.b(double(self.a(x)))\n"
+        "parts = pickle.loads(pickle.dumps(cut(Net(), ['a'], torch.ones(1, 2))))\n"
+        "print(type(parts.b(*parts.a(torch.ones(1, 2)))).__name__)\n"
+    )
+    assert subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout == "Tensor\n"

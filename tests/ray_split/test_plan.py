@@ -66,6 +66,20 @@ def test_bytes_are_those_that_a_run_counts(tmp_path: Path, name: str, cuts: list
     assert row["bytes_down"] == steps * found.candidates.bytes_down[planned]
 
 
+@pytest.mark.parametrize(("name", "layer"), [("digits_cnn", "block2.0"), ("tests.nets:Residual", "blocks.1.first")])
+def test_bytes_of_a_single_split_are_those_that_a_run_counts(tmp_path: Path, name: str, layer: str) -> None:
+    settings = rs.Config(
+        model={"name": name, "cuts": layer}, phones={"count": 2, "local_steps": 3}, cluster={"backend": "inprocess"},
+        run={"storage_path": str(tmp_path), "name": "run", "rounds": 1},
+    )  # fmt: skip
+    rs.fit(settings, callbacks=[])
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    found = plan(scan_of(config.Model(name=name, num_classes=10), (1, 8, 8), batch=16), SGD, Profile(), double=False)
+    planned = found.candidates.first.tolist().index(places(found.scan, [layer])[0])
+    assert row["bytes_up"] == 2 * 3 * found.candidates.bytes_up[planned]
+    assert row["bytes_down"] == 2 * 3 * found.candidates.bytes_down[planned]
+
+
 def test_a_single_split_sends_labels_up_and_a_gradient_down(digits: Scan) -> None:
     found = plan(digits, SGD, Profile(), double=False)
     block2 = found.candidates.first.tolist().index(places(digits, ["block2"])[0])

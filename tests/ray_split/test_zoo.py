@@ -20,6 +20,8 @@ from ray_split.task import Task
 
 OPTIMIZER = config.Optimizer(lr=0.01, momentum=0.9)
 STEPS = 3
+LOSS = "cross_entropy"
+Data = list[tuple[torch.Tensor, torch.Tensor]]
 SEEDS = [(10, 11, 12), (20, 21, 22), (30, 31, 32)]
 
 # name, kwargs: the side of the images, the batch, and three pairs of cuts: early, inside blocks, late
@@ -77,6 +79,13 @@ ARCHITECTURES: dict[str, tuple[int, int, list[str]]] = {
 }  # fmt: skip
 
 
+TRANSFORMER = [
+    "embedding,blocks.0",
+    "blocks.0.attention.project,blocks.2.norm2",
+    "blocks.1,norm",
+]
+
+
 def settings_of(name: str, size: int) -> config.Model:
     name, _, without = name.partition(" ")
     kwargs: dict[str, Any] = {"aux_logits": False} if without else {}
@@ -91,10 +100,17 @@ def batches(size: int, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]
         yield torch.randn(batch, 3, size, size, generator=draw), torch.randint(0, 10, (batch,), generator=draw)
 
 
-def train_split(model: nn.Module, cuts: list[str], data: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
+def token_batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    draw = torch.Generator().manual_seed(5)
+    for _ in range(STEPS):
+        tokens = torch.randint(0, 16, (4, 13), generator=draw)
+        yield tokens[:, :-1], tokens[:, 1:]
+
+
+def train_split(model: nn.Module, cuts: list[str], data: Data, loss: str = LOSS) -> dict[str, Any]:
     """The merged state dict after training in segments, with everything that crosses as messages."""
     parts = [pickle.loads(pickle.dumps(module)) for module in cut(model, cuts).modules().values()]
-    segments, task = [Segment(part, OPTIMIZER) for part in parts], Task(config.Task())
+    segments, task = [Segment(part, OPTIMIZER) for part in parts], Task(config.Task(loss=loss))
     for (inputs, labels), seeds in zip(data, SEEDS, strict=True):
         crossing: Any = inputs.numpy()
         for segment, seed in zip(segments, seeds, strict=True):
@@ -108,14 +124,14 @@ def train_split(model: nn.Module, cuts: list[str], data: list[tuple[torch.Tensor
     return merge(*(segment.module.state_dict() for segment in segments))
 
 
-def train_unsplit(model: nn.Module, cuts: list[str], data: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
+def train_unsplit(model: nn.Module, cuts: list[str], data: Data, loss: str = LOSS) -> dict[str, Any]:
     model, now = copy.deepcopy(model).train(), [0]
     for place, name in enumerate(cuts, start=1):  # the segments' seeds, where they begin
         model.get_submodule(name).register_forward_hook(
             lambda *_, place=place: torch.default_generator.manual_seed(SEEDS[now[0]][place])
             and None
         )  # fmt: skip
-    optimizer, task = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), Task(config.Task())
+    optimizer, task = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), Task(config.Task(loss=loss))
     for step, (inputs, labels) in enumerate(data):
         now[0] = step
         torch.default_generator.manual_seed(SEEDS[step][0])
@@ -138,6 +154,20 @@ def test_split_training_is_unsplit_training(name: str) -> None:
         different = {key for key in expected if not torch.equal(split[key], expected[key])}
         assert not different, pair
         assert any(not torch.equal(first[key], split[key]) for key in first)
+
+
+@pytest.mark.parametrize("pair", TRANSFORMER)
+def test_a_decoder_only_transformer_with_integer_inputs_too(pair: str) -> None:
+    torch.set_num_threads(1)
+    model, data, cuts = (
+        models.build(config.Model(name="transformer", num_classes=16), seed=0),
+        list(token_batches()),
+        pair.split(","),
+    )
+    split = train_split(model, cuts, data, "token_cross_entropy")
+    expected = train_unsplit(model, cuts, data, "token_cross_entropy")
+    assert split.keys() == expected.keys()
+    assert [key for key in expected if not torch.equal(split[key], expected[key])] == []
 
 
 def test_the_auxiliary_head_is_in_b_or_c_and_crosses_in_train_mode_alone() -> None:
