@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError
 
 from jobs.tables import figures
-from ray_split import config
+from ray_split import config, section
 from ray_split.complaint import one_line
 from ray_split.costs import Shape
 from ray_split.phone_memory import alone
@@ -32,15 +32,15 @@ def _sizes(value: Any) -> Any:
     return [int(part) for part in parts]
 
 
-class Model(config.Section):
+class Model(section.Section):
     """The network."""
 
     name: str = Field("digits_cnn", description="as for ray-split train: one of its models, or package.module:function")
     num_classes: int | None = Field(10, ge=1, description="passed to the model's function if it has a place for it")
-    kwargs: config.Mapping = Field({}, description="passed to the model's function, as YAML")
+    kwargs: section.Mapping = Field({}, description="passed to the model's function, as YAML")
 
 
-class Optimizer(config.Section):
+class Optimizer(section.Section):
     """What it keeps of each weight counts."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -48,7 +48,7 @@ class Optimizer(config.Section):
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
-class Settings(config.Section):
+class Settings(section.Section):
     """All of the planner's settings."""
 
     model: Model = Model()

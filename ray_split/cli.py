@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from ray_split import config
 from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
 from ray_split.loading import suggest
+from ray_split.section import Section, read_yaml
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,9 +24,9 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError("command line", " ".join(self.given), f"as --help shows: {message}")
 
 
-def _fields(section: type[config.Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def _fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, config.Section):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from _fields(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, field
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_flags(parser: argparse.ArgumentParser, root: type[config.Section]) -> None:
+def add_flags(parser: argparse.ArgumentParser, root: type[Section]) -> None:
     """A flag `--section.field` for every setting."""
     for name, field in _fields(root):
         bare = {"nargs": "?", "const": "true"} if field.annotation is bool or name == "run.resume" else {}
@@ -87,7 +88,7 @@ def settings_of(arguments: Sequence[str]) -> tuple[config.Config, bool]:
         raise SettingsError(flag, " ".join(unknown[1:2]), f"one of the flags that --help shows{suggest(flag, known)}")
     flags = vars(namespace)
     _, file, show = flags.pop("command"), flags.pop("config"), flags.pop("print_config")
-    values = config.read_yaml(file) if file else {}
+    values = read_yaml(file) if file else {}
     return config.Config(**_merged(values, nested(flags))), show
 
 

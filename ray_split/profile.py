@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ray_split.config import Positive, Section
+from ray_split.section import Positive, Section
 
 
 class Phone(Section):

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from ray_split import cli
-from ray_split.config import Config, Section
+from ray_split.config import Config
+from ray_split.section import Section
 
 
 @pytest.fixture(autouse=True)
