@@ -5,7 +5,7 @@ The tensors are torch's FakeTensors: they have shapes, types and storages, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from ray_split.failure import MISFITS, SettingsError
 from ray_split.message import leaves
@@ -44,6 +44,20 @@ class Costs:
     shapes: list[tuple[Shape, ...]]  # of the tensors that would cross
     inputs: int  # bytes of the batch
     outputs: int  # bytes of what the model returns
+
+
+def convolution_backward(
+    gradient: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *more: Any, out_shape: Any, **_: Any
+) -> int:
+    """FLOPs of a convolution's backward, of shapes: of inputs and of weights each as many as of the forward.
+
+    torch's own formula counts the weights of a grouped convolution as many times as there are groups.
+    """
+    transposed, output_mask = more[4], more[7]
+    return int(conv_flop_count(inputs, weight, gradient, transposed)) * sum(output_mask[:2])
+
+
+FORMULAS = {torch.ops.aten.convolution_backward: convolution_backward}
 
 
 def without_data(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
@@ -132,7 +146,7 @@ class _Run(fx.Interpreter):
         self.values: dict[fx.Node, Value] = {}
         self.at, self.outputs = 0, 0
         self._known: set[Any] = set()
-        self._counter = FlopCounterMode(display=False)
+        self._counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
 
     def step(self, inputs: torch.Tensor) -> None:
         with torch.enable_grad(), self._counter:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from torch import nn
 
 from ray_split import config
 from ray_split.failure import SettingsError
@@ -20,8 +21,7 @@ TABLE_2 = [  # Palanisamy et al. 2021: the first seven layers of InceptionResNet
 
 
 def test_the_first_seven_layers_of_inception_resnet_v2_are_those_of_the_paper() -> None:
-    pytest.importorskip("timm")
-    model = config.Model(name="timm.models.inception_resnet_v2:inception_resnet_v2", num_classes=1000)
+    model = config.Model(name="inception_resnet_v2", num_classes=1000)
     scanned = scan_of(model, (3, 299, 299), batch=1)
     layers = {name for name, _ in TABLE_2}
     found = [(p.name, scanned.shapes(i)) for i, p in enumerate(scanned.positions) if p.name in layers]
@@ -31,7 +31,7 @@ def test_the_first_seven_layers_of_inception_resnet_v2_are_those_of_the_paper() 
 
 
 def test_every_position_of_resnet152_takes_seconds() -> None:
-    model, start = config.Model(name="torchvision.models:resnet152", num_classes=1000), time.monotonic()
+    model, start = config.Model(name="resnet152", num_classes=1000), time.monotonic()
     scanned = scan_of(model, (3, 224, 224), batch=1)
     seconds = time.monotonic() - start
     assert len(scanned.positions) == 363
@@ -41,6 +41,13 @@ def test_every_position_of_resnet152_takes_seconds() -> None:
     first = forward_of(scanned, "conv1")
     assert scanned.costs.backward.sum() == 2 * forward - first
     assert seconds < 60  # 3.5 s where nobody else computes
+
+
+def test_a_grouped_convolution_is_counted_once_for_all_its_groups() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Flatten(), nn.Linear(288, 2))
+    scanned = scan(model, (4, 6, 6), batch=2)
+    assert scanned.costs.forward.tolist()[1:3] == [2 * 2 * 36 * 8 * 4, 2 * 2 * 36 * 8 * 9]
+    assert scanned.costs.backward.tolist()[1:3] == [2 * 2 * 36 * 8 * 4, 2 * (2 * 2 * 36 * 8 * 9)]
 
 
 def forward_of(scanned, layer: str) -> float:
