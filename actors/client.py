@@ -148,7 +148,7 @@ class Client:
         up = bytes_each(activation, cohort.counts)
         up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
         cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=up), turn
-        return Sent(activation, time.time(), wanted=self._make["a"].trains)
+        return Sent(activation, time.time(), sizes, wanted=self._make["a"].trains)
 
     def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
         return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
@@ -160,14 +160,16 @@ class Client:
 
     def _learn(self, turn: Turn, hidden: Sent) -> Sent:
         cohort = self._expect(turn)
-        seeds = self._seeds(turn, self._last, cohort, sum(cohort.counts))
+        sizes = cohort.report.samples
+        assert isinstance(sizes, np.ndarray)
+        seeds = self._seeds(turn, self._last, cohort, len(sizes))
         last = cohort.copies[self._last]
         learned = last.learn(hidden.groups, cohort.labels, seeds, self._task, hidden.wanted)
         last.step()
         down, up = bytes_each(hidden.groups, cohort.counts), bytes_each(learned.gradients, cohort.counts)
         cohort.report = cohort.report._replace(bytes_down=down, bytes_up=cohort.report.bytes_up + up)
         self._tell(cohort, learned.losses, learned.correct)
-        return Sent(learned.gradients, time.time())
+        return Sent(learned.gradients, time.time(), sizes)
 
     def _tell(self, cohort: _Cohort, losses: Array, correct: Array) -> None:
         cohort.report = cohort.report._replace(loss=losses * cohort.report.samples, correct=correct)
@@ -209,7 +211,7 @@ class Client:
         hidden = middle.forward(
             activation.groups, self._seeds(turn, "b", cohort, sum(cohort.counts)), activation.wanted
         )
-        gradient = middle.backward(self._learn(turn, Sent(hidden, 0.0, wanted)).groups)
+        gradient = middle.backward(self._learn(turn, Sent(hidden, 0.0, wanted=wanted)).groups)
         middle.step()
         return self._backward(turn, Sent(gradient, 0.0))
 
@@ -225,23 +227,24 @@ class Client:
             labels = self._parts.labels(part, slice(start, stop))
             return self._evaluate_c(turn, hidden, [labels[None]])._replace(phones=None)
 
-    def evaluate_own_forward(self, turn: Turn, part: str) -> Sent:
-        """A in eval mode on what the turn's phones hold out for 'val' or 'test': the activation."""
+    def evaluate_own_forward(self, turn: Turn, part: str, start: int, stop: int) -> Sent:
+        """A in eval mode on samples start:stop of what each phone holds out for 'val' or 'test': the activation."""
         with self._guard.during(turn):
-            held = self._stream.held_out(turn.phones, part)
+            held = self._stream.held_out(turn.phones, part, start, stop)
             batches = [self._parts.batch("train", indices) for indices in held]
             activation = self._evaluate_a(turn, [inputs for inputs, _ in batches])
-            if self._last == "b":
-                self._release(turn.phones)
             return self._with_labels(activation, [labels for _, labels in batches])
 
-    def evaluate_own_loss(self, turn: Turn, part: str, hidden: Sent) -> Report:
+    def evaluate_own_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
         """C in eval mode and the loss, phone by phone."""
         with self._guard.during(turn, hidden):
-            held = self._stream.held_out(turn.phones, part)
-            report = self._evaluate_c(turn, hidden, [self._parts.labels("train", indices) for indices in held])
+            held = self._stream.held_out(turn.phones, part, start, stop)
+            return self._evaluate_c(turn, hidden, [self._parts.labels("train", indices) for indices in held])
+
+    def release(self, turn: Turn) -> None:
+        """The turn's phones are done with."""
+        with self._guard.during(turn):
             self._release(turn.phones)
-            return report
 
     def _evaluate_a(self, turn: Turn, groups: Groups) -> Sent:
         outputs = self._cohorts[turn.phones].copies["a"].evaluate(groups)

@@ -16,7 +16,7 @@ from ray_split.draws import Turn
 from ray_split.failure import StateNotLoadedError
 from ray_split.metrics import Report
 from ray_split.personal import PREFIX, Personal
-from ray_split.state import Closed, Ends, State, state_bytes, weights
+from ray_split.state import Closed, Ends, State, state_bytes, weights, with_fixed
 
 
 class FedServer:
@@ -52,7 +52,8 @@ class FedServer:
         if not self._states:
             self._personal.clear()
         given = {**(ends or {}), **({} if middle is None else {"b": middle})}
-        self._states = {**self._states, **self._sums, **given}
+        sums = {name: with_fixed(state, self._states[name]) for name, state in self._sums.items()}
+        self._states = {**self._states, **sums, **given}
         for closed in self._own:
             self._personal.write(closed)
         self._round, self._collecting, self._sums, self._own = round, None, {}, []

@@ -10,6 +10,7 @@ import torch
 
 from ray_split.message import Groups, num_bytes, receive
 from ray_split.metrics import Report, added
+from ray_split.segment import as_array
 from ray_split.state import Array
 from ray_split.task import Task, flat
 
@@ -20,7 +21,7 @@ def evaluated(task: Task, outputs: Sequence[Any], labels: Sequence[Array], phone
     """The report of outputs in eval mode, groups (phones, n, ...) on the CPU; of nobody in particular (no phones)."""
     targets = [receive(group, CPU) for group in labels]
     sizes = batch_sizes(labels)
-    losses = [task.losses(o, t).numpy() for o, t in zip(outputs, targets, strict=True)]
+    losses = [as_array(task.losses(o, t)) for o, t in zip(outputs, targets, strict=True)]
     right = [task.corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
     tallies = [task.tallies(flat(o), t.flatten(0, 1)) for o, t in zip(outputs, targets, strict=True)]
     own = np.array(phones[: len(sizes)]) if phones else None

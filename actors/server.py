@@ -21,7 +21,7 @@ from ray_split.maker import Maker, first_states
 from ray_split.message import Groups, Sent, group_size, leaves, receive
 from ray_split.metrics import Report, Spent
 from ray_split.shared import Shared, join, split
-from ray_split.state import Array, State
+from ray_split.state import Array, State, with_fixed
 from ray_split.task import Task
 
 
@@ -84,7 +84,7 @@ class Server:
     def state(self, turn: Turn) -> State:
         """B's state at the round's end: as it is now, or the average of the copies that were closed."""
         with self._guard.during(turn):
-            return self.b.state() if self._sum is None else self._sum
+            return self.b.state() if self._sum is None else with_fixed(self._sum, self._start)
 
     def begin(self) -> None:
         """A round begins: its account of time does."""
@@ -252,12 +252,12 @@ def _each(cohorts: list[Sent]) -> list[Sent] | Sent:
 
 
 def _scales(sent: Sent, largest: int) -> list[Array]:
-    """Each phone's batch size over the largest one, for groups (phones, batch size, ...)."""
-    return [_scale([x for x in leaves(group) if isinstance(x, np.ndarray)], largest) for group in sent.groups]
-
-
-def _scale(arrays: Sequence[Array], largest: int) -> Array:
-    if not arrays:  # no gradient was wanted
-        return np.ones(0)
-    phones, samples = arrays[0].shape[:2]
-    return np.full(phones, samples / largest)
+    """Each phone's batch size over the largest one, for each group; of gradients that nobody wanted none."""
+    if sent.sizes is None:
+        raise ValueError("a message without its phones' batch sizes")
+    found, start = [], 0
+    for group in sent.groups:
+        phones = group_size(group) if any(isinstance(x, np.ndarray) for x in leaves(group)) else 0
+        found.append(sent.sizes[start : start + phones] / largest)
+        start += phones
+    return found

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+
 from jobs import tally
 from ray_split import config
 from ray_split.cli import settings_of
@@ -17,6 +19,7 @@ from ray_split.losses import LOSSES, Distance
 from ray_split.prepare import prepare
 from ray_split.records import CONFIG, claim, inherit
 from ray_split.schedules import SCHEDULES, one_by_one
+from ray_split.state import Array
 
 BY_DEFAULT = "unsplit,fedavg,sequential,splitfed_v1,splitfed_v2,splitfed_v3,parallel"
 OURS = {"--schedule.name": "--schedules", "--run.seed": "--seeds"}
@@ -154,8 +157,9 @@ def _in(settings: config.Config, out: str, name: str) -> config.Config:
 def _ready(settings: config.Config) -> config.Config:
     """The settings without a blank, and the folder seen to be this run's. Raises SettingsError that names the run."""
     try:
-        ready = inherit(prepare(settings).settings)
-        _check_accuracy(ready)
+        prepared = prepare(settings)
+        ready = inherit(prepared.settings)
+        _check_accuracy(ready, prepared.parts.train.labels)
         claim(ready)
         _check_alike(ready)
     except SettingsError as error:
@@ -163,8 +167,8 @@ def _ready(settings: config.Config) -> config.Config:
     return ready
 
 
-def _check_accuracy(settings: config.Config) -> None:
-    if isinstance(LOSSES.get(settings.task.loss), Distance):
+def _check_accuracy(settings: config.Config, labels: Array) -> None:
+    if isinstance(LOSSES.get(settings.task.loss), Distance) or np.issubdtype(labels.dtype, np.floating):
         allowed = "one of classes: a comparison's table and target are of accuracies, and a regression has none"
         raise SettingsError("task.loss", settings.task.loss, allowed)
 

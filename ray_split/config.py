@@ -30,7 +30,9 @@ class Model(Section):
         None, ge=1, description="as many as the data set has; of a regression, how many values a label has"
     )
     cuts: Names | None = Field(
-        None, description="the last layer of A and the last layer of B, as a,b; each model has sensible ones"
+        None,
+        description="the last layer of A and the last layer of B, as a,b; each model has sensible ones. "
+        "One alone: single split, and labels go to the server",
     )
     kwargs: Mapping = Field({}, description="passed to the model's function, as YAML")
     weights: str | None = Field(

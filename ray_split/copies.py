@@ -49,7 +49,10 @@ class Copies(Protocol):
         """The outputs of each group, tensors (k, n, ...), in eval mode and without a graph."""
 
     def average(self, shares: Array) -> State:
-        """The copies' weights and buffers added up, each times its phone's share; of integers the largest."""
+        """The copies' weights and buffers added up, each times its phone's share; of integers the largest.
+
+        Without the weights that aren't trained: a sum of shares of a weight is not the weight, to the last bit.
+        """
 
     def states(self) -> State:
         """Every copy's weights and optimizer, (K, ...)."""
@@ -65,11 +68,6 @@ class Looped:
         self._segments: list[Segment] = []
         self._count = 0
         self._sizes: list[int] = []  # of the groups of the last forward
-
-    @property
-    def first(self) -> Segment:
-        """The first phone's segment."""
-        return self._segments[0]
 
     def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
         """As Copies.load."""
@@ -139,7 +137,7 @@ class Looped:
         """As Copies.average: phone after phone, in their order."""
         total: State | None = None
         for segment, share in zip(self._segments[: self._count], shares, strict=True):
-            total = added(total, scaled(segment.state(), float(share)))
+            total = added(total, scaled(segment.learned_state(), float(share)))
         return total or {}
 
     def states(self) -> State:

@@ -5,7 +5,7 @@ The tensors are torch's FakeTensors: they have shapes, types and storages, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,14 +47,15 @@ class Costs:
 
 
 def convolution_backward(
-    gradient: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *more: Any, out_shape: Any, **_: Any
+    gradient: list[int], inputs: list[int], weight: list[int], *more: Any, out_shape: Any, **_: Any
 ) -> int:
     """FLOPs of a convolution's backward, of shapes: of inputs and of weights each as many as of the forward.
 
     torch's own formula counts the weights of a grouped convolution as many times as there are groups.
     """
     transposed, output_mask = more[4], more[7]
-    return int(conv_flop_count(inputs, weight, gradient, transposed)) * sum(output_mask[:2])
+    each: int = conv_flop_count(inputs, weight, gradient, transposed)
+    return each * (int(output_mask[0]) + int(output_mask[1]))
 
 
 FORMULAS = {torch.ops.aten.convolution_backward: convolution_backward}

@@ -22,6 +22,7 @@ from ray_split.failure import SettingsError
 from ray_split.loading import suggest
 from ray_split.message import leaves, tree_map
 from ray_split.part import Part, Program, adopt, is_size, program_of
+from ray_split.segment import call
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -56,7 +57,10 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     are tied across a cut, or if what lies between the cuts can't be traced.
     """
     if isinstance(model, Chain):
-        return _linked(model, cuts)
+        segments = _linked(model, cuts)
+        if example is not None:
+            _check_hidden(segments.a, example, cuts)
+        return segments
     model = copy.deepcopy(model)
     _check_names(model, cuts)
     programs: list[dict[bool, Program]] = [{} for _ in range(len(cuts) + 1)]
@@ -72,6 +76,7 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     segments = Segments(*(copy.deepcopy(part).train() for part in parts))
     if example is not None:
         _check_same(model, segments, example, cuts)
+        _check_hidden(segments.a, example, cuts)
     return segments
 
 
@@ -208,6 +213,21 @@ def _check_raw_input(program: Program, graph: fx.Graph, cuts: Sequence[str]) -> 
     if raw := [name for name in program.crossing if name in inputs]:
         allowed = f"a cut after the last use of the raw input {', '.join(raw)}: it would leave the phone"
         raise CutError(cuts[0], allowed)
+
+
+@torch.no_grad()
+def _check_hidden(a: nn.Module, example: torch.Tensor, cuts: Sequence[str]) -> None:
+    """What crosses first must not be the input itself, as it is or rearranged."""
+    allowed = "one after the first layer with weights: the raw input would cross, and leave the phone"
+    if not any(True for _ in a.parameters()):
+        raise CutError(list(cuts), allowed)
+    with torch.random.fork_rng(devices=[]):
+        crossing = leaves(call(copy.deepcopy(a).eval(), example.clone()))
+    values = example.flatten().sort().values
+    for tensor in crossing:
+        same = isinstance(tensor, torch.Tensor) and tensor.numel() == len(values) and tensor.dtype == values.dtype
+        if same and torch.equal(tensor.flatten().sort().values, values):
+            raise CutError(list(cuts), allowed)
 
 
 def _adopt_unused(model: nn.Module, parts: list[Part]) -> None:

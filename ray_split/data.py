@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def load(settings: config.Data) -> Parts:
 
 def _checked(name: str, found: Any) -> DataSet:
     if isinstance(found, DataSet):
-        data = found
+        data = replace(found, train=Part(*found.train), test=Part(*found.test))
     elif isinstance(found, tuple) and len(found) == 2:
         inputs = found[0] if isinstance(found[0], LazyInputs) else np.asarray(found[0])
         labels = np.asarray(found[1])

@@ -145,9 +145,13 @@ class Stream:
         """The seeds of a segment's forward for the turn's first phones: Dropout and what else draws from torch."""
         return forward_seeds(self.seed, turn, segment, count)
 
-    def held_out(self, phones: Sequence[int], part: str) -> list[Group]:
-        """What phones hold out for 'val' or 'test', those of neighbours with equally many samples together."""
-        return _joined([self.partition.held_out_of(phone, part)[None] for phone in phones])
+    def held_out(self, phones: Sequence[int], part: str, start: int = 0, stop: int | None = None) -> list[Group]:
+        """What phones hold out for 'val' or 'test', those of neighbours with equally many samples together.
+
+        Of each phone's the samples start:stop; phones that have none are left out.
+        """
+        chosen = [self.partition.held_out_of(phone, part)[start:stop] for phone in phones]
+        return _joined([indices[None] for indices in chosen if len(indices)])
 
     def batch_sizes(self, phones: Array, step: int) -> Array:
         """How large each phone's batch is at a step; 0 of a phone that has finished."""

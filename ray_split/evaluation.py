@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ray_split.draws import Stream, Turn
-from ray_split.metrics import Sums
+from ray_split.metrics import Report, Sums
 from ray_split.wiring import Ref, Wiring
 
 MAX_OUTSTANDING = 64
@@ -33,8 +33,8 @@ def evaluate(turn: Turn, wiring: Wiring, part: str, total: int, batch: int) -> S
     return _summed(wiring, reports())
 
 
-def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str) -> Sums:
-    """Every phone on the samples that it holds out for 'val' or 'test', in eval mode."""
+def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str, batch: int) -> Sums:
+    """Every phone on the samples that it holds out for 'val' or 'test', some `batch` at a time, in eval mode."""
 
     def reports() -> Iterator[Ref]:
         roles = wiring.roles
@@ -43,12 +43,16 @@ def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str) -> Sums:
             client, at = roles.client(number), turn._replace(phones=phones)
             own = roles.fed_server.own_state.remote(at)
             yield client.load.remote(at, ends, True, own)
-            activation = client.evaluate_own_forward.remote(at, part)
-            if roles.single:
-                yield roles.server.evaluate_loss.remote(at, activation)
-                continue
-            hidden = roles.server.evaluate.remote(at, activation)
-            yield client.evaluate_own_loss.remote(at, part, hidden)
+            most, each = int(stream.partition.held_out_sizes(part)[phones[0]]), max(1, batch // len(phones))
+            for start in range(0, most, each):
+                stop = min(start + each, most)
+                activation = client.evaluate_own_forward.remote(at, part, start, stop)
+                if roles.single:
+                    yield roles.server.evaluate_loss.remote(at, activation)
+                    continue
+                hidden = roles.server.evaluate.remote(at, activation)
+                yield client.evaluate_own_loss.remote(at, part, start, stop, hidden)
+            yield client.release.remote(at)
 
     return _summed(wiring, reports())
 
@@ -67,7 +71,7 @@ def _summed(wiring: Wiring, refs: Iterator[Ref]) -> Sums:
     for ref in refs:
         outstanding.append(ref)
         if len(outstanding) > MAX_OUTSTANDING:
-            sums.add(wiring.get([outstanding.pop(0)])[0])
+            sums.add(wiring.get([outstanding.pop(0)])[0] or Report())
     for report in wiring.get(outstanding):
-        sums.add(report)
+        sums.add(report or Report())
     return sums

@@ -91,7 +91,8 @@ def _images(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    for place, _, names in sorted(os.walk(folder, followlinks=True)):
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (f"{place}/{name}" for name in sorted(names) if not name.startswith("."))
 
 

@@ -26,6 +26,9 @@ class LazyInputs:
     sample_shape: tuple[int, ...]
     dtype: np.dtype[Any] = BYTES
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", np.asarray(self.keys))
+
     def __len__(self) -> int:
         return len(self.keys)
 

@@ -31,7 +31,7 @@ class Maker:
         self._device = device
         self._backprop = settings.model.backprop
         self.frozen = name in settings.model.freeze
-        self.trains = not self.frozen and any(True for _ in module.parameters())
+        self.trains = not self.frozen and any(parameter.requires_grad for parameter in module.parameters())
         self.stacked = name in (settings.phones.stacked or ())
 
     def segment(self) -> Segment:

@@ -94,10 +94,11 @@ MODELS: dict[str, Known] = {
 def build(settings: config.Model, seed: int) -> nn.Module:
     """The unsplit model with its first weights, which follow from the run's seed alone. Raises SettingsError."""
     function = _function(settings.name)
+    kwargs = {**zoo.wanted_by(settings.name, settings.weights), **settings.kwargs}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.torch_seed(seed, "model"))
         try:
-            model: Any = call("model", function, settings.kwargs, num_classes=settings.num_classes)
+            model: Any = call("model", function, kwargs, num_classes=settings.num_classes)
         except SettingsError:
             raise
         except Exception as error:
@@ -117,6 +118,8 @@ def _function(name: str) -> Callable[..., nn.Module]:
         return found.build
     if ":" in name:
         return find("model.name", name, {})
+    if (tagged := name.rpartition(".")) and zoo.lookup(tagged[0]) is not None:
+        raise SettingsError("model.name", name, f"{tagged[0]}, with --model.weights {tagged[2]}")
     theirs = {each: None for library in zoo.LIBRARIES for each in zoo.known(library)}
     allowed = f"{', '.join(MODELS)}, a model of torchvision or timm, or package.module:function"
     raise SettingsError("model.name", name, allowed + suggest(name, {**MODELS, **theirs}))

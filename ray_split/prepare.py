@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_split import config, data, models, partitions, weights
+from ray_split import config, data, models, partitions, weights, zoo
 from ray_split.batches import Batches
 from ray_split.cut import Segments, cut
 from ray_split.draws import Stream, chosen
@@ -38,6 +38,9 @@ class Prepared(NamedTuple):
 def prepare(settings: config.Config) -> Prepared:
     """Fill in what follows from the data and the model, and try the model on its data. Raises SettingsError."""
     settings = _named(settings)
+    if settings.model.weights is not None and zoo.is_file(settings.model.weights):
+        file = Path(settings.model.weights).expanduser().absolute()  # actors work in other folders
+        settings = settings.with_values(model={"weights": str(file)})
     schedule_of(settings.schedule)
     check_names(settings.task)
     settings = with_held_out(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """What is no number any more as null: JSON has no NaN."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; none if it isn't there."""
     path = folder / METRICS
@@ -130,6 +136,7 @@ class Records:
 
     def round(self, row: dict[str, Any], phones: dict[str, Array], flush: bool) -> None:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
+        row = _finite(row)
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
         self._rows.append(row)

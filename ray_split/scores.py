@@ -84,6 +84,8 @@ def r2(sums: Array) -> float:
     """
     count, squared, _, total, of_squares = sums
     spread = of_squares - total**2 / np.maximum(count, 1)
+    # What is left of labels that are all equal is rounding.
+    spread = np.where(spread > count * np.finfo(np.float64).eps * of_squares, spread, 0.0)
     explained = np.where(squared == 0, 1.0, 0.0)
     np.divide(squared, spread, out=(share := np.zeros_like(spread)), where=spread > 0)
     return _mean(np.where(spread > 0, 1 - share, explained)) if count.any() else math.nan

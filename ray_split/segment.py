@@ -40,7 +40,9 @@ class Segment:
         backprop: str = "autograd",
     ) -> None:
         self.device = torch.device(device)
-        self.module = module.to(self.device).requires_grad_(not frozen)
+        self.module = module.to(self.device)
+        if frozen:
+            self.module.requires_grad_(False)
         self.module.train(not frozen)
         self._settings = optimizer
         self._frozen = frozen
@@ -120,6 +122,12 @@ class Segment:
                     state[f"optimizer/{name}/{slot}"] = as_array(value)
         return state
 
+    def learned_state(self) -> State:
+        """The state without the weights that aren't trained."""
+        parameters = self.module.named_parameters(remove_duplicate=False)
+        fixed = {f"weights/{name}" for name, parameter in parameters if not parameter.requires_grad}
+        return {key: array for key, array in self.state().items() if key not in fixed}
+
     def _tensors(self) -> dict[str, torch.Tensor]:
         weights = self.module.state_dict()
         tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
@@ -174,4 +182,6 @@ def seed_torch(seed: int, device: torch.device) -> None:
 
 
 def as_array(tensor: torch.Tensor) -> Array:
-    return tensor.detach().cpu().numpy().copy()
+    """A copy of a tensor; of bfloat16, which numpy has not, in single precision."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy().copy()

@@ -40,7 +40,9 @@ def settle(settings: config.Config, segments: Segments, example: torch.Tensor, p
     stackable = _stackable(settings, modules, inputs, sizes)
     phones = rule.cohort(phones, sizes, per_round, stackable)
     settings = settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
-    return _joint(settings, segments.b, inputs["b"]) if settings.schedule.name == "parallel" else settings
+    if settings.schedule.name != "parallel":
+        return settings
+    return _joint(settings, segments.b, (inputs["b"], inputs.get("c", arrived)), len(example))
 
 
 def _stackable(
@@ -74,30 +76,39 @@ def _why_not(make: Maker, inputs: Any) -> str | None:
     return None if same else "stacked it computes something else"
 
 
-def _joint(settings: config.Config, middle: nn.Module, inputs: Any) -> config.Config:
+def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any], batch: int) -> config.Config:
     """Where B mixes the samples of a batch, `parallel` must make one batch of all phones'. Raises SettingsError."""
     kwargs = settings.schedule.kwargs
-    if not mixes(middle, inputs):
+    if not mixes(middle, borders[0], batch) and kwargs.get("batch") != "joint":
         return settings.with_values(schedule={"kwargs": {"batch": "accumulated", **kwargs}})
     if kwargs.get("batch", "joint") != "joint":
         allowed = "batch: joint, because B mixes the samples of a batch (BatchNorm?)"
         raise SettingsError("schedule.kwargs", kwargs, allowed)
-    if not all(isinstance(x, torch.Tensor) and x.shape[0] == len(leaves(inputs)[0]) for x in leaves(inputs)):
-        allowed = "others: B mixes the samples of a batch, and what crosses the first cut isn't samples alone"
+    if not all(_of_samples(x, batch) for x in leaves(borders)):
+        allowed = "others: B mixes the samples of a batch, and what crosses isn't tensors that begin with the batch"
         raise SettingsError("model.cuts", settings.model.cuts, allowed)
     return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
 
 
-def mixes(module: nn.Module, inputs: Any) -> bool:
-    """Whether in train mode a sample's output depends on the other samples of its batch."""
+def _of_samples(value: Any, batch: int) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == batch
+
+
+def mixes(module: nn.Module, inputs: Any, batch: int) -> bool:
+    """Whether in train mode a sample's output depends on the other samples of its batch.
+
+    Where what arrives does not begin with the batch, only BatchNorm is known to.
+    """
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
         return True
+    if not all(_of_samples(x, batch) for x in leaves(inputs) if isinstance(x, torch.Tensor)):
+        return False
 
     def first(inputs: Any) -> list[Any]:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(SEED)
             outputs = call(copy.deepcopy(module).train(), inputs)
-        return [x[0] if isinstance(x, torch.Tensor) and x.dim() else x for x in leaves(outputs)]
+        return [x[0].float() if isinstance(x, torch.Tensor) and x.dim() else x for x in leaves(outputs)]
 
     alike = tree_map(lambda x: x[:1].expand_as(x) if isinstance(x, torch.Tensor) and x.dim() else x, inputs)
     return not all(np.allclose(a, b, CLOSE, CLOSE) for a, b in zip(first(inputs), first(alike), strict=True))

@@ -36,7 +36,7 @@ def settle_task(settings: config.Config, labels: Array) -> config.Config:
 
 def balanced(labels: Array, classes: int | None) -> list[float]:
     """n / (classes * count) for each class, of labels that are not ignored (scikit-learn's class_weight='balanced')."""
-    if classes is None:
+    if classes is None or not np.issubdtype(labels.dtype, np.integer) or (labels[labels != IGNORED] < 0).any():
         raise SettingsError("task.class_weights", "balanced", "left out: the labels aren't classes")
     counts = np.bincount(labels[labels != IGNORED], minlength=classes)
     if not counts.all():

@@ -22,7 +22,7 @@ from ray_split import config, optimizers
 from ray_split.border import as_leaf, backward, gradients_of, own_copy
 from ray_split.copies import Learned
 from ray_split.dropout import SeededDropout, replace_dropout
-from ray_split.message import Groups, group_size, leaves, receive, row, tree_map
+from ray_split.message import Groups, group_size, leaves, receive, row, send, tree_map
 from ray_split.segment import as_array
 from ray_split.state import Array, State, state_bytes
 from ray_split.task import Task
@@ -55,6 +55,7 @@ class Stacked:
     ) -> None:
         self.device = torch.device(device)
         self._module = replace_dropout(copy.deepcopy(module)).to(self.device)
+        self._trained = {n for n, p in self._module.named_parameters() if p.requires_grad and not frozen}
         self._module.train(not frozen)
         self._dropouts = [m for m in self._module.modules() if isinstance(m, SeededDropout)]
         self._settings = optimizer
@@ -98,14 +99,14 @@ class Stacked:
             high = low + group_size(group)
             self._passes.append(self._forward(low, high, group, seeds[low:high], differentiable))
             low = high
-        return [tree_map(_to_array, done.outputs) for done in self._passes]
+        return [send(done.outputs) for done in self._passes]
 
     def _set_training(self, training: bool) -> None:
         if self._module.training != training:
             self._module.train(training)
 
     def _forward(self, low: int, high: int, group: Any, seeds: Sequence[int], differentiable: bool) -> _Pass:
-        weights = {n: w[low:high].detach().requires_grad_(not self._frozen) for n, w in self._weights.items()}
+        weights = {n: w[low:high].detach().requires_grad_(n in self._trained) for n, w in self._weights.items()}
         inputs = tree_map(lambda value: as_leaf(value, differentiable), group)
         own = tree_map(lambda x: own_copy(x, self.device), inputs)
         for dropout in self._dropouts:
@@ -180,9 +181,9 @@ class Stacked:
         return outputs
 
     def average(self, shares: Array) -> State:
-        """The copies' weights and buffers added up, each times its phone's share; of integers the largest."""
-        state = {}
-        for name, tensor in {**self._weights, **self._buffers}.items():
+        """The copies' weights and buffers added up, each times its phone's share, as Copies.average."""
+        state, trained = {}, {name: self._weights[name] for name in self._weights if name in self._trained}
+        for name, tensor in {**trained, **self._buffers}.items():
             state[name] = as_array(_weighted(tensor, torch.from_numpy(shares).to(self.device)))
         return self._named(state)
 
@@ -199,8 +200,9 @@ class Stacked:
         """Under the keys of a state; a tensor with two names stands under both."""
         names = {id(t): n for n, t in [*self._module.named_parameters(), *self._module.named_buffers()]}
         kept = self._module.state_dict(keep_vars=True)
-        state = {f"weights/{key}": arrays[names[id(tensor)]] for key, tensor in kept.items()}
-        return state | {f"buffers/{n}": arrays[n] for n, _ in self._module.named_buffers() if n not in kept}
+        places = {f"weights/{key}": names[id(tensor)] for key, tensor in kept.items()}
+        places |= {f"buffers/{n}": n for n, _ in self._module.named_buffers() if n not in kept}
+        return {key: arrays[name] for key, name in places.items() if name in arrays}
 
 
 def over_phones(module: nn.Module, weights: Tensors, buffers: Tensors, arrived: Any, shared: bool = False) -> Any:
@@ -265,7 +267,3 @@ def _share_generators(dropouts: list[SeededDropout]) -> None:
     """A segment's Dropouts draw one after the other from the phone's one generator."""
     for dropout in dropouts[1:]:
         dropout.generators = dropouts[0].generators
-
-
-def _to_array(value: Any) -> Any:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value

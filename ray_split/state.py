@@ -29,6 +29,12 @@ def weights(state: Mapping[str, Array]) -> State:
     return {key.removeprefix("weights/"): array for key, array in state.items() if key.startswith("weights/")}
 
 
+def with_fixed(average: State, before: State) -> State:
+    """An average of states, with what isn't trained, and so isn't in it, as it was before."""
+    fixed = {key: array for key, array in before.items() if not key.startswith("optimizer/")}
+    return {**fixed, **average}
+
+
 def place_of(states: Mapping[str, Array], place: int) -> State:
     """One phone's state out of those of several (phones, ...)."""
     return {key: np.asarray(array[place]) for key, array in states.items()}

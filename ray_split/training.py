@@ -153,9 +153,9 @@ class RoundLoop:
         self._loaded()
         return sums
 
-    def evaluate_own(self, turn: Turn, part: str) -> Sums:
+    def evaluate_own(self, turn: Turn, part: str, batch: int) -> Sums:
         """Each phone's model on what it holds out for 'val' or 'test'."""
-        sums = evaluate_own(turn, self.wiring, self.stream, part)
+        sums = evaluate_own(turn, self.wiring, self.stream, part, batch)
         self._loaded()
         return sums
 
@@ -192,7 +192,7 @@ def _evaluated(
 
     def on(part: str) -> Sums:
         if alone:
-            return loop.transaction(round, lambda turn: loop.evaluate_own(turn, part))
+            return loop.transaction(round, lambda turn: loop.evaluate_own(turn, part, batch))
         return loop.transaction(round, lambda turn: loop.evaluate(turn, part, sizes[part], batch))
 
     def told(part: str, sums: Sums) -> dict[str, Any]:
@@ -208,5 +208,5 @@ def _evaluated(
     row |= told("test", test)
     if not settings.phones.held_out:
         return row, None
-    own = test if alone else loop.transaction(round, lambda turn: loop.evaluate_own(turn, "test"))
+    own = test if alone else loop.transaction(round, lambda turn: loop.evaluate_own(turn, "test", batch))
     return row | own.over_phones(), own

@@ -15,7 +15,7 @@ from ray_split.loading import suggest
 
 Weights = dict[str, torch.Tensor]
 
-FILES = (".safetensors", ".pt", ".pth", ".bin")
+HEADS = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inceptions, which a model may leave out
 
 
 def load(model: nn.Module, settings: config.Model) -> list[str]:
@@ -26,7 +26,8 @@ def load(model: nn.Module, settings: config.Model) -> list[str]:
     """
     if settings.weights is None:
         return []
-    given, own = _found(settings), model.state_dict()
+    own = model.state_dict()
+    given = {key: tensor for key, tensor in _found(settings).items() if key in own or not key.startswith(HEADS)}
     if missing := sorted(own.keys() ^ given.keys()):
         raise SettingsError("model.weights", settings.weights, f"of this model; not in both: {', '.join(missing[:5])}")
     differ = [key for key in own if own[key].shape != given[key].shape]
@@ -41,11 +42,13 @@ def load(model: nn.Module, settings: config.Model) -> list[str]:
 def _found(settings: config.Model) -> Weights:
     name = str(settings.weights)
     path = Path(name).expanduser()
-    if path.suffix in FILES or path.is_file():
+    if zoo.is_file(name):
         return _read(path)
     model = zoo.lookup(settings.name)
     if model is None:
-        raise SettingsError("model.weights", name, f"a file ({', '.join(FILES)}), for a model that isn't a library's")
+        raise SettingsError(
+            "model.weights", name, f"a file ({', '.join(zoo.FILES)}), for a model that isn't a library's"
+        )
     return {"torchvision": _torchvision, "timm": _timm}[model.library](model.name, name)
 
 

@@ -6,7 +6,9 @@ torchvision and timm are imported only when one of their models is asked for: th
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -57,11 +59,29 @@ def _builder(library: str, name: str) -> Callable[..., nn.Module]:
 
 def _make(library: str, name: str, kwargs: dict[str, Any]) -> nn.Module:
     if library == "torchvision":
-        made = importlib.import_module("torchvision.models").get_model(name, weights=None, **kwargs)
+        models = importlib.import_module("torchvision.models")
+        if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+            kwargs = {"weights_backbone": None, **kwargs}  # torchvision would download them
+        made = models.get_model(name, weights=None, **kwargs)
     else:
         made = importlib.import_module("timm").create_model(name, pretrained=False, **kwargs)
     assert isinstance(made, nn.Module)
     return made
+
+
+def wanted_by(name: str, weights: str | None) -> dict[str, Any]:
+    """What torchvision's trained weights want of a model: those of its Inceptions were trained on other scales."""
+    changed = weights is not None and not is_file(weights) and name.rpartition("/")[2] in ("inception_v3", "googlenet")
+    return {"transform_input": True} if changed else {}
+
+
+FILES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def is_file(weights: str) -> bool:
+    """Whether weights are named as a file."""
+    path = Path(weights).expanduser()
+    return path.suffix in FILES or path.is_file()
 
 
 def cuts_of(model: nn.Module) -> tuple[str, str] | None:
@@ -114,10 +134,13 @@ def with_small_input(model: nn.Module, name: str) -> nn.Module:
     no pooling. VGG: one linear layer after the last pooling. MobileNet: the first convolution has stride 1.
     """
     family = next((change for prefix, change in SMALL.items() if name.startswith(prefix)), None)
+    allowed = f"left out for {name}: it is known for torchvision's {', '.join(SMALL)}"
     if family is None:
-        families = ", ".join(SMALL)
-        raise SettingsError("model.kwargs", "small_input", f"left out for {name}: it is known for {families}")
-    family(model)
+        raise SettingsError("model.kwargs", "small_input", allowed)
+    try:
+        family(model)
+    except (AttributeError, TypeError, IndexError) as error:
+        raise SettingsError("model.kwargs", "small_input", allowed) from error
     return model
 
 

@@ -276,3 +276,65 @@ def test_phones_of_a_round_are_drawn_and_the_others_do_nothing(tmp_path: Path) -
     assert {(row.round, row.phone) for row in table.itertuples()} == drawn
     assert len(drawn) == 6
     assert_close_weights(reference.fedavg(settings), result.path)
+
+
+@pytest.mark.parametrize("cuts", ["mix", "embed,mix"])
+def test_what_crosses_need_not_begin_with_the_batch(tmp_path: Path, cuts: str) -> None:
+    model = {"name": "tests.nets:SequenceFirst", "cuts": cuts}
+    for schedule in ALL:
+        phones = {"count": 1, "held_out": 0.2, "local_steps": 5}
+        settings, result = fit(tmp_path, schedule, phones=phones, model=model)
+        assert_same_weights(reference.unsplit(settings), result.path)
+
+
+def test_a_joint_batch_of_what_does_not_begin_with_the_batch_is_refused(tmp_path: Path) -> None:
+    model, schedule = {"name": "tests.nets:SequenceFirst", "cuts": "embed,mix"}, {"kwargs": {"batch": "joint"}}
+    with pytest.raises(rs.SettingsError, match="what crosses isn't tensors that begin with the batch"):
+        fit(tmp_path, "parallel", model=model, schedule=schedule)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("schedule", ALL)
+def test_weights_that_a_model_does_not_train_stay_to_the_last_bit(tmp_path: Path, schedule: str, stacked: bool) -> None:
+    model = {"name": "tests.nets:partly_fixed", "cuts": "1,4"}
+    phones = {"count": 3, "held_out": 0.2, **({"cohort": 3 if stacked else 1} if schedule in COHORTS else {})}
+    optimizer = {**MOMENTUM, "weight_decay": 0.01}
+    settings, result = fit(tmp_path, schedule, optimizer, phones=phones, model=model)
+    first = reference.Training(settings).model.state_dict()
+    trained = rs.load_model(result.path).state_dict()
+    same = {key for key in first if torch.equal(first[key], trained[key])}
+    assert same == {"2.weight", "2.bias", "4.weight"}
+    if schedule in ("sequential", "unsplit"):
+        assert_same_weights(reference.unsplit(settings), result.path)
+
+
+def test_held_out_samples_are_evaluated_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from actors.client import Client
+
+    seen: list[int] = []
+    original = Client.evaluate_own_forward
+
+    def watched(self: Client, *arguments: Any) -> Any:
+        activation = original(self, *arguments)
+        seen.append(sum(group[0].shape[0] * group[0].shape[1] for group in activation.groups))
+        return activation
+
+    whole = fit(tmp_path, "splitfed_v3", run={"rounds": 1})[1]
+    monkeypatch.setattr(Client, "evaluate_own_forward", watched)
+    data = {"batch_size": 24, "eval_batch_size": 14, "partition": {"name": "dirichlet", "alpha": 1.0}}
+    settings = rs.Config.from_yaml(Path(whole.path) / "config.yaml").with_values(data=data, run={"name": "small"})
+    small = rs.fit(settings, callbacks=[])
+    assert max(seen) <= 14 < sum(seen)
+    for name in ("test_accuracy", "phone_accuracy_worst", "val_accuracy"):
+        assert small.metrics[name] == whole.metrics[name]
+    assert small.metrics["test_loss"] == pytest.approx(whole.metrics["test_loss"], rel=1e-6)
+
+
+def test_a_run_that_diverges_writes_json_all_the_same(tmp_path: Path) -> None:
+    import json
+
+    _, result = fit(tmp_path, "sequential", {"lr": 1e30}, run={"rounds": 1})
+    for name in ("metrics.jsonl", "summary.json"):
+        text = (Path(result.path) / name).read_text()
+        assert json.loads(text, parse_constant=pytest.fail)
+    assert result.metrics["train_loss"] is None

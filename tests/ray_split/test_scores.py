@@ -73,3 +73,10 @@ def test_labels_of_the_other_kind_are_refused() -> None:
         classes(torch.zeros(4, 3), torch.zeros(4))
     with pytest.raises(ValueError, match="score of values, and the labels are classes"):
         errors(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
+
+
+def test_r2_of_labels_that_are_all_equal_is_zero_whatever_rounding_leaves():
+    for constant in np.random.default_rng(0).normal(size=200):
+        outputs, labels = torch.full((7, 1), float(constant) + 1), torch.full((7, 1), float(constant))
+        sums = SCORES["r2"].tally(outputs, labels)
+        assert SCORES["r2"].figure(sums) == 0.0

@@ -173,8 +173,8 @@ class Centred(nn.Module):
 )  # fmt: skip
 def test_a_module_mixes_if_a_samples_output_depends_on_the_others(module, mixed):
     inputs = torch.from_numpy(np.random.default_rng(0).standard_normal((8, 4), np.float32))
-    assert mixes(module, inputs) is mixed
-    assert mixes(module, (inputs,)) is mixed
+    assert mixes(module, inputs, len(inputs)) is mixed
+    assert mixes(module, (inputs,), len(inputs)) is mixed
 
 
 def test_a_size_that_crosses_the_first_cut_of_a_b_that_mixes_is_refused():
@@ -183,5 +183,5 @@ def test_a_size_that_crosses_the_first_cut_of_a_b_that_mixes_is_refused():
 
     model = model_of(sized, b=nn.BatchNorm1d(4))
     assert settled_of(model).phones.cohort == 10
-    with pytest.raises(rs.SettingsError, match=r"model\.cuts.*what crosses the first cut isn't samples alone"):
+    with pytest.raises(rs.SettingsError, match=r"model\.cuts.*what crosses isn't tensors that begin with the batch"):
         settled_of(model, "parallel")

@@ -238,5 +238,25 @@ def test_what_is_not_there_is_refused_with_what_is() -> None:
     assert "did you mean resnet50" in refusal(name="resnet500")
     assert "a model of torchvision or timm, or package.module:function" in refusal(name="nothing of the kind")
     assert "small_input" in refusal(name="alexnet", kwargs={"small_input": True})
-    assert "known for resnet, resnext" in refusal(name="alexnet", kwargs={"small_input": True})
+    assert "known for torchvision's resnet, resnext" in refusal(name="alexnet", kwargs={"small_input": True})
     assert "model.cuts: None" in refusal(name="squeezenet1_0x") or "did you mean" in refusal(name="squeezenet1_0x")
+
+
+def test_trained_weights_of_inception_want_its_input_transformed() -> None:
+    for weights, transformed in ((None, False), ("IMAGENET1K_V1", True), ("file.pt", False)):
+        settings = config.Model(name="inception_v3", num_classes=3, weights=weights, kwargs={"aux_logits": False})
+        assert models.build(settings, seed=0).transform_input is transformed
+
+
+def test_a_tag_of_trained_weights_in_a_name_is_told_where_it_goes() -> None:
+    assert "resnet50, with --model.weights a1_in1k" in refusal(name="resnet50.a1_in1k")
+    assert "timm/resnet18, with --model.weights a1_in1k" in refusal(name="timm/resnet18.a1_in1k")
+
+
+def test_a_family_of_timm_has_no_small_stem() -> None:
+    assert "known for torchvision's resnet" in refusal(name="resnet18d", kwargs={"small_input": True})
+
+
+def test_no_model_downloads_a_backbone() -> None:
+    model = models.build(config.Model(name="lraspp_mobilenet_v3_large", num_classes=3), seed=0)
+    assert model.eval()(torch.randn(1, 3, 32, 32))["out"].shape == (1, 3, 32, 32)
