@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
 from ray_split.draws import Stream, Turn
 from ray_split.metrics import Report, Sums
-from ray_split.wiring import Ref, Wiring
+from ray_split.wiring import Ref, Roles, Wiring
 
 MAX_OUTSTANDING = 64
 PHONES = 32  # evaluated at once, if cohorts are smaller
@@ -24,11 +25,7 @@ def evaluate(turn: Turn, wiring: Wiring, part: str, total: int, batch: int) -> S
         for i, start in enumerate(range(0, total, batch)):
             client, stop = roles.clients[i % len(roles.clients)], min(start + batch, total)
             activation = client.evaluate_forward.remote(turn, part, start, stop)
-            if roles.single:
-                yield roles.server.evaluate_loss.remote(turn, activation)
-                continue
-            hidden = roles.server.evaluate.remote(turn, activation)
-            yield client.evaluate_loss.remote(turn, part, start, stop, hidden)
+            yield _figures(roles, turn, activation, partial(client.evaluate_loss.remote, turn, part, start, stop))
 
     return _summed(wiring, reports())
 
@@ -47,14 +44,17 @@ def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str, batch: i
             for start in range(0, most, each):
                 stop = min(start + each, most)
                 activation = client.evaluate_own_forward.remote(at, part, start, stop)
-                if roles.single:
-                    yield roles.server.evaluate_loss.remote(at, activation)
-                    continue
-                hidden = roles.server.evaluate.remote(at, activation)
-                yield client.evaluate_own_loss.remote(at, part, start, stop, hidden)
+                yield _figures(roles, at, activation, partial(client.evaluate_own_loss.remote, at, part, start, stop))
             yield client.release.remote(at)
 
     return _summed(wiring, reports())
+
+
+def _figures(roles: Roles, at: Turn, activation: Ref, of_hidden: Callable[[Ref], Ref]) -> Ref:
+    """The ref of the report: of B in single split, else of C."""
+    if roles.single:
+        return roles.server.evaluate_loss.remote(at, activation)
+    return of_hidden(roles.server.evaluate.remote(at, activation))
 
 
 def _together(stream: Stream, part: str) -> Iterator[tuple[int, ...]]:
