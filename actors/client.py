@@ -148,7 +148,7 @@ class Client:
         up = bytes_each(activation, cohort.counts)
         up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
         cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=up), turn
-        return Sent(activation, time.time(), sizes, wanted=self._make["a"].trains)
+        return Sent(activation, time.time(), tuple(sizes.tolist()), wanted=self._make["a"].trains)
 
     def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
         return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
@@ -169,7 +169,7 @@ class Client:
         down, up = bytes_each(hidden.groups, cohort.counts), bytes_each(learned.gradients, cohort.counts)
         cohort.report = cohort.report._replace(bytes_down=down, bytes_up=cohort.report.bytes_up + up)
         self._tell(cohort, learned.losses, learned.correct)
-        return Sent(learned.gradients, time.time(), sizes)
+        return Sent(learned.gradients, time.time(), tuple(sizes.tolist()))
 
     def _tell(self, cohort: _Cohort, losses: Array, correct: Array) -> None:
         cohort.report = cohort.report._replace(loss=losses * cohort.report.samples, correct=correct)

@@ -258,6 +258,6 @@ def _scales(sent: Sent, largest: int) -> list[Array]:
     found, start = [], 0
     for group in sent.groups:
         phones = group_size(group) if any(isinstance(x, np.ndarray) for x in leaves(group)) else 0
-        found.append(sent.sizes[start : start + phones] / largest)
+        found.append(np.array(sent.sizes[start : start + phones]) / largest)
         start += phones
     return found

@@ -31,7 +31,7 @@ class Sent(NamedTuple):
 
     groups: Groups
     at: float  # seconds since the epoch, when it was ready
-    sizes: Array | None = None  # (phones,) each one's batch size; of messages from clients
+    sizes: tuple[int, ...] | None = None  # each phone's batch size; of messages from clients
     wanted: bool = True  # whether the gradient of it is wanted: not by segments that learn nothing
     labels: Sequence[Array] | None = None  # single split: with the activation, for the loss on the server
     figures: tuple[Array, Array] | None = None  # with the gradient, of a loss on the server: Learned's

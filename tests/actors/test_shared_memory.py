@@ -55,7 +55,8 @@ def activation(samples: int, phones: int = 1) -> Sent:
 
 
 def ones_like(hidden: Sent) -> Sent:
-    return Sent([(np.ones_like(hidden.groups[0][0]),)], 0.0)
+    gradient = np.ones_like(hidden.groups[0][0])
+    return Sent([(gradient,)], 0.0, sizes=(gradient.shape[1],) * len(gradient))
 
 
 def equal(a: State, b: State) -> bool:

@@ -141,15 +141,21 @@ def train_unsplit(model: nn.Module, cuts: list[str], data: Data, loss: str = LOS
     return model.state_dict()
 
 
+def draws(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_split_training_is_unsplit_training(name: str) -> None:
     torch.set_num_threads(1)
     size, batch, pairs = ARCHITECTURES[name]
     model, data = models.build(settings_of(name, size), seed=0), list(batches(size, batch))
-    first = copy.deepcopy(model.state_dict())
+    first, expected = copy.deepcopy(model.state_dict()), {}
     for pair in pairs:
         cuts = pair.split(",")
-        split, expected = train_split(model, cuts, data), train_unsplit(model, cuts, data)
+        split = train_split(model, cuts, data)
+        if not expected or draws(model):  # where it is seeded depends on the cuts
+            expected = train_unsplit(model, cuts, data)
         assert split.keys() == expected.keys()
         different = {key for key in expected if not torch.equal(split[key], expected[key])}
         assert not different, pair
