@@ -22,8 +22,8 @@ from actors.server import Server
 from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
-from ray_split.failure import ActorLostError, RunFailedError, SettingsError
-from ray_split.wiring import Handle, Ref, Resources, Roles, fed_server_arguments, is_single
+from ray_split.failure import ActorLostError, SettingsError
+from ray_split.wiring import FED_SERVER, Handle, Ref, Resources, Roles, fed_server_arguments, is_single
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0}
@@ -87,7 +87,7 @@ class RayWiring:
         count = int(settings.cluster.client_actors)
         self._makers = {f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref) for i in range(count)}
         self._makers["server"] = lambda: server.remote(settings)
-        self._makers["fed server"] = lambda: fed_server.remote(*fed_server_arguments(settings))
+        self._makers[FED_SERVER] = lambda: fed_server.remote(*fed_server_arguments(settings))
         self._single = is_single(settings)
         self._roles = self._of({name: make() for name, make in self._makers.items()})
         self._wait_until_ready()
@@ -96,7 +96,7 @@ class RayWiring:
 
     def _of(self, named: dict[str, Handle]) -> Roles:
         clients = [handle for name, handle in named.items() if name.startswith("client")]
-        return Roles(clients, named["server"], named["fed server"], self._single)
+        return Roles(clients, named["server"], named[FED_SERVER], self._single)
 
     def _wait_until_ready(self) -> None:
         pings = {name: handle.__ray_call__.remote(settle) for name, handle in _named(self.roles).items()}
@@ -122,11 +122,9 @@ class RayWiring:
             raise cause if isinstance(cause, Exception) else error from error
 
     def rebuild(self) -> list[str]:
-        """Replace the dead actors. Raises RunFailedError if it is the fed server: its state is in the checkpoint."""
+        """Replace the dead actors with empty ones, and say which."""
         named = _named(self.roles)
         lost = [name for name, handle in named.items() if not _alive(handle)]
-        if "fed server" in lost:
-            raise RunFailedError("the fed server died, and the round's start state with it: resume the run")
         self._roles = self._of({n: self._makers[n]() if n in lost else handle for n, handle in named.items()})
         self._wait_until_ready()
         return lost
@@ -153,7 +151,7 @@ def _actor(role: type, **options: Any) -> Any:
 
 def _named(roles: Roles) -> dict[str, Handle]:
     clients = {f"client {i}": handle for i, handle in enumerate(roles.clients)}
-    return {**clients, "server": roles.server, "fed server": roles.fed_server}
+    return {**clients, "server": roles.server, FED_SERVER: roles.fed_server}
 
 
 def _alive(handle: Handle) -> bool:

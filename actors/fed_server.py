@@ -79,7 +79,7 @@ class FedServer:
 
     def save_checkpoint(self) -> str:
         """Write a checkpoint of the state it holds; returns its path."""
-        path = checkpoint.save(self._folder / "checkpoints", self._round, self._parts(), self._num_to_keep)
+        path = checkpoint.save(self._folder / checkpoint.FOLDER, self._round, self._parts(), self._num_to_keep)
         return str(path)
 
     def _parts(self) -> Iterator[tuple[str, State]]:

@@ -19,7 +19,8 @@ from actors.server import Server
 from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
-from ray_split.wiring import Resources, Roles, fed_server_arguments, is_single
+from ray_split.failure import ActorLostError
+from ray_split.wiring import FED_SERVER, Resources, Roles, fed_server_arguments, is_single
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,33 @@ class LocalMethod:
 class LocalHandle:
     """An actor in this process: `handle.method.remote(*arguments)`."""
 
-    def __init__(self, make: Callable[[], Any], threads: int) -> None:
+    def __init__(self, name: str, make: Callable[[], Any], threads: int) -> None:
+        self.name = name
+        self._make = make
         self._threads = threads
         self._actor = _with_threads(threads, make)
+
+    def kill(self) -> None:
+        """As when the process of an actor dies: its state is gone, and every call fails."""
+        self._actor = None
+
+    def rebuilt(self) -> bool:
+        """Make the actor again if it was killed; says whether it was."""
+        if self._actor is not None:
+            return False
+        self._actor = _with_threads(self._threads, self._make)
+        return True
 
     def __getattr__(self, name: str) -> LocalMethod:
         return LocalMethod(self, name)
 
     def call(self, name: str, arguments: list[Any]) -> Any:
-        """Run a method with the role's threads, leaving this process's own random numbers alone."""
+        """Run a method with the role's threads, leaving this process's own random numbers alone.
+
+        Raises ActorLostError if the actor is dead.
+        """
+        if self._actor is None:
+            raise ActorLostError(f"the {self.name} is dead")
         return _with_threads(self._threads, lambda: getattr(self._actor, name)(*arguments))
 
 
@@ -132,9 +151,12 @@ class InProcess:
     def start(self, settings: config.Config, parts: Parts, stream: Stream) -> list[str]:
         """Make the actors; says where they run."""
         client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors
-        clients = [LocalHandle(lambda: Client(settings, parts, stream), client_threads) for _ in range(int(count))]
-        server = LocalHandle(lambda: Server(settings), settings.server.num_cpus)
-        fed_server = LocalHandle(lambda: FedServer(*fed_server_arguments(settings)), 1)
+        clients = [
+            LocalHandle(f"client {i}", lambda: Client(settings, parts, stream), client_threads)
+            for i in range(int(count))
+        ]
+        server = LocalHandle("server", lambda: Server(settings), settings.server.num_cpus)
+        fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings)), 1)
         self._roles = Roles(clients, server, fed_server, is_single(settings))
         return [f"all actors in this process: {count} client(s), server, fed server"]
 
@@ -143,8 +165,9 @@ class InProcess:
         return [ref.value() for ref in refs]
 
     def rebuild(self) -> list[str]:
-        """Nothing here dies alone."""
-        return []
+        """Replace the actors that were killed, and say which: nothing here dies by itself."""
+        roles = self.roles
+        return [handle.name for handle in (*roles.clients, roles.server, roles.fed_server) if handle.rebuilt()]
 
     def stop(self) -> None:
         """Drop the actors."""

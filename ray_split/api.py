@@ -57,7 +57,7 @@ def _run(prepared: Prepared, checkpoint: Path | None, wiring: Wiring, callbacks:
     status, error = "failed", None
     try:
         where = wiring.start(settings, parts, stream)
-        loop.start(str(checkpoint) if checkpoint else None)
+        loop.start()
         for callback in callbacks:
             callback.on_run_start(settings, where, first)
         sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}

@@ -22,6 +22,7 @@ from ray_split.state import State
 
 VERSION = 1
 MANIFEST = "checkpoint.json"
+FOLDER = "checkpoints"
 
 
 class CheckpointError(RuntimeError):

@@ -58,7 +58,7 @@ def claim(settings: config.Config) -> Path | None:
         raise SettingsError("run.name", settings.run.name, allowed)
     # Through Config, which fills in settings that there were not yet when the run began.
     _check_same(settings, config.Config.from_yaml(folder / CONFIG).model_dump(mode="json"))
-    complete = checkpoint.complete(folder / "checkpoints")
+    complete = checkpoint.complete(folder / checkpoint.FOLDER)
     return complete[-1] if complete else None
 
 
@@ -128,7 +128,7 @@ class Records:
                 part.unlink()
         if not first_round:
             (self.folder / MODEL).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            shutil.rmtree(self.folder / checkpoint.FOLDER, ignore_errors=True)
 
     def would_be_best(self, row: dict[str, Any]) -> bool:
         """Whether a round's validation beats every round's before."""

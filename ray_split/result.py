@@ -29,7 +29,7 @@ class Result:
         folder = Path(path).expanduser()
         summary = json.loads((folder / SUMMARY).read_text())
         rows = read_rows(folder)
-        complete = checkpoint.complete(folder / "checkpoints")
+        complete = checkpoint.complete(folder / checkpoint.FOLDER)
         error = summary["error"] if summary["status"] != "finished" else None
         return cls(
             path=str(folder),

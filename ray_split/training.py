@@ -1,7 +1,8 @@
 """The round loop: run the schedule, commit, evaluate, record; recover from lost actors. It knows no Ray.
 
 A round is a transaction: it begins with the state that the fed server holds and ends with a commit there. Whatever
-fails in between, the actors are rebuilt and it is run again from the same state.
+dies in between, the actors are rebuilt and it is run again from the same state. If it was the fed server, the state is
+that of the last checkpoint, or the first weights, and the rounds since are run again: to the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ray_split import config
+from ray_split import checkpoint, config
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.draws import Stream, Turn
 from ray_split.evaluation import evaluate, evaluate_own
@@ -21,7 +22,7 @@ from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
 from ray_split.schedules import Round, personal, schedule_of, serverless
 from ray_split.task import Task
-from ray_split.wiring import Ref, Wiring
+from ray_split.wiring import FED_SERVER, Ref, Wiring
 
 MAX_OUTSTANDING = 64  # refs that nobody consumes: exchanges submitted and not yet checked
 
@@ -68,37 +69,68 @@ class RoundLoop:
         self.failures = 0  # of attempts
         self.recoveries = 0  # of those, how many were made good
         self._max_failures = settings.run.max_failures
+        self._checkpoints = settings.run.folder / checkpoint.FOLDER
         self._schedule = schedule_of(settings.schedule)
         self._serverless = serverless(settings.schedule)
         self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received = Report()  # of that load
 
-    def start(self, checkpoint: str | None) -> int:
-        """Give the fed server the state to begin with: a checkpoint's, or the first weights. Returns the round."""
-        roles = self.wiring.roles
-        if checkpoint is not None:
-            return int(self.wiring.get([roles.fed_server.restore.remote(checkpoint)])[0])
+    def start(self) -> int:
+        """Give the fed server the state to begin with: the last checkpoint's, or the first weights. Returns the round.
+
+        What dies meanwhile is replaced.
+        """
+        return self._surviving(-1, self._begin)
+
+    def _begin(self) -> int:
+        roles, complete = self.wiring.roles, checkpoint.complete(self._checkpoints)
+        if complete:
+            return int(self.wiring.get([roles.fed_server.restore.remote(str(complete[-1]))])[0])
         ends, middle = roles.clients[0].initial_state.remote(), roles.server.initial_state.remote()
         self.wiring.get([roles.fed_server.commit.remote(0, ends, middle)])
         return 0
 
     def transaction(self, round: int, work: Callable[[Turn], T]) -> T:
         """Do `work` on the state at the start of `round`; if an actor dies, again, with a new attempt number."""
-        while True:
+
+        def attempt() -> T:
             turn = Turn(round, self.failures, phones=(), step=-1)
+            self._restore(turn)
+            return work(turn)
+
+        return self._surviving(round, attempt)
+
+    def save(self, round: int) -> None:
+        """Write a checkpoint of the start of `round`."""
+        self._surviving(round, lambda: self.wiring.get([self.wiring.roles.fed_server.save_checkpoint.remote()]))
+
+    def save_model(self, round: int) -> None:
+        """Write the model as it is at the start of `round`."""
+        self._surviving(round, lambda: self.wiring.get([self.wiring.roles.fed_server.save_model.remote()]))
+
+    def _surviving(self, round: int, work: Callable[[], T]) -> T:
+        """Do `work`, for which the fed server holds the start of `round` (-1: of none); if an actor dies, again."""
+        while True:
             try:
-                self._restore(turn)
-                return work(turn)
-            except Exception as error:
-                self.failures += 1
-                if decide(error, self.failures, self._max_failures) is Decision.RAISE:
-                    raise
-                logger.warning("round %d: %s", round, error)
-                lost = self._rebuilt()
-                self.recoveries += 1
-                for callback in self.callbacks:
-                    callback.on_recovery(round, lost)
+                return work()
+            except Exception as error:  # noqa: BLE001  raised again unless an actor died
+                self._recover(round, error)
+
+    def _recover(self, round: int, error: Exception) -> None:
+        """Make the failure good, and bring the fed server back to the start of `round`. Raises the error if not."""
+        self.failures += 1
+        if decide(error, self.failures, self._max_failures) is Decision.RAISE:
+            raise error
+        logger.warning("round %d: %s", round, error)
+        lost = self._rebuilt()
+        self._restored, self._loading = None, []
+        self.recoveries += 1
+        for callback in self.callbacks:
+            callback.on_recovery(round, lost)
+        if FED_SERVER in lost and round >= 0:
+            for earlier in range(self.start(), round):
+                self.transaction(earlier, self.train)
 
     def _rebuilt(self) -> list[str]:
         """Replace who died; if another dies meanwhile, again."""
@@ -173,11 +205,11 @@ def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[
         # Before the checkpoint: resuming cuts lines that lie beyond one, and could not write one that is missing.
         records.round(row, sums.phone_table(round, own), flush=due)
         if due:
-            loop.wiring.get([loop.wiring.roles.fed_server.save_checkpoint.remote()])
+            loop.save(round + 1)
             records.summary("running", loop.recoveries)
         for callback in loop.callbacks:
             callback.on_round_end(row)
-    loop.wiring.get([loop.wiring.roles.fed_server.save_model.remote()])
+    loop.save_model(settings.run.rounds)
 
 
 def _evaluated(

@@ -16,6 +16,9 @@ Handle = Any
 """An actor: `handle.method.remote(*arguments)` submits a call and gives its Ref. Refs may be arguments."""
 
 
+FED_SERVER = "fed server"
+"""The name of the actor whose state is nowhere else but in the last checkpoint."""
+
 Method = Any
 """`handle.method`."""
 
