@@ -112,9 +112,7 @@ def test_resuming_with_another_setting_is_refused_and_named(tmp_path: Path) -> N
     assert model_bytes(first.path) == before
 
 
-def test_any_actor_that_dies_is_replaced_and_the_bytes_are_the_same(
-    tmp_path: Path, ray_session: object
-) -> None:
+def test_any_actor_that_dies_is_replaced_and_the_bytes_are_the_same(tmp_path: Path, ray_session: object) -> None:
     import ray
 
     class Kill(rs.Callback):

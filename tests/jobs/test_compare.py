@@ -427,6 +427,7 @@ def test_cohorts_are_left_to_the_schedules_that_have_some(tmp_path: Path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_all_runs_share_one_ray(tmp_path: Path, ray_session: RayHead) -> None:
     from ray.util.state import list_actors, list_jobs
 

@@ -121,6 +121,7 @@ def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
     assert (tmp_path / "r" / "model.safetensors").read_bytes() == expected.read_bytes()
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayHead, start: Start) -> None:
     from ray.job_submission import JobStatus, JobSubmissionClient
 

@@ -99,6 +99,7 @@ def test_the_command_trains_it(empty: Path, python: Path, wheel_head: tuple[str,
     assert accuracy(empty / "results" / "r") > 0.8
 
 
+@pytest.mark.slow
 def test_a_script_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str]) -> None:
     (empty / "script.py").write_text(SCRIPT)
     output = run([str(python), "script.py"], empty, python, RAY_ADDRESS=wheel_head[0])
