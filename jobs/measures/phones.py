@@ -51,7 +51,7 @@ class Rounds:
         self.prepared = prepared._replace(settings=resolve(prepared.settings, resources))
         self._wiring.start(*self.prepared)
         self._loop = RoundLoop(self.prepared.settings, prepared.stream, self._wiring, [])
-        self._loop.start(None)
+        self._loop.start()
         self._round = 0
         self.rows: list[dict[str, Any]] = []
 
