@@ -118,8 +118,9 @@ def _function(name: str) -> Callable[..., nn.Module]:
         return found.build
     if ":" in name:
         return find("model.name", name, {})
-    if (tagged := name.rpartition(".")) and zoo.lookup(tagged[0]) is not None:
-        raise SettingsError("model.name", name, f"{tagged[0]}, with --model.weights {tagged[2]}")
+    plain, _, tag = name.rpartition(".")
+    if zoo.lookup(plain) is not None:
+        raise SettingsError("model.name", name, f"{plain}, with --model.weights {tag}")
     theirs = {each: None for library in zoo.LIBRARIES for each in zoo.known(library)}
     allowed = f"{', '.join(MODELS)}, a model of torchvision or timm, or package.module:function"
     raise SettingsError("model.name", name, allowed + suggest(name, {**MODELS, **theirs}))

@@ -30,8 +30,7 @@ def settle(settings: config.Config, segments: Segments, example: torch.Tensor, p
                 allowed = f"left out: with {settings.schedule.name} phones train one by one"
                 raise SettingsError(f"phones.{field}", value, allowed)
         return settings.with_values(phones={"cohort": 1, "stacked": []})
-    modules = {"a": segments.a, "b": segments.b} | ({"c": segments.c} if segments.c is not None else {})
-    sizes, inputs = {}, {}
+    modules, sizes, inputs = segments.modules(), {}, {}
     arrived: Any = example
     for name, module in modules.items():
         inputs[name] = arrived

@@ -128,13 +128,9 @@ class Shared:
     ) -> list[Learned]:
         """`learn` on the joint batch (see `join`) of all cohorts: what each of them learned."""
         (done,) = self._forward(join(arrived), seeds, differentiable)
-        outputs, losses, right, weighted = row(done.outputs, 0), [], [], []
-        for groups, own in zip(labels, scales, strict=True):
-            pairs = []
-            for group in groups:
-                phones, samples = group.shape[:2]
-                first, outputs = _cut_off(outputs, phones * samples)
-                pairs.append((tree_map(_unflattened(phones, samples), first), receive(group, self.segment.device)))
+        losses, right, weighted = [], [], []
+        for outputs, groups, own in zip(split([done.outputs], labels), labels, scales, strict=True):
+            pairs = [(o, receive(g, self.segment.device)) for o, g in zip(outputs, groups, strict=True)]
             each = torch.cat([task.losses(*pair) for pair in pairs])
             weighted.append((each * torch.from_numpy(np.concatenate(own)).to(each)).sum())
             losses.append(as_array(each))
@@ -213,8 +209,8 @@ def join(cohorts: Sequence[Groups]) -> Groups:
     return [tree_map(lambda x: x[None] if isinstance(x, np.ndarray) else x, whole)]
 
 
-def split(joint: Groups, like: Sequence[Groups]) -> list[Groups]:
-    """The joint batch's message taken apart again, into groups of as many phones and samples as those in `like`."""
+def split(joint: Groups, like: Sequence[Sequence[Any]]) -> list[Groups]:
+    """The joint batch's message, or its outputs, taken apart: groups of as many phones and samples as in `like`."""
     whole, start, cohorts = row(joint[0], 0), 0, []
     for groups in like:
         parts = []
@@ -229,8 +225,3 @@ def split(joint: Groups, like: Sequence[Groups]) -> list[Groups]:
 
 def _unflattened(phones: int, samples: int) -> Callable[[Any], Any]:
     return lambda x: x.reshape(phones, samples, *x.shape[1:]) if isinstance(x, (np.ndarray, torch.Tensor)) else x
-
-
-def _cut_off(tree: Any, samples: int) -> tuple[Any, Any]:
-    """The first samples of every tensor, and the rest."""
-    return _slice(tree, 0, samples), tree_map(lambda x: x[samples:] if isinstance(x, torch.Tensor) else x, tree)
