@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ import torch
 from actors.figures import batch_sizes, bytes_each, evaluated
 from actors.guard import Guard
 from ray_split import config, models
-from ray_split.batches import Batches
+from ray_split.batches import Batches, unreadable
+from ray_split.checks import check_labels, check_weights
 from ray_split.copies import Copies
 from ray_split.cut import cut
 from ray_split.data import Parts
@@ -22,7 +24,9 @@ from ray_split.draws import Group, Stream, Turn
 from ray_split.maker import Maker, first_states
 from ray_split.message import Groups, Sent, send
 from ray_split.metrics import Report, Spent, padded_sum
+from ray_split.promises import Borders
 from ray_split.state import Array, Closed, Ends, State, kept, place_of, state_bytes
+from ray_split.state_checks import Expected, check_ends
 from ray_split.task import Task
 
 
@@ -48,7 +52,7 @@ class Client:
     In single split there is no C: labels go to the server with the activation, and only then; `loss` is not called.
     """
 
-    def __init__(self, settings: config.Config, parts: Parts, stream: Stream) -> None:
+    def __init__(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
         torch.set_num_threads(settings.cluster.cpus_per_client)
         segments = cut(models.build(settings.model, settings.run.seed), settings.model.cuts or ())
         self._settings = settings
@@ -58,6 +62,10 @@ class Client:
         self._parts = parts
         self._batches = Batches(settings, parts)
         self._stream = stream
+        self._labels = borders.labels
+        self._max_norm = settings.phones.max_norm.weights
+        self._expected = Expected(borders.learned, borders.slots, self._max_norm)
+        self._like: dict[str, State] = {}  # for what is handed on
         self._guard = Guard("client")
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
         self._spare: dict[tuple[str, bool], list[Copies]] = {}
@@ -74,12 +82,15 @@ class Client:
         own: Ends | None = None,
         middle: State | None = None,
         crosses: bool = True,
+        sender: tuple[int, ...] = (),
     ) -> Report:
         """Begin to train the turn's phones, or (no phones) to evaluate, with these states; `own` is each phone's own.
 
         With `middle` the phones have the whole model. `crosses`: whether the weights come to the phones from outside,
-        and are counted.
+        and are counted. `sender`: the phone that handed them on. Raises BadPhoneError if it handed on something else.
         """
+        if sender:
+            check_ends(sender, ends, self._first_states(), self._expected)
         if self._guard.loaded(turn):
             for phones in list(self._cohorts):
                 self._release(phones)
@@ -96,6 +107,11 @@ class Client:
             return Report(bytes_weights=received if crosses else 0)
         return Report(np.array(turn.phones), bytes_weights=np.full(count, received // count))
 
+    def _first_states(self) -> dict[str, State]:
+        if not self._like:
+            self._like = {name: make.first_state() for name, make in self._make.items()}
+        return self._like
+
     def _take(self, name: str, count: int) -> Copies:
         spare = self._spare.setdefault((name, count > 1), [])
         return spare.pop() if spare else self._make[name](count)
@@ -108,7 +124,7 @@ class Client:
     def state(self, turn: Turn) -> Ends:
         """End the turn of one phone: its state as it is now, to be handed on."""
         with self._guard.during(turn):
-            copies = self._cohorts[turn.phones].copies
+            copies = self._checked(turn)
             ends = {name: place_of(c.states(), 0) for name, c in copies.items()}
             self._release(turn.phones)
             return ends
@@ -116,7 +132,7 @@ class Client:
     def close(self, turn: Turn, shares: Array, keep: str = "nothing") -> Closed:
         """End the phones' round: their weights added up by shares, and what they `keep`: nothing, statistics or all."""
         with self._guard.during(turn):
-            copies = self._cohorts[turn.phones].copies
+            copies = self._checked(turn)
             # What is frozen is not averaged: a sum of shares of a weight is not the weight, to the last bit.
             averaged = [name for name in copies if keep != "all" and not self._make[name].frozen]
             sums = {name: copies[name].average(shares) for name in averaged}
@@ -124,6 +140,16 @@ class Client:
             sent = sum(state_bytes(state) for state in sums.values())
             self._release(turn.phones)
             return Closed(turn.phones, sums, own, sent)
+
+    def _checked(self, turn: Turn) -> dict[str, Copies]:
+        """The copies of a cohort whose round ends. Raises BadPhoneError for weights that the fed server can't take.
+
+        Here, where they are still each phone's: it gets their sum.
+        """
+        copies = self._cohorts[turn.phones].copies
+        for name, each in copies.items():
+            check_weights(turn.phones, name.upper(), each.norms(), self._max_norm)
+        return copies
 
     def forward(self, turn: Turn) -> Sent:
         """A forward on the turn's batches: the activation."""
@@ -139,7 +165,7 @@ class Client:
         if not cohort.batches:
             cohort.batches = self._stream.cohort_batches(turn.round, turn.phones)
         groups = cohort.batches[turn.step]
-        batches = self._batches.of_groups(turn, groups)
+        batches = self._read(turn, groups)
         cohort.labels, cohort.counts = [labels for _, labels in batches], [len(group) for group in groups]
         sizes = batch_sizes(groups)
         seeds = self._seeds(turn, "a", cohort, len(sizes))
@@ -149,6 +175,16 @@ class Client:
         up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
         cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=up), turn
         return Sent(activation, time.time(), tuple(sizes.tolist()), wanted=self._make["a"].trains)
+
+    def _read(self, turn: Turn, groups: list[Group]) -> list[tuple[Array, Array]]:
+        """The batches. Raises BadPhoneError if a phone's data can't be read, or its labels are no classes."""
+        try:
+            batches = self._batches.of_groups(turn, groups)
+        except Exception as error:
+            steps = self._batches.of_phones(turn, groups)
+            raise unreadable(((draw.phone, partial(self._batches.of, draw)) for draw in steps), error) from error
+        check_labels(turn.phones, self._labels, [labels for _, labels in batches])
+        return batches
 
     def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
         return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
@@ -230,10 +266,20 @@ class Client:
     def evaluate_own_forward(self, turn: Turn, part: str, start: int, stop: int) -> Sent:
         """A in eval mode on samples start:stop of what each phone holds out for 'val' or 'test': the activation."""
         with self._guard.during(turn):
-            held = self._stream.held_out(turn.phones, part, start, stop)
-            batches = [self._parts.batch("train", indices) for indices in held]
+            batches = self._read_own(turn.phones, part, start, stop)
             activation = self._evaluate_a(turn, [inputs for inputs, _ in batches])
             return self._with_labels(activation, [labels for _, labels in batches])
+
+    def _read_own(self, phones: tuple[int, ...], part: str, start: int, stop: int) -> list[tuple[Array, Array]]:
+        """What phones hold out. Raises BadPhoneError if a phone's can't be read."""
+
+        def read(some: tuple[int, ...]) -> list[tuple[Array, Array]]:
+            return [self._parts.batch("train", held) for held in self._stream.held_out(some, part, start, stop)]
+
+        try:
+            return read(phones)
+        except Exception as error:
+            raise unreadable(((phone, partial(read, (phone,))) for phone in phones), error) from error
 
     def evaluate_own_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
         """C in eval mode and the loss, phone by phone."""

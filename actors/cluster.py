@@ -23,6 +23,7 @@ from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
 from ray_split.failure import ActorLostError, SettingsError
+from ray_split.promises import Borders
 from ray_split.wiring import FED_SERVER, Handle, Ref, Resources, Roles, fed_server_arguments, is_single
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
@@ -74,7 +75,7 @@ class RayWiring:
             raise RuntimeError("the actors are not started")
         return self._roles
 
-    def start(self, settings: config.Config, parts: Parts, stream: Stream) -> list[str]:
+    def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> list[str]:
         """Start the actors, wait until they answer, and say where they run."""
         # Shared by all clients of a node, read without a copy.
         parts_ref, stream_ref = ray.put(parts), ray.put(stream)
@@ -85,9 +86,11 @@ class RayWiring:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         fed_server = _actor(FedServer, num_cpus=0, num_gpus=0, scheduling_strategy=here)
         count = int(settings.cluster.client_actors)
-        self._makers = {f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref) for i in range(count)}
-        self._makers["server"] = lambda: server.remote(settings)
-        self._makers[FED_SERVER] = lambda: fed_server.remote(*fed_server_arguments(settings))
+        self._makers = {
+            f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref, borders) for i in range(count)
+        }
+        self._makers["server"] = lambda: server.remote(settings, borders)
+        self._makers[FED_SERVER] = lambda: fed_server.remote(*fed_server_arguments(settings, borders))
         self._single = is_single(settings)
         self._roles = self._of({name: make() for name, make in self._makers.items()})
         self._wait_until_ready()

@@ -5,7 +5,7 @@ It never sees an activation, a gradient or data. No torch in its process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,40 +17,50 @@ from ray_split.failure import StateNotLoadedError
 from ray_split.metrics import Report
 from ray_split.personal import PREFIX, Personal
 from ray_split.state import Closed, Ends, State, state_bytes, weights, with_fixed
+from ray_split.state_checks import Expected, check_closed, check_ends, check_middle
 
 
 class FedServer:
     """The state that every attempt of a round begins with. It moves on only by `commit`."""
 
-    def __init__(self, folder: Path, num_to_keep: int | None, phones: int) -> None:
+    def __init__(self, folder: Path, num_to_keep: int | None, phones: int, expected: Expected) -> None:
         self._folder = folder
         self._num_to_keep = num_to_keep
         self._round = -1
         self._states: dict[str, State] = {}
+        self._expected = expected
         self._personal = Personal(folder / "personal", phones)
         self._collecting: tuple[int, int] | None = None
         self._sums: Ends = {}
         self._own: list[Closed] = []
 
-    def collect(self, turn: Turn, *cohorts: Closed) -> Report:
-        """Add cohorts' weighted sums of A and C to the round's average, in this order, and keep what is personal."""
+    def collect(self, turn: Turn, phones: Sequence[tuple[int, ...]], *cohorts: Closed) -> Report:
+        """Add cohorts' weighted sums of A and C to the round's average, in this order, and keep what is personal.
+
+        `phones` are each cohort's. Raises BadPhoneError if what came is not like the state at the round's start.
+        """
+        for own, closed in zip(phones, cohorts, strict=True):
+            check_closed(own, closed, self._states, self._expected)
         if self._collecting != (turn.round, turn.attempt):
             self._collecting, self._sums, self._own = (turn.round, turn.attempt), {}, []
         for closed in cohorts:
             for name, state in closed.sums.items():
                 self._sums[name] = added(self._sums.get(name), state)
             self._own.append(closed._replace(sums={}))
-        phones = np.concatenate([closed.phones for closed in cohorts])
-        each = np.repeat([closed.bytes_per_phone for closed in cohorts], [len(closed.phones) for closed in cohorts])
-        return Report(phones, bytes_weights=each)
+        each = np.repeat([closed.bytes_per_phone for closed in cohorts], [len(own) for own in phones])
+        return Report(np.concatenate(phones), bytes_weights=each)
 
-    def commit(self, round: int, ends: Ends | None, middle: State | None) -> Report:
+    def commit(self, round: int, ends: Ends | None, middle: State | None, phones: tuple[int, ...] = ()) -> Report:
         """The state of A, C and B at the start of `round`: the one before is dropped.
 
-        What isn't given is the average that was collected; what is neither stays.
+        What isn't given is the average that was collected; what is neither stays. `phones`: who sent `ends`. Raises
+        BadPhoneError if they are not like the state before, DivergedError if B isn't finite.
         """
         if not self._states:
             self._personal.clear()
+        else:
+            check_ends(phones, ends or {}, self._states, self._expected)
+            check_middle(middle or {})
         given = {**(ends or {}), **({} if middle is None else {"b": middle})}
         sums = {name: with_fixed(state, self._states[name]) for name, state in self._sums.items()}
         self._states = {**self._states, **sums, **given}

@@ -20,6 +20,7 @@ from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
 from ray_split.failure import ActorLostError
+from ray_split.promises import Borders
 from ray_split.wiring import FED_SERVER, Resources, Roles, fed_server_arguments, is_single
 
 
@@ -148,15 +149,15 @@ class InProcess:
             raise RuntimeError("the actors are not started")
         return self._roles
 
-    def start(self, settings: config.Config, parts: Parts, stream: Stream) -> list[str]:
+    def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> list[str]:
         """Make the actors; says where they run."""
         client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors
         clients = [
-            LocalHandle(f"client {i}", lambda: Client(settings, parts, stream), client_threads)
+            LocalHandle(f"client {i}", lambda: Client(settings, parts, stream, borders), client_threads)
             for i in range(int(count))
         ]
-        server = LocalHandle("server", lambda: Server(settings), settings.server.num_cpus)
-        fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings)), 1)
+        server = LocalHandle("server", lambda: Server(settings, borders), settings.server.num_cpus)
+        fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, borders)), 1)
         self._roles = Roles(clients, server, fed_server, is_single(settings))
         return [f"all actors in this process: {count} client(s), server, fed server"]
 

@@ -14,15 +14,19 @@ from actors.figures import CPU, evaluated
 from actors.guard import Guard
 from ray_split import config, models
 from ray_split.average import added
+from ray_split.checks import Checks, check_weights
 from ray_split.copies import Copies, Learned, Looped
 from ray_split.cut import cut
 from ray_split.draws import Turn, forward_seeds
 from ray_split.maker import Maker, first_states
 from ray_split.message import Groups, Sent, group_size, leaves, receive
 from ray_split.metrics import Report, Spent
+from ray_split.promises import Borders
 from ray_split.shared import Shared, join, split
 from ray_split.state import Array, State, with_fixed
 from ray_split.task import Task
+
+Cohorts = Sequence[tuple[int, ...]]
 
 
 class Server:
@@ -35,9 +39,10 @@ class Server:
     Phones whose batches make one joint step: forward_shared and backward_shared of all, then step_shared; or, where
     B mixes the samples of a batch (BatchNorm), forward_joint and backward_joint. In single split learn, learn_own,
     learn_shared and learn_joint stand for a forward, the loss and a backward.
+    What phones send is checked first (ray_split/checks.py): a message that is refused has changed nothing.
     """
 
-    def __init__(self, settings: config.Config) -> None:
+    def __init__(self, settings: config.Config, borders: Borders) -> None:
         torch.set_num_threads(settings.server.num_cpus)
         gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
         if gpu:
@@ -53,6 +58,8 @@ class Server:
         self._spare: dict[bool, list[Copies]] = {True: [], False: []}
         self._seed = settings.run.seed
         self._guard = Guard("server")
+        self._max_norm = settings.phones.max_norm.weights
+        self._checks = Checks(borders, settings.phones.max_norm, labels=segments.c is None)
         self._pending: Turn | None = None
         self._joint: list[Groups] = []  # the activations of the joint batch under way
         self._start: State = {}
@@ -70,6 +77,7 @@ class Server:
         """Begin a round with this state."""
         self._pending, self._joint, self._sum, self._start = None, [], None, state
         self._shared.forget()
+        self._checks.forget()
         for phones in list(self._copies):
             self._release(phones)
         received = self._one.load(state, 1, fresh=False)
@@ -100,15 +108,17 @@ class Server:
             if self._pending is not None:
                 waits = f"step {self._pending.step} of phone {self._pending.phones[0]}"
                 raise RuntimeError(f"a forward of phone {turn.phones[0]} came while {waits} waits for its backward")
+            self._checks.activation(turn.phones, activation)
             self._pending = turn
             seeds = forward_seeds(self._seed, turn, "b", 1)
-            return self._hidden(self._one.forward(activation.groups, seeds, activation.wanted), activation)
+            return self._hidden(turn.phones, self._one.forward(activation.groups, seeds, activation.wanted), activation)
 
     def backward(self, turn: Turn, hidden_gradient: Sent) -> Sent:
         """B backward, B step: the gradient of the activation."""
         with self._guard.during(turn, hidden_gradient):
             if self._pending != turn:
                 raise RuntimeError(f"step {turn.step} of phone {turn.phones[0]} is not the exchange under way")
+            self._checks.gradient(turn.phones, hidden_gradient)
             self._pending = None
             gradient = self._one.backward(hidden_gradient.groups)
             self._one.step()
@@ -117,6 +127,7 @@ class Server:
     def learn(self, turn: Turn, activation: Sent) -> Sent:
         """Single split: B forward, the loss, B backward, B step, for one phone: the gradient of the activation."""
         with self._guard.during(turn, activation):
+            self._checks.activation(turn.phones, activation)
             return self._learn(self._one, activation, forward_seeds(self._seed, turn, "b", 1))
 
     def _learn(self, copies: Copies, activation: Sent, seeds: Sequence[int]) -> Sent:
@@ -127,7 +138,8 @@ class Server:
     def _told(self, learned: Learned) -> Sent:
         return self._sent(learned.gradients)._replace(figures=(learned.losses, learned.correct))
 
-    def _hidden(self, groups: Groups, activation: Sent) -> Sent:
+    def _hidden(self, phones: tuple[int, ...], groups: Groups, activation: Sent) -> Sent:
+        self._checks.expect(phones, activation.sizes or (), groups)
         return self._sent(groups)._replace(wanted=activation.wanted or self._make.trains)
 
     def _sent(self, groups: Groups) -> Sent:
@@ -143,13 +155,15 @@ class Server:
     def forward_own(self, turn: Turn, activation: Sent) -> Sent:
         """The phones' own copies forward: hidden."""
         with self._guard.during(turn, activation):
+            self._checks.activation(turn.phones, activation)
             copies = self._copies[turn.phones]
             seeds = self._seeds(turn, activation, copies.draws)
-            return self._hidden(copies.forward(activation.groups, seeds, activation.wanted), activation)
+            return self._hidden(turn.phones, copies.forward(activation.groups, seeds, activation.wanted), activation)
 
     def learn_own(self, turn: Turn, activation: Sent) -> Sent:
         """Single split: the phones' own copies forward, loss, backward and step: the gradient of the activation."""
         with self._guard.during(turn, activation):
+            self._checks.activation(turn.phones, activation)
             copies = self._copies[turn.phones]
             return self._learn(copies, activation, self._seeds(turn, activation, copies.draws))
 
@@ -160,6 +174,7 @@ class Server:
     def backward_own(self, turn: Turn, hidden_gradient: Sent) -> Sent:
         """The phones' own copies backward and step: the gradient of the activation."""
         with self._guard.during(turn, hidden_gradient):
+            self._checks.gradient(turn.phones, hidden_gradient)
             copies = self._copies[turn.phones]
             gradient = copies.backward(hidden_gradient.groups)
             copies.step()
@@ -168,16 +183,19 @@ class Server:
     def close(self, turn: Turn, shares: Array) -> None:
         """End the phones' round: their copies are added to the average by shares, in the order of these calls."""
         with self._guard.during(turn):
-            copies = self._release(turn.phones)
+            copies = self._copies[turn.phones]
+            check_weights(turn.phones, "its copy of B", copies.norms(), self._max_norm)
+            self._release(turn.phones)
             if not self._make.frozen:
                 self._sum = added(self._sum, copies.average(shares))
 
     def forward_shared(self, turn: Turn, activation: Sent) -> Sent:
         """B forward for a cohort, before the joint step: hidden."""
         with self._guard.during(turn, activation):
+            self._checks.activation(turn.phones, activation)
             seeds = self._seeds(turn, activation, True)
             hidden = self._shared.forward(turn.phones, activation.groups, seeds, activation.wanted)
-            return self._hidden(hidden, activation)
+            return self._hidden(turn.phones, hidden, activation)
 
     def backward_shared(self, turn: Turn, hidden_gradient: Sent, largest: int) -> Sent:
         """B backward for a cohort: the gradient of the activation. `largest` is the step's largest batch of a phone.
@@ -185,12 +203,14 @@ class Server:
         B's gradient weights phones by batch size; what goes back is the gradient of each phone's own mean loss.
         """
         with self._guard.during(turn, hidden_gradient):
+            self._checks.gradient(turn.phones, hidden_gradient)
             scales = _scales(hidden_gradient, largest)
             return self._sent(self._shared.backward(turn.phones, hidden_gradient.groups, scales))
 
     def learn_shared(self, turn: Turn, activation: Sent, largest: int) -> Sent:
         """Single split: B forward, loss and backward for a cohort, as forward_shared and backward_shared."""
         with self._guard.during(turn, activation):
+            self._checks.activation(turn.phones, activation)
             seeds, scales = self._seeds(turn, activation, True), _scales(activation, largest)
             learned = self._shared.learn(
                 activation.groups, _labels(activation), seeds, self._task, scales, activation.wanted
@@ -202,25 +222,38 @@ class Server:
         with self._guard.during(turn):
             self._shared.step(factor)
 
-    def forward_joint(self, turn: Turn, *activations: Sent) -> list[Sent] | Sent:
+    def forward_joint(self, turn: Turn, cohorts: Cohorts, *activations: Sent) -> list[Sent] | Sent:
         """B forward on the batches of all cohorts as one: hidden, for each of them (of one, not in a list)."""
         with self._guard.during(turn, *activations):
+            self._check_joint(cohorts, activations)
             self._joint = [sent.groups for sent in activations]
             seeds, wanted = forward_seeds(self._seed, turn, "b", 1), activations[0].wanted
             hidden = split(self._shared.forward("joint", join(self._joint), seeds, wanted), self._joint)
-            return _each([self._hidden(groups, activations[0]) for groups in hidden])
+            each = zip(cohorts, hidden, activations, strict=True)
+            return _each([self._hidden(phones, groups, sent) for phones, groups, sent in each])
 
-    def backward_joint(self, turn: Turn, largest: int, factor: float, *hidden_gradients: Sent) -> list[Sent] | Sent:
+    def _check_joint(self, cohorts: Cohorts, activations: Sequence[Sent]) -> None:
+        for phones, sent in zip(cohorts, activations, strict=True):
+            self._checks.activation(phones, sent)
+
+    def backward_joint(
+        self, turn: Turn, cohorts: Cohorts, largest: int, factor: float, *hidden_gradients: Sent
+    ) -> list[Sent] | Sent:
         """B backward and step on the joint batch: the gradient of the activation, for each cohort."""
         with self._guard.during(turn, *hidden_gradients):
+            for phones, sent in zip(cohorts, hidden_gradients, strict=True):
+                self._checks.gradient(phones, sent)
             scales = [_scales(sent, largest) for sent in hidden_gradients]
             gradients = self._shared.backward_joint([s.groups for s in hidden_gradients], scales, self._joint)
             self._shared.step(factor)
             return _each([self._sent(groups) for groups in gradients])
 
-    def learn_joint(self, turn: Turn, largest: int, factor: float, *activations: Sent) -> list[Sent] | Sent:
+    def learn_joint(
+        self, turn: Turn, cohorts: Cohorts, largest: int, factor: float, *activations: Sent
+    ) -> list[Sent] | Sent:
         """Single split: B forward, loss, backward and step on the joint batch: each cohort's gradient."""
         with self._guard.during(turn, *activations):
+            self._check_joint(cohorts, activations)
             seeds, wanted = forward_seeds(self._seed, turn, "b", 1), activations[0].wanted
             groups, labels = [sent.groups for sent in activations], [_labels(sent) for sent in activations]
             scales = [_scales(sent, largest) for sent in activations]

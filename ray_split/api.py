@@ -49,14 +49,17 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
 
 
 def _run(prepared: Prepared, checkpoint: Path | None, wiring: Wiring, callbacks: list[Callback]) -> Result:
-    settings, parts, stream = prepared
+    settings, parts, stream, borders = prepared
     first = int(checkpoint.name.rpartition("_")[2]) if checkpoint else 0
     records = Records(settings, first)
+    for each in records.quarantined:
+        stream.leave_out(each["phone"], each["round"])
     loop = training.RoundLoop(settings, stream, wiring, callbacks)
+    loop.callbacks = [*callbacks, _Quarantine(records, loop)]
     records.summary("running", 0)
     status, error = "failed", None
     try:
-        where = wiring.start(settings, parts, stream)
+        where = wiring.start(settings, parts, stream, borders)
         loop.start()
         for callback in callbacks:
             callback.on_run_start(settings, where, first)
@@ -75,6 +78,18 @@ def _run(prepared: Prepared, checkpoint: Path | None, wiring: Wiring, callbacks:
         for callback in callbacks:
             callback.on_run_end(summary, str(records.folder))
     return Result.from_path(records.folder)
+
+
+class _Quarantine(Callback):
+    """Writes down at once who is left out: a run that is killed goes on without them when it is resumed."""
+
+    def __init__(self, records: Records, loop: training.RoundLoop) -> None:
+        self._records, self._loop = records, loop
+
+    def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """A line each in summary.json."""
+        self._records.quarantine(round, phones, reason)
+        self._records.summary("running", self._loop.recoveries)
 
 
 @contextmanager

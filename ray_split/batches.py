@@ -9,13 +9,14 @@ for draw in rs.stream(config):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from ray_split import config, seeds
 from ray_split.augment import Augmentation
 from ray_split.draws import Draw, Group, Turn
+from ray_split.failure import BadPhoneError, told
 from ray_split.samples import Parts
 from ray_split.state import Array
 
@@ -40,6 +41,12 @@ class Batches:
         phones = np.split(np.array(turn.phones[: borders[-1]]), borders[:-1])
         return [self._batch(turn.round, p, turn.step, group) for p, group in zip(phones, groups, strict=True)]
 
+    def of_phones(self, turn: Turn, groups: Sequence[Group]) -> Iterator[Draw]:
+        """Each phone's step of its own."""
+        phones = iter(turn.phones)
+        for group in groups:
+            yield from (Draw(turn.round, 0, next(phones), turn.step, indices) for indices in group)
+
     def example(self, indices: Array) -> tuple[Array, Array]:
         """A batch of these samples, to try a model with. Raises SettingsError if augmenting them twice differs."""
         if self._augment is not None:
@@ -60,3 +67,15 @@ class Batches:
         """The seeds (phones, samples) of a step's augmentation."""
         entropy: list[int | Array] = [self._seed, seeds.PURPOSES["augment"], round, phones, step]
         return seeds.words(entropy, np.arange(samples))
+
+
+def unreadable(reads: Iterable[tuple[int, Callable[[], object]]], error: Exception) -> Exception:
+    """Whose data it is that could not be read, given each phone's own reading; the error itself if all can be."""
+    bad = list[int]()
+    reason = ""
+    for phone, read in reads:
+        try:
+            read()
+        except Exception as own:  # noqa: BLE001  reading is the user's code, and may raise anything
+            bad, reason = [*bad, phone], reason or told(own)
+    return BadPhoneError(tuple(bad), f"its data can't be read: {reason}") if bad else error

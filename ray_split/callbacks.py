@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from ray_split import config
+from ray_split.failure import BadPhoneError
 
 
 class Callback:
@@ -27,6 +28,9 @@ class Callback:
 
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Actors died and were replaced; the round is run again."""
+
+    def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Phones sent what they may not, or can't be read: from this round, run again, the run goes on without them."""
 
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
         """The run is over, for whatever reason: summary['status'] says."""
@@ -68,6 +72,10 @@ class PlainProgress(Callback):
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Say who died."""
         self._say(f"round {round + 1} is run again: {', '.join(lost) or 'an actor'} died and was replaced")
+
+    def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Say who is left out."""
+        self._say(quarantined(round, phones, reason))
 
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
         """The closing table."""
@@ -112,10 +120,19 @@ class BarProgress(Callback):
         """Say who died."""
         self._console.print(f"round {round + 1} is run again: {', '.join(lost) or 'an actor'} died")
 
+    def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Say who is left out."""
+        self._console.print(quarantined(round, phones, reason))
+
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
         """The closing table."""
         self._progress.stop()
         self._console.print(closing_table(summary, path))
+
+
+def quarantined(round: int, phones: tuple[int, ...], reason: str) -> str:
+    """Who is left out, for people."""
+    return f"round {round + 1} is run again, and the run goes on, without {BadPhoneError(phones, reason)}"
 
 
 def progress() -> Callback:
@@ -145,6 +162,7 @@ def closing_table(summary: dict[str, Any], path: str) -> Table:
         "samples/s": number(summary["samples_per_second"], 0),
         "sent up / down": f"{summary['bytes_up_total'] / 1e6:.1f} / {summary['bytes_down_total'] / 1e6:.1f} MB",
         "recoveries": str(summary["recoveries"]),
+        **({"quarantined": str(len(summary["quarantined"]))} if summary["quarantined"] else {}),
         "results": path,
     }
     for name, value in rows.items():

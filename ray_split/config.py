@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from ray_split.complaint import one_line
+from ray_split.phones import Phones
 from ray_split.section import ClassWeights, Mapping, Names, Positive, Section, read_yaml, segments
 
 
@@ -112,57 +113,6 @@ class Task(Section):
     )
 
 
-class Phones(Section):
-    """The simulated phones."""
-
-    count: int = Field(20, ge=1)
-    per_round: int | float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
-    )
-    local_epochs: int | None = Field(None, ge=1, description="passes over a phone's samples a round (default 1)")
-    local_steps: int | None = Field(None, ge=1, description="steps a round, instead of local_epochs")
-    cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="phones that a client trains at once; auto: by the model's shapes"
-    )
-    stacked: Names | None = Field(
-        None, description="segments whose copies are computed as one, any of a,b,c; none: by the model's shapes"
-    )
-    held_out: float | None = Field(
-        None, ge=0, lt=1, description="share of a phone's samples to evaluate on it; none: 0.2 for personal schedules"
-    )
-
-    @field_validator("per_round", mode="before")
-    @classmethod
-    def _fraction(cls, per_round: Any) -> Any:
-        """'1.0' is all phones, '1' is one."""
-        number = isinstance(per_round, str) and "." in per_round and per_round.replace(".", "", 1).isdigit()
-        return float(per_round) if number else per_round
-
-    @field_validator("per_round")
-    @classmethod
-    def _within(cls, per_round: int | float | None, info: ValidationInfo) -> int | float | None:
-        count = info.data.get("count")
-        if isinstance(per_round, float) and per_round > 1:
-            if per_round != int(per_round):
-                raise ValueError("a number of phones, or a fraction up to 1.0")
-            per_round = int(per_round)
-        if per_round is not None and count is not None and per_round > count:
-            raise ValueError(f"at most phones.count, {count}")
-        return per_round
-
-    @field_validator("stacked")
-    @classmethod
-    def _segments(cls, stacked: list[str] | None) -> list[str] | None:
-        return None if stacked is None else segments(stacked)
-
-    @field_validator("local_steps")
-    @classmethod
-    def _epochs_or_steps(cls, local_steps: int | None, info: ValidationInfo) -> int | None:
-        if local_steps is not None and info.data.get("local_epochs") is not None:
-            raise ValueError("set only when phones.local_epochs is not")
-        return local_steps
-
-
 class Schedule(Section):
     """Who exchanges when."""
 
@@ -230,6 +180,11 @@ class Run(Section):
     eval_every: int = Field(1, ge=1, description="rounds")
     resume: str = Field("never", description="never, auto, or the path of a run; bare means auto")
     max_failures: int = Field(3, ge=-1, description="lost actors survived: 0 none, -1 unlimited")
+    on_bad_phone: Literal["stop", "skip"] = Field(
+        "stop",
+        description="what follows when a phone sends what it may not, or its data can't be read: "
+        "stop the run, or skip: run the round again without it, and go on so",
+    )
 
     @model_validator(mode="before")
     @classmethod

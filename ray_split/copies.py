@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,6 +56,9 @@ class Copies(Protocol):
 
     def states(self) -> State:
         """Every copy's weights and optimizer, (K, ...)."""
+
+    def norms(self) -> Array:
+        """The L2 norm (K,) of each copy's weights and buffers; not finite where one of them isn't."""
 
 
 class Looped:
@@ -146,3 +149,13 @@ class Looped:
         keys = {key: array for state in each for key, array in state.items()}
         # A phone that has not stepped yet has nothing in its optimizer: the same as zeros.
         return {k: np.stack([state.get(k, np.zeros_like(like)) for state in each]) for k, like in keys.items()}
+
+    def norms(self) -> Array:
+        """As Copies.norms."""
+        return np.array([norm(segment.tensors().values()) for segment in self._segments[: self._count]])
+
+
+def norm(tensors: Iterable[torch.Tensor]) -> float:
+    """The L2 norm of tensors of numbers with a fraction."""
+    found = [torch.linalg.vector_norm(tensor.float()) for tensor in tensors if tensor.is_floating_point()]
+    return float(torch.linalg.vector_norm(torch.stack(found))) if found else 0.0

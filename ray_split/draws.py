@@ -50,6 +50,8 @@ class Stream:
         self.local_epochs = settings.phones.local_epochs or 1
         self.per_round = chosen(settings.phones.per_round, len(partition))
         self.cohort = settings.phones.cohort if settings.phones.cohort != "auto" else 1
+        self.left_out = dict(settings.phones.left_out)  # the phones, and from which round
+        self.not_evaluated = set[int]()  # phones whose held-out samples can't be used
         self.interleaved = settings.schedule.name == "splitfed_v2"
         self._cache()
 
@@ -62,9 +64,23 @@ class Stream:
         return _rebuild, (state,)
 
     def _phones(self, round: int) -> tuple[int, ...]:
-        """The phones of a round, in their order."""
-        draw = seeds.generator(self.seed, "phones", round)
-        return tuple(draw.choice(len(self.partition), self.per_round, replace=False).tolist())
+        """The phones of a round, in their order: drawn from those that are not left out of it."""
+        draw, there = seeds.generator(self.seed, "phones", round), len(self.partition)
+        left = np.setdiff1d(np.arange(there), [phone for phone in self.left_out if self.is_left_out(phone, round)])
+        return tuple(left[draw.choice(len(left), min(self.per_round, len(left)), replace=False)].tolist())
+
+    def is_left_out(self, phone: int, round: int) -> bool:
+        """Whether the run goes on without a phone in this round."""
+        return self.left_out.get(phone, round + 1) <= round
+
+    def count_left_out(self, round: int) -> int:
+        """How many phones a round goes on without."""
+        return sum(self.is_left_out(phone, round) for phone in self.left_out)
+
+    def leave_out(self, phone: int, round: int) -> None:
+        """Go on without a phone from this round on. Of what was drawn for the rounds before nothing changes."""
+        self.left_out[phone] = min(round, self.left_out.get(phone, round))
+        self._cache()
 
     def samples(self, phones: Sequence[int] | Array) -> Array:
         """How many samples each of the phones trains on."""

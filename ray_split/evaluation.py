@@ -36,7 +36,7 @@ def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str, batch: i
     def reports() -> Iterator[Ref]:
         roles = wiring.roles
         ends = roles.fed_server.client_state.remote(turn)
-        for number, phones in enumerate(_together(stream, part)):
+        for number, phones in enumerate(_together(stream, part, turn.round)):
             client, at = roles.client(number), turn._replace(phones=phones)
             own = roles.fed_server.own_state.remote(at)
             yield client.load.remote(at, ends, True, own)
@@ -57,9 +57,14 @@ def _figures(roles: Roles, at: Turn, activation: Ref, of_hidden: Callable[[Ref],
     return of_hidden(roles.server.evaluate.remote(at, activation))
 
 
-def _together(stream: Stream, part: str) -> Iterator[tuple[int, ...]]:
-    """The phones that hold out samples, some at a time, those with equally many side by side."""
-    held = stream.partition.held_out_sizes(part)
+def _together(stream: Stream, part: str, round: int) -> Iterator[tuple[int, ...]]:
+    """The phones that hold out samples, some at a time, those with equally many side by side.
+
+    Without those that the round before this one's start was trained without.
+    """
+    held = stream.partition.held_out_sizes(part).copy()
+    out = {phone for phone in stream.left_out if stream.is_left_out(phone, round - 1)} | stream.not_evaluated
+    held[list(out)] = 0
     phones = np.argsort(-held, kind="stable")[: np.count_nonzero(held)]
     size = max(stream.cohort, PHONES)
     return (tuple(phones[start : start + size].tolist()) for start in range(0, len(phones), size))

@@ -1,9 +1,10 @@
-"""What can go wrong, by kind, and what to do about it. The decision is here; carrying it out is training.py's."""
+"""What can go wrong, by kind, and how often it may. Carrying out what follows is training.py's."""
 
 from __future__ import annotations
 
 import traceback
-from enum import Enum
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,22 @@ class ActorLostError(RuntimeError):
     """An actor died (its process, or its node). The round can be run again."""
 
 
+class BadPhoneError(RuntimeError):
+    """A phone sent what it may not send, or its data can't be read. The round can be run again without it."""
+
+    def __init__(self, phones: tuple[int, ...], reason: str) -> None:
+        super().__init__(phones, reason)
+        self.phones, self.reason = tuple(int(phone) for phone in phones), reason
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.phones[:10])) + (", ..." if len(self.phones) > 10 else "")
+        return f"{'phone' if len(self.phones) == 1 else 'phones'} {shown}: {self.reason}"
+
+
+class DivergedError(RuntimeError):
+    """What all phones share is not finite any more, and it is no phone's fault alone."""
+
+
 class RunFailedError(RuntimeError):
     """The run ended before its last round. The last checkpoint stands."""
 
@@ -52,14 +69,22 @@ class RunStoppedError(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
-class Decision(Enum):
-    RETRY = "retry"
-    RAISE = "raise"
+class Failures:
+    """The lost actors that a run has survived, up to run.max_failures (as Ray Train's FailureConfig)."""
 
+    def __init__(self, most: int) -> None:
+        self._most = most  # -1: any number
+        self._count = 0
+        self._deaths: Counter[str] = Counter()
 
-def decide(error: Exception, failures: int, max_failures: int) -> Decision:
-    """Whether a failed round is run again: only if an actor died, and not too often (as Ray's FailureConfig)."""
-    if not isinstance(error, ActorLostError):
-        return Decision.RAISE
-    within = max_failures < 0 or failures <= max_failures
-    return Decision.RETRY if within else Decision.RAISE
+    def add(self, error: ActorLostError) -> None:
+        """Count a failure. Raises RunFailedError if there were too many."""
+        self._count += 1
+        if self._count > self._most >= 0:
+            before = ", ".join(f"{name} ({times})" for name, times in self._deaths.items())
+            died = f"; before that died: {before}" if before else ""
+            raise RunFailedError(f"more than run.max_failures {self._most} failures: {error}{died}") from error
+
+    def died(self, names: Iterable[str]) -> None:
+        """Who it was that died."""
+        self._deaths.update(names)

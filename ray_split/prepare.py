@@ -18,6 +18,8 @@ from ray_split.batches import Batches
 from ray_split.cut import Segments, cut
 from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
+from ray_split.phones import Phones
+from ray_split.promises import Borders, borders
 from ray_split.schedules import personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
@@ -33,6 +35,7 @@ class Prepared(NamedTuple):
     settings: config.Config
     parts: data.Parts
     stream: Stream
+    borders: Borders
 
 
 def prepare(settings: config.Config) -> Prepared:
@@ -54,9 +57,9 @@ def prepare(settings: config.Config) -> Prepared:
     model = _model(settings)
     settings = settings.with_values(model={"cuts": models.cuts_of(settings.model, model)})
     settings = settle_task(settings, parts.train.labels)
-    segments, example = _try(settings, model, parts, stream)
+    segments, example, targets = _try(settings, model, parts, stream)
     settings = settle(settings, segments, example, stream.per_round)
-    return Prepared(settings, parts, Stream(settings, partition))
+    return Prepared(settings, parts, Stream(settings, partition), _borders(settings, segments, example, targets))
 
 
 def _named(settings: config.Config) -> config.Config:
@@ -95,10 +98,12 @@ def _model(settings: config.Config) -> nn.Module:
     return model
 
 
-def _try(settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream) -> tuple[Segments, torch.Tensor]:
+def _try(
+    settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream
+) -> tuple[Segments, torch.Tensor, torch.Tensor]:
     """Cut the model, and take a training step's forward with the smallest and the largest batch of the stream.
 
-    Returns the segments and the largest batch.
+    Returns the segments and the largest batch, inputs and labels.
     """
     cuts = settings.model.cuts or []
     if not 1 <= len(cuts) <= 2:
@@ -114,7 +119,15 @@ def _try(settings: config.Config, model: nn.Module, parts: data.Parts, stream: S
             segments = cut(model, cuts, example)
         try_loss(settings, outputs, targets)
     try_metrics(settings, _forward(settings, model, example, training=False), targets)
-    return segments, example
+    return segments, example, targets
+
+
+def _borders(settings: config.Config, segments: Segments, example: torch.Tensor, targets: torch.Tensor) -> Borders:
+    try:
+        return borders(settings, segments, example, targets)
+    except ValueError as error:
+        allowed = f"others: what crosses is checked, and must have a shape that follows from the batch size ({error})"
+        raise SettingsError("model.cuts", settings.model.cuts, allowed) from error
 
 
 def _example(settings: config.Config, batches: Batches, indices: Array) -> tuple[Array, Array]:
@@ -162,7 +175,7 @@ def resolve(settings: config.Config, resources: Resources) -> config.Config:
     return settings.with_values(cluster={"client_actors": clients}, server={"num_gpus": gpus})
 
 
-def cohorts(phones: config.Phones) -> int:
+def cohorts(phones: Phones) -> int:
     """How many cohorts a round has."""
     size = 1 if phones.cohort == "auto" else phones.cohort
     return -(-chosen(phones.per_round, phones.count) // size)

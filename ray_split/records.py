@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,13 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def read_quarantined(folder: Path) -> list[dict[str, Any]]:
+    """The phones that a run goes on without: each with the round from which, and why. None if nothing is there."""
+    path = folder / SUMMARY
+    found: list[dict[str, Any]] = json.loads(path.read_text()).get("quarantined", []) if path.exists() else []
+    return found
+
+
 class Records:
     """The files that the driver writes, a line a round."""
 
@@ -109,6 +117,7 @@ class Records:
         self.folder = settings.run.folder
         self._settings = settings
         self._phone_tables: list[dict[str, Array]] = []
+        self.quarantined = read_quarantined(self.folder) if settings.run.resume != "never" else []
         self.folder.mkdir(parents=True, exist_ok=True)
         # Run again, it is a run of its own: not one that goes on with this folder unasked.
         (self.folder / CONFIG).write_text(settings.with_values(run={"resume": "never"}).to_yaml())
@@ -146,6 +155,10 @@ class Records:
                 self._board.add_scalar(name, value, row["round"])
         if flush:
             self.flush()
+
+    def quarantine(self, round: int, phones: Sequence[int], reason: str) -> None:
+        """Take down that the run goes on without these phones."""
+        self.quarantined += [{"phone": phone, "round": round, "reason": reason} for phone in phones]
 
     def flush(self) -> None:
         """Write the phones' lines that were held back: one more file of the parquet data set."""
@@ -190,6 +203,7 @@ class Records:
             "bytes_up_total": sum(row["bytes_up"] for row in rows),
             "bytes_down_total": sum(row["bytes_down"] for row in rows),
             "recoveries": recoveries,
+            "quarantined": self.quarantined,
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
         }
         partial = self.folder / f".partial_{SUMMARY}"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ray_split import config
+from ray_split.phones import Phones
 from ray_split.segment import call
 
 LARGEST = 2**17  # elements of one phone's largest tensor, a layer's output for a batch or a weight, that still stacks
@@ -54,7 +54,7 @@ def suits(size: Sizes) -> bool:
     return size.largest <= LARGEST
 
 
-def cohort(settings: config.Phones, segments: dict[str, Sizes], per_round: int, stackable: set[str]) -> config.Phones:
+def cohort(settings: Phones, segments: dict[str, Sizes], per_round: int, stackable: set[str]) -> Phones:
     """The settings with `cohort` a number and `stacked` a list, given the segments that are to be stacked."""
     number = settings.cohort
     if number == "auto":

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from ray_split.failure import SettingsError
 
 
-def _mapping(value: Any) -> Any:
+def as_mapping(value: Any) -> Any:
     """On a command line a mapping is written as YAML: '{width: 3}'."""
     if isinstance(value, str):
         try:
@@ -35,7 +35,7 @@ def _numbers(value: Any) -> Any:
     return _names(value) if isinstance(value, str) and value != "balanced" else value
 
 
-Mapping = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping)]
 Names = Annotated[list[str], BeforeValidator(_names)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weights = Annotated[list[Positive], Field(min_length=1)]

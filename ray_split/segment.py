@@ -115,7 +115,7 @@ class Segment:
 
     def state(self) -> State:
         """Weights and optimizer as arrays that share no memory with the segment's own."""
-        state = {key: as_array(tensor) for key, tensor in self._tensors().items()}
+        state = {key: as_array(tensor) for key, tensor in self.tensors().items()}
         for name, parameter in self.module.named_parameters():
             for slot, value in self._slots(parameter).items():
                 if value is not None:
@@ -124,14 +124,12 @@ class Segment:
 
     def learned_state(self) -> State:
         """The state without the weights that aren't trained."""
-        parameters = self.module.named_parameters(remove_duplicate=False)
-        fixed = {f"weights/{name}" for name, parameter in parameters if not parameter.requires_grad}
-        return {key: array for key, array in self.state().items() if key not in fixed}
+        learned = learned_keys(self.module)
+        return {key: array for key, array in self.state().items() if key in learned or key.startswith("optimizer/")}
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        weights = self.module.state_dict()
-        tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
-        return tensors | {f"buffers/{n}": b for n, b in self.module.named_buffers() if n not in weights}
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Its weights and buffers, by their keys in the state."""
+        return _tensors(self.module)
 
     def _slots(self, parameter: nn.Parameter) -> Mapping[str, Any]:
         return self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
@@ -143,7 +141,7 @@ class Segment:
         """
         self._pass = None
         self.module.zero_grad()
-        own = self._tensors()
+        own = self.tensors()
         arrived = {key: array for key, array in state.items() if not key.startswith("optimizer/")}
         if arrived.keys() != own.keys():
             raise ValueError(f"a state with other weights: {sorted(arrived.keys() ^ own.keys())[:5]}")
@@ -167,6 +165,19 @@ class Segment:
                 self.optimizer.state[parameter] = {
                     k: receive(v, torch.device("cpu") if k == "step" else self.device) for k, v in slots.items()
                 }
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    weights = module.state_dict()
+    tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
+    return tensors | {f"buffers/{n}": b for n, b in module.named_buffers() if n not in weights}
+
+
+def learned_keys(module: nn.Module) -> frozenset[str]:
+    """The keys of a module's state, without its optimizer, but for the weights that aren't trained."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    fixed = {f"weights/{name}" for name, parameter in parameters if not parameter.requires_grad}
+    return frozenset(_tensors(module)) - fixed
 
 
 def call(module: nn.Module, inputs: Any) -> Any:

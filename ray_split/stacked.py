@@ -196,6 +196,14 @@ class Stacked:
             state |= {f"optimizer/{name}/step": self._steps.astype(np.float32) for name in self._weights}
         return state
 
+    def norms(self) -> Array:
+        """The L2 norm (K,) of each copy's weights and buffers; not finite where one of them isn't."""
+        tensors = [t for t in [*self._weights.values(), *self._buffers.values()] if t.is_floating_point()]
+        if not tensors:
+            return np.zeros(len(self._steps))
+        each = [torch.linalg.vector_norm(t.reshape(len(t), -1).float(), dim=1) for t in tensors]
+        return as_array(torch.linalg.vector_norm(torch.stack(each), dim=0))
+
     def _named(self, arrays: dict[str, Array]) -> State:
         """Under the keys of a state; a tensor with two names stands under both."""
         names = {id(t): n for n, t in [*self._module.named_parameters(), *self._module.named_buffers()]}

@@ -17,7 +17,7 @@ from ray_split import checkpoint, config
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.draws import Stream, Turn
 from ray_split.evaluation import evaluate, evaluate_own
-from ray_split.failure import ActorLostError, Decision, decide
+from ray_split.failure import ActorLostError, BadPhoneError, Failures, RunFailedError
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
 from ray_split.schedules import Round, personal, schedule_of, serverless
@@ -66,9 +66,10 @@ class RoundLoop:
         self.stream = stream
         self.wiring = wiring
         self.callbacks = callbacks
-        self.failures = 0  # of attempts
-        self.recoveries = 0  # of those, how many were made good
-        self._max_failures = settings.run.max_failures
+        self.recoveries = 0  # how many failures were made good
+        self._attempt = 0  # no two attempts have the same number
+        self._failures = Failures(settings.run.max_failures)
+        self._skips = settings.run.on_bad_phone == "skip"
         self._checkpoints = settings.run.folder / checkpoint.FOLDER
         self._schedule = schedule_of(settings.schedule)
         self._serverless = serverless(settings.schedule)
@@ -95,7 +96,7 @@ class RoundLoop:
         """Do `work` on the state at the start of `round`; if an actor dies, again, with a new attempt number."""
 
         def attempt() -> T:
-            turn = Turn(round, self.failures, phones=(), step=-1)
+            turn = Turn(round, self._attempt, phones=(), step=-1)
             self._restore(turn)
             return work(turn)
 
@@ -110,21 +111,43 @@ class RoundLoop:
         self._surviving(round, lambda: self.wiring.get([self.wiring.roles.fed_server.save_model.remote()]))
 
     def _surviving(self, round: int, work: Callable[[], T]) -> T:
-        """Do `work`, for which the fed server holds the start of `round` (-1: of none); if an actor dies, again."""
+        """Do `work`, for which the fed server holds the start of `round` (-1: of none); if an actor dies, again.
+
+        If a phone is bad, again without it.
+        """
         while True:
             try:
                 return work()
-            except Exception as error:  # noqa: BLE001  raised again unless an actor died
+            except BadPhoneError as error:
+                self._quarantine(round, error)
+            except ActorLostError as error:
                 self._recover(round, error)
 
-    def _recover(self, round: int, error: Exception) -> None:
-        """Make the failure good, and bring the fed server back to the start of `round`. Raises the error if not."""
-        self.failures += 1
-        if decide(error, self.failures, self._max_failures) is Decision.RAISE:
+    def _quarantine(self, round: int, error: BadPhoneError) -> None:
+        """Go on without the phones from `round` on. Raises the error if the run is not to."""
+        stream, phones = self.stream, set(error.phones)
+        new = tuple(sorted(phone for phone in phones if not stream.is_left_out(phone, round)))
+        if not self._skips or phones <= stream.not_evaluated:
             raise error
-        logger.warning("round %d: %s", round, error)
-        lost = self._rebuilt()
+        self._begin_anew()
+        if not new:  # left out already: it was the evaluation of the round before that met them
+            stream.not_evaluated |= phones
+            return
+        for phone in new:
+            stream.leave_out(phone, round)
+        for callback in self.callbacks:
+            callback.on_quarantine(round, new, error.reason)
+
+    def _begin_anew(self) -> None:
+        self._attempt += 1
         self._restored, self._loading = None, []
+
+    def _recover(self, round: int, error: ActorLostError) -> None:
+        """Make the failure good, and bring the fed server back to the start of `round`. Raises RunFailedError."""
+        logger.warning("round %d: %s", round, error)
+        self._failures.add(error)
+        lost = self._rebuilt()
+        self._begin_anew()
         self.recoveries += 1
         for callback in self.callbacks:
             callback.on_recovery(round, lost)
@@ -136,11 +159,12 @@ class RoundLoop:
         """Replace who died; if another dies meanwhile, again."""
         while True:
             try:
-                return self.wiring.rebuild()
+                lost = self.wiring.rebuild()
             except ActorLostError as error:
-                self.failures += 1
-                if decide(error, self.failures, self._max_failures) is Decision.RAISE:
-                    raise
+                self._failures.add(error)
+            else:
+                self._failures.died(lost)
+                return lost
 
     def _restore(self, turn: Turn) -> None:
         """Give the server the round's start. Not waited for: what is submitted after it comes after it."""
@@ -159,6 +183,8 @@ class RoundLoop:
 
     def train(self, turn: Turn) -> RoundSums:
         """One round by the schedule, committed at the fed server."""
+        if not self.stream.phones(turn.round):
+            raise RunFailedError(f"no phone is left for round {turn.round}: all are left out")
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.wiring.roles
         self._loading += [actor.begin.remote() for actor in (roles.server, *roles.clients)]
@@ -173,7 +199,8 @@ class RoundLoop:
         # Everybody answers before the commit: after it there is no way back to the round's start.
         received = self._loaded()
         server, *clients = self.wiring.get([actor.spent.remote(turn) for actor in (roles.server, *roles.clients)])
-        committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end)])[0]
+        last = self.stream.phones(turn.round)[-1:]  # whose weights are handed on
+        committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
         moved = [received, committed]  # the round's start and end, from and to the fed server
         sums.extend([] if self._serverless else moved)
         sums.spent = {"server": server, "client": mean_spent(clients)}
@@ -197,7 +224,7 @@ def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[
     for round in range(first, settings.run.rounds):
         watch = Stopwatch()
         sums = loop.transaction(round, loop.train)
-        row, own = sums.row(round, watch.seconds()), None
+        row, own = sums.row(round, watch.seconds()) | {"left_out": loop.stream.count_left_out(round)}, None
         last = round + 1 == settings.run.rounds
         if last or (round + 1) % settings.run.eval_every == 0:
             row, own = _evaluated(row, loop, settings, records, sizes, last)

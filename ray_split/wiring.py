@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ray_split import config
+from ray_split.promises import Borders
+from ray_split.state_checks import Expected
 
 Ref = Any
 """Stands for a call's result, before it is there."""
@@ -51,7 +53,7 @@ class Wiring(Protocol):
     def roles(self) -> Roles:
         """The actors as they are now."""
 
-    def start(self, settings: config.Config, parts: Any, stream: Any) -> list[str]:
+    def start(self, settings: config.Config, parts: Any, stream: Any, borders: Borders) -> list[str]:
         """Start the actors of a run with its data; says where they run, a line each."""
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
@@ -69,6 +71,7 @@ def is_single(settings: config.Config) -> bool:
     return len(settings.model.cuts or ()) == 1
 
 
-def fed_server_arguments(settings: config.Config) -> tuple[Path, int | None, int]:
+def fed_server_arguments(settings: config.Config, borders: Borders) -> tuple[Path, int | None, int, Expected]:
     """What the fed server is made with."""
-    return settings.run.folder, settings.checkpoint.num_to_keep, settings.phones.count
+    expected = Expected(borders.learned, borders.slots, settings.phones.max_norm.weights)
+    return settings.run.folder, settings.checkpoint.num_to_keep, settings.phones.count, expected

@@ -42,7 +42,7 @@ class Exchanges:
 
     def __init__(self, prepared: Prepared) -> None:
         self.client = ray.remote(Client).options(num_cpus=1).remote(*prepared)
-        self.server = ray.remote(Server).options(num_cpus=1).remote(prepared.settings)
+        self.server = ray.remote(Server).options(num_cpus=1).remote(prepared.settings, prepared.borders)
         self._last = int(prepared.stream.steps([0])[0])
         self._step = 0
         turn = FIRST

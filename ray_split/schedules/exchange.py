@@ -97,10 +97,12 @@ def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
     return (numbers[start:stop] for start, stop in pairwise(borders))
 
 
-def collected(turn: Turn, roles: Roles, closed: Sequence[Ref]) -> Iterator[Ref]:
-    """Send what cohorts left to the fed server, in their order."""
+def collected(turns: Sequence[Turn], roles: Roles, closed: Sequence[Ref]) -> Iterator[Ref]:
+    """Send what the turns' cohorts left to the fed server, in their order."""
+    cohorts = [at.phones for at in turns]
     for start in range(0, len(closed), COLLECT):
-        yield roles.fed_server.collect.remote(turn, *closed[start : start + COLLECT])
+        some = slice(start, start + COLLECT)
+        yield roles.fed_server.collect.remote(turns[0], cohorts[some], *closed[some])
 
 
 def cohort_turns(turn: Turn, stream: Stream) -> list[Turn]:

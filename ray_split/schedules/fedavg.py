@@ -18,13 +18,13 @@ from ray_split.wiring import Ref, Roles
 def fedavg(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tuple[None, None]]:
     """Submit one round."""
     ends, middle = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn)
-    closed = []
-    for number, at in enumerate(cohort_turns(turn, stream)):
+    closed, turns = [], cohort_turns(turn, stream)
+    for number, at in enumerate(turns):
         client = roles.client(number)
         yield client.load.remote(at, ends, True, None, middle)
         yield client.train_alone.remote(at, int(stream.steps(at.phones)[0]))
         closed.append(client.close.remote(at, stream.shares(at.round, at.phones)))
-    yield from collected(turn, roles, closed)
+    yield from collected(turns, roles, closed)
     return None, None
 
 

@@ -19,7 +19,7 @@ def own_copies(turn: Turn, stream: Stream, roles: Roles, keep: str) -> Iterator[
             shares = stream.shares(turn.round, turns[i].phones)
             closed.append(roles.client(i).close.remote(turns[i], shares, keep))
             yield roles.server.close.remote(turns[i], shares)
-    yield from collected(turn, roles, closed)
+    yield from collected(turns, roles, closed)
 
 
 def _lane(roles: Roles, client: Handle, at: Turn, stream: Stream, ends: Ref, keep: str) -> Lane:

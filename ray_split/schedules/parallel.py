@@ -56,12 +56,13 @@ def parallel(
             yield from [begin(*host) for host in hosts]
         activations = [client.forward.remote(at) for client, at in hosts]
         first = turn._replace(phones=turns[active[0]].phones[:1], step=step)
+        cohorts = [at.phones for _, at in hosts]
         if roles.single:
-            back = _each(server.learn_joint, len(hosts), first, largest, factor, *activations)
+            back = _each(server.learn_joint, len(hosts), first, cohorts, largest, factor, *activations)
         else:
-            hidden = _each(server.forward_joint, len(hosts), first, *activations)
+            hidden = _each(server.forward_joint, len(hosts), first, cohorts, *activations)
             gradients = [client.loss.remote(at, h) for (client, at), h in zip(hosts, hidden, strict=True)]
-            back = _each(server.backward_joint, len(hosts), first, largest, factor, *gradients)
+            back = _each(server.backward_joint, len(hosts), first, cohorts, largest, factor, *gradients)
         yield from [client.backward.remote(at, g) for (client, at), g in zip(hosts, back, strict=True)]
         for number, host in zip(active, hosts, strict=True):
             if step + 1 == steps[number]:
@@ -76,7 +77,7 @@ def parallel(
             for wave in waves(active, roles):
                 yield from abreast(lane(number, step, largest) for number in wave)
             yield server.step_shared.remote(turn, factor)
-    yield from collected(turn, roles, closed)
+    yield from collected(turns, roles, closed)
     return None, server.state.remote(turn)
 
 

@@ -21,12 +21,13 @@ def sequential(
 ) -> Generator[Ref, None, tuple[Ref, Ref]]:
     """Submit one round; returns the refs of A's and C's state, and of B's."""
     ends = roles.fed_server.client_state.remote(turn)
+    sender: tuple[int, ...] = ()
     for number, at in enumerate(phone_turns(turn, stream)):
         client = roles.client(number)
-        yield client.load.remote(at, ends, optimizer == "fresh")
+        yield client.load.remote(at, ends, optimizer == "fresh", None, None, True, sender)
         for step in range(int(stream.steps(at.phones)[0])):
             yield from exchange(client, middle(roles), at._replace(step=step))
-        ends = client.state.remote(at)
+        ends, sender = client.state.remote(at), at.phones
     return ends, roles.server.state.remote(turn)
 
 

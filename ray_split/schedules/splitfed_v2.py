@@ -28,10 +28,10 @@ def splitfed_v2(
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
         yield hosts[at.phones[0]].load.remote(at, ends, True, own)
     yield from _exchanges(list(_in_order(turn, stream)), hosts, middle(roles))
-    closed = []
-    for at in sorted(turns, key=lambda at: at.phones):  # in the phones' order: it is that of the sums
+    closed, turns = [], sorted(turns, key=lambda at: at.phones)
+    for at in turns:  # in the phones' order: it is that of the sums
         closed.append(hosts[at.phones[0]].close.remote(at, stream.shares(at.round, at.phones), keep))
-    yield from collected(turn, roles, closed)
+    yield from collected(turns, roles, closed)
     return None, roles.server.state.remote(turn)
 
 

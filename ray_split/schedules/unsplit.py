@@ -15,12 +15,13 @@ from ray_split.wiring import Ref, Roles
 
 def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tuple[Ref, None]]:
     """Submit one round; returns the ref of the whole model's state."""
-    state, middle, client = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn), None
+    state, middle = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn)
     client = roles.clients[0]
+    sender: tuple[int, ...] = ()
     for at in phone_turns(turn, stream):
-        yield client.load.remote(at, state, False, None, middle, False)
+        yield client.load.remote(at, state, False, None, middle, False, sender)
         yield client.train_alone.remote(at, int(stream.steps(at.phones)[0]))
-        state, middle = client.state.remote(at), None
+        state, middle, sender = client.state.remote(at), None, at.phones
     return state, None
 
 

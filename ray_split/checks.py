@@ -1,0 +1,217 @@
+"""Checks what a phone sent before it can do harm: on the server activations, gradients and labels.
+
+A message that is not what the cut promises raises BadPhoneError, which names the phone, and nothing has been computed
+with it. Where a cohort's message is wrong as a whole, its phones can't be told apart, and all are named.
+Shapes: k phones with equally large batches of n samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from ray_split.failure import BadPhoneError
+from ray_split.message import BITS, Groups, Sent, leaves, receive_leaf, tree_map
+from ray_split.phones import MaxNorm
+from ray_split.promises import Borders, Labels, structure
+from ray_split.state import Array
+from ray_split.state_checks import norms
+
+Phones = tuple[int, ...]
+Run = tuple[int, int]  # k, n
+
+
+class Checks:
+    """What a server expects next of its phones."""
+
+    def __init__(self, borders: Borders, bounds: MaxNorm, labels: bool) -> None:
+        """`labels`: whether they come with the activation (single split)."""
+        self._borders, self._bounds, self._with_labels = borders, bounds, labels
+        self._sent: dict[Phones, tuple[tuple[int, ...], Groups]] = {}  # sizes, and what a gradient is to be like
+
+    def forget(self) -> None:
+        """Expect nothing: what is under way is dropped."""
+        self._sent.clear()
+
+    def activation(self, phones: Phones, sent: Any) -> None:
+        """Raises BadPhoneError unless it is the activation of these phones, or of the first of them."""
+        sizes = self._sizes(phones, sent)
+        runs = _runs(sizes)
+        problem = _first(_activation_problem(group, self._borders.activation, run) for group, run in _pairs(sent, runs))
+        if problem:
+            raise BadPhoneError(phones, f"its activation {problem}")
+        _check_norms(phones, sizes, sent.groups, self._bounds.activation, "activation")
+        if self._with_labels or sent.labels is not None:
+            self._labels(phones, sent.labels, runs)
+
+    def _sizes(self, phones: Phones, sent: Any) -> tuple[int, ...]:
+        problem = _envelope_problem(sent)
+        if problem is None and not _are_sizes(sent.sizes, len(phones), self._borders.batch_size):
+            problem = f"says batch sizes {_shown(sent.sizes)}; each is from 1 to {self._borders.batch_size}"
+        if problem is None and len(sent.groups) != len(_runs(sent.sizes)):
+            problem = f"has {len(sent.groups)} groups, for batch sizes {_shown(sent.sizes)}"
+        if problem is not None:
+            raise BadPhoneError(phones, f"its activation {problem}")
+        return tuple(sent.sizes)
+
+    def _labels(self, phones: Phones, labels: Any, runs: Sequence[Run]) -> None:
+        problem = labels_problem(labels, self._borders.labels, runs) if self._with_labels else "come unasked"
+        if problem:
+            raise BadPhoneError(phones, f"its labels {problem}")
+
+    def expect(self, phones: Phones, sizes: tuple[int, ...], hidden: Groups) -> None:
+        """Hidden goes to these phones: a gradient like it is next."""
+        self._sent[phones] = sizes, [_like(group) for group in hidden]
+
+    def gradient(self, phones: Phones, sent: Any) -> None:
+        """Raises BadPhoneError unless it is the gradient of the hidden that went to these phones."""
+        if phones not in self._sent:
+            raise BadPhoneError(phones, "a gradient came, and no hidden was sent")
+        sizes, hidden = self._sent[phones]
+        problem = _envelope_problem(sent)
+        if problem is None and (not _are_sizes(sent.sizes, len(sizes), max(sizes)) or tuple(sent.sizes) != sizes):
+            problem = f"says batch sizes {_shown(sent.sizes)}, its activation {_shown(sizes)}"
+        if problem is None and len(sent.groups) != len(hidden):
+            problem = f"has {len(sent.groups)} groups, not {len(hidden)}"
+        if problem is None:
+            both = zip(sent.groups, hidden, strict=True)
+            problem = _first(_gradient_problem(group, like) for group, like in both)
+        if problem is not None:
+            raise BadPhoneError(phones, f"its gradient of hidden {problem}")
+        _check_norms(phones, sizes, sent.groups, self._bounds.gradient, "gradient of hidden")
+        del self._sent[phones]
+
+
+def check_labels(phones: Phones, promised: Labels, labels: Sequence[Array]) -> None:
+    """Raises BadPhoneError for phones whose labels, groups (k, n, ...), are no classes."""
+    start, bad = 0, []
+    for group in labels:
+        if promised.out_of_range(group):
+            bad += [phones[start + i] for i, own in enumerate(group) if promised.out_of_range(own)]
+        start += len(group)
+    if bad:
+        raise BadPhoneError(tuple(bad), f"its labels are not all from 0 to {(promised.classes or 0) - 1}")
+
+
+def labels_problem(labels: Any, promised: Labels, runs: Sequence[Run]) -> str | None:
+    """What is wrong with the labels of runs of phones, if anything."""
+    if not isinstance(labels, (list, tuple)) or len(labels) != len(runs):
+        return f"are {_shown(labels)}, not an array for each group"
+    for group, run in zip(labels, runs, strict=True):
+        if problem := _array_problem(group, promised.dtype, (*run, *promised.shape)):
+            return problem
+        if promised.out_of_range(group):
+            return f"are not all from 0 to {(promised.classes or 0) - 1}: {group.min()} to {group.max()}"
+        if group.dtype.kind == "f" and not np.isfinite(group).all():
+            return "are not all finite"
+    return None
+
+
+def _pairs(sent: Sent, runs: Sequence[Run]) -> Iterable[tuple[Any, Run]]:
+    return zip(sent.groups, runs, strict=True)
+
+
+def _first(problems: Iterable[str | None]) -> str | None:
+    return next((problem for problem in problems if problem), None)
+
+
+def _envelope_problem(sent: Any) -> str | None:
+    if type(sent) is not Sent:
+        return f"is {_shown(sent)}, no message"
+    if type(sent.groups) is not list or type(sent.at) is not float or type(sent.wanted) is not bool:
+        return "is no message of groups"
+    return "comes with what phones don't send" if sent.figures is not None else None
+
+
+def _are_sizes(sizes: Any, most_phones: int, largest: int) -> bool:
+    if type(sizes) is not tuple or not 1 <= len(sizes) <= most_phones:
+        return False
+    return all(type(size) is int and 1 <= size <= largest for size in sizes)
+
+
+def _activation_problem(group: Any, promised: Any, run: Run) -> str | None:
+    if structure(group) != structure(promised):
+        return f"has {len(leaves(group))} parts in another structure; {len(leaves(promised))} cross this cut"
+    for leaf, like in zip(leaves(group), leaves(promised), strict=True):
+        wanted = like.at(run[1])
+        if like.dtype is None:
+            if type(leaf) is not type(wanted) or leaf != wanted:
+                return f"has {_shown(leaf)} where {_shown(wanted)} crosses"
+        elif problem := _array_problem(leaf, like.dtype, (run[0], *wanted)):
+            return problem
+    return None
+
+
+def _gradient_problem(group: Any, like: Any) -> str | None:
+    if structure(group) != structure(like):
+        return f"has {len(leaves(group))} parts in another structure; hidden has {len(leaves(like))}"
+    for leaf, own in zip(leaves(group), leaves(like), strict=True):
+        if leaf is None:
+            continue  # what is no number with a fraction, or what C makes no use of, has no gradient
+        if own is None:
+            return f"has {_shown(leaf)} where hidden has no gradient"
+        if problem := _array_problem(leaf, own.dtype, own.shape):
+            return problem
+    return None
+
+
+def _like(group: Any) -> Any:
+    """Of each array an empty one of its type and shape, that holds no memory; None for what has no gradient."""
+    return tree_map(_placeholder, group)
+
+
+def _placeholder(leaf: Any) -> Any:
+    if not isinstance(leaf, np.ndarray) or not (leaf.dtype.kind == "f" or leaf.dtype == BITS):
+        return None
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+
+
+def _array_problem(array: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
+    if type(array) is not np.ndarray:
+        return f"has {_shown(array)} where an array is expected"
+    if array.dtype != dtype:
+        return f"is of {array.dtype}, not {dtype}"
+    return None if array.shape == shape else f"has shape {array.shape}, not {shape}"
+
+
+def _runs(sizes: Sequence[int]) -> list[Run]:
+    """Neighbours with equally large batches are one group."""
+    return [(len(list(same)), n) for n, same in groupby(sizes)]
+
+
+def _check_norms(phones: Phones, sizes: Sequence[int], groups: Groups, bound: float, what: str) -> None:
+    start, bad = 0, []
+    for group, (k, _) in zip(groups, _runs(sizes), strict=True):
+        found = norms_of(group)
+        bad += [(phones[start + i], found[i]) for i in np.flatnonzero(~(found <= bound))]
+        start += k
+    if bad:
+        reason = f"its values of {what} {_norm_shown(bad[0][1], bound)}"
+        raise BadPhoneError(tuple(phone for phone, _ in bad), reason)
+
+
+def norms_of(message: Any) -> Array:
+    """Of each phone of a group the L2 norm over all its arrays (k, ...); of no numbers with a fraction, nothing."""
+    floats = [x for x in leaves(message) if isinstance(x, np.ndarray) and (x.dtype.kind == "f" or x.dtype == BITS)]
+    return norms([receive_leaf(x).float().numpy() if x.dtype == BITS else x for x in floats], 1)
+
+
+def check_weights(phones: Phones, name: str, found: Array, bound: float) -> None:
+    """Raises BadPhoneError for phones whose norm of a segment's weights is above the bound, or not finite."""
+    bad = np.flatnonzero(~(found <= bound))
+    if len(bad):
+        raise BadPhoneError(tuple(phones[i] for i in bad), f"its weights of {name} {_norm_shown(found[bad[0]], bound)}")
+
+
+def _norm_shown(norm: float, bound: float) -> str:
+    return f"have the norm {norm:.3g}; the bound is {bound:g}" if np.isfinite(norm) else "are not finite"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array {value.shape} of {value.dtype}"
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -1,0 +1,82 @@
+"""The settings of the simulated phones, and of what they may send."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from ray_split.section import Names, Positive, Section, as_mapping, segments
+
+LeftOut = Annotated[dict[int, int], BeforeValidator(as_mapping)]
+BEYOND_TRAINING = 1e9
+
+
+class MaxNorm(Section):
+    """The largest L2 norm of what a phone sends at once; more, or what is not finite, is a bad phone's."""
+
+    activation: Positive = Field(BEYOND_TRAINING, description="of a batch")
+    gradient: Positive = Field(BEYOND_TRAINING, description="of hidden, for a batch")
+    weights: Positive = Field(BEYOND_TRAINING, description="of a segment, at the round's end")
+
+
+class Phones(Section):
+    """The simulated phones."""
+
+    count: int = Field(20, ge=1)
+    per_round: int | float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
+    )
+    local_epochs: int | None = Field(None, ge=1, description="passes over a phone's samples a round (default 1)")
+    local_steps: int | None = Field(None, ge=1, description="steps a round, instead of local_epochs")
+    cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="phones that a client trains at once; auto: by the model's shapes"
+    )
+    stacked: Names | None = Field(
+        None, description="segments whose copies are computed as one, any of a,b,c; none: by the model's shapes"
+    )
+    held_out: float | None = Field(
+        None, ge=0, lt=1, description="share of a phone's samples to evaluate on it; none: 0.2 for personal schedules"
+    )
+
+    left_out: LeftOut = Field({}, description="phones to go on without, and from which round: '{3: 0, 17: 5}'")
+    max_norm: MaxNorm = MaxNorm()
+
+    @field_validator("left_out")
+    @classmethod
+    def _known(cls, left_out: dict[int, int], info: ValidationInfo) -> dict[int, int]:
+        count = info.data.get("count")
+        if any(phone < 0 or round < 0 or (count is not None and phone >= count) for phone, round in left_out.items()):
+            raise ValueError(f"rounds from 0 of phones from 0 to {(count or 1) - 1}")
+        return left_out
+
+    @field_validator("per_round", mode="before")
+    @classmethod
+    def _fraction(cls, per_round: Any) -> Any:
+        """'1.0' is all phones, '1' is one."""
+        number = isinstance(per_round, str) and "." in per_round and per_round.replace(".", "", 1).isdigit()
+        return float(per_round) if number else per_round
+
+    @field_validator("per_round")
+    @classmethod
+    def _within(cls, per_round: int | float | None, info: ValidationInfo) -> int | float | None:
+        count = info.data.get("count")
+        if isinstance(per_round, float) and per_round > 1:
+            if per_round != int(per_round):
+                raise ValueError("a number of phones, or a fraction up to 1.0")
+            per_round = int(per_round)
+        if per_round is not None and count is not None and per_round > count:
+            raise ValueError(f"at most phones.count, {count}")
+        return per_round
+
+    @field_validator("stacked")
+    @classmethod
+    def _segments(cls, stacked: list[str] | None) -> list[str] | None:
+        return None if stacked is None else segments(stacked)
+
+    @field_validator("local_steps")
+    @classmethod
+    def _epochs_or_steps(cls, local_steps: int | None, info: ValidationInfo) -> int | None:
+        if local_steps is not None and info.data.get("local_epochs") is not None:
+            raise ValueError("set only when phones.local_epochs is not")
+        return local_steps

@@ -1,0 +1,142 @@
+"""What phones may send, by what the cut promises: the structure of a message, its types, and its shapes by batch size.
+
+Shapes: k phones with equally large batches of n samples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ray_split import config
+from ray_split.cut import Segments
+from ray_split.losses import IGNORED, LOSSES, CrossEntropy
+from ray_split.message import leaves, send, tree_map
+from ray_split.optimizers import slots
+from ray_split.segment import call, learned_keys
+from ray_split.state import Array
+
+FEW = 2
+
+
+class Linear(NamedTuple):
+    """A whole number as it depends on the batch size."""
+
+    fixed: int
+    per_sample: int
+
+    def at(self, n: int) -> int:
+        """The number for batches of `n`."""
+        return self.fixed + self.per_sample * n
+
+    @classmethod
+    def through(cls, few: int, n_few: int, many: int, n_many: int) -> Linear:
+        """What is `few` for batches of `n_few`, and `many` for those of `n_many`."""
+        each, rest = divmod(many - few, n_many - n_few)
+        if rest:
+            raise ValueError(f"{few} for {n_few} samples and {many} for {n_many}: it does not grow with the batch")
+        return cls(few - each * n_few, each)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of a message for a phone, or a value that isn't one."""
+
+    dtype: np.dtype[Any] | None = None  # of an array
+    shape: tuple[Linear, ...] = ()
+    value: Any = None  # what isn't an array: a Linear for whole numbers
+
+    def at(self, n: int) -> Any:
+        """For batches of `n`: the shape of the array, or the value."""
+        if self.dtype is not None:
+            return tuple(size.at(n) for size in self.shape)
+        return self.value.at(n) if isinstance(self.value, Linear) else self.value
+
+
+Promise = Any
+"""A tree as the message's, with a Leaf for each leaf of it."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one sample: type, shape, and where they are classes how many there are."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    classes: int | None = None
+
+    def out_of_range(self, labels: Array) -> bool:
+        """Whether any is no class, and not one that is ignored either."""
+        if self.classes is None:
+            return False
+        return bool(((labels < 0) & (labels != IGNORED)).any() or (labels >= self.classes).any())
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Everything that a run's phones may send."""
+
+    activation: Promise
+    labels: Labels
+    batch_size: int
+    learned: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by segment: the keys of what is averaged
+    slots: frozenset[str] = frozenset()  # of the optimizer, for each weight
+
+
+def borders(settings: config.Config, segments: Segments, example: torch.Tensor, labels: torch.Tensor) -> Borders:
+    """What is promised by the segments, tried with the example (n, ...) and with few of its samples.
+
+    Raises ValueError if an activation's shape doesn't grow with the batch.
+    """
+    n = len(example)
+    other = example[:FEW] if n > FEW else torch.cat([example, example[:1]])
+    few, many = (_activation(segments, inputs) for inputs in (other, example))
+    frozen = settings.model.freeze
+    learned = {name: learned_keys(module) for name, module in segments.modules().items() if name not in frozen}
+    return Borders(
+        promise(few, len(other), many, n),
+        _labels_of(settings, labels),
+        settings.data.batch_size,
+        learned,
+        frozenset([*slots(settings.optimizer), *([] if settings.optimizer.name == "sgd" else ["step"])]),
+    )
+
+
+def promise(few: Any, n_few: int, many: Any, n_many: int) -> Promise:
+    """The promise that two messages, of batches of `n_few` and `n_many` samples, both keep. Raises ValueError."""
+    if structure(few) != structure(many):
+        raise ValueError("another structure for another batch size")
+    each = iter([_leaf(a, n_few, b, n_many) for a, b in zip(leaves(few), leaves(many), strict=True)])
+    return tree_map(lambda _: next(each), many)
+
+
+def structure(tree: Any) -> Any:
+    """A tree without what is in it, to compare with another's."""
+    return tree_map(lambda _: None, tree)
+
+
+def _activation(segments: Segments, inputs: torch.Tensor) -> Any:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        return send(call(copy.deepcopy(segments.a).train(), inputs))
+
+
+def _leaf(few: Any, n_few: int, many: Any, n_many: int) -> Leaf:
+    if isinstance(many, np.ndarray):
+        if few.ndim != many.ndim:
+            raise ValueError(f"shapes {few.shape} and {many.shape}")
+        sizes = zip(few.shape, many.shape, strict=True)
+        return Leaf(many.dtype, tuple(Linear.through(a, n_few, b, n_many) for a, b in sizes))
+    if type(many) is int:
+        return Leaf(value=Linear.through(few, n_few, many, n_many))
+    return Leaf(value=many)
+
+
+def _labels_of(settings: config.Config, labels: torch.Tensor) -> Labels:
+    found = labels.numpy()
+    classes = isinstance(LOSSES.get(settings.task.loss), CrossEntropy)
+    return Labels(found.dtype, found.shape[1:], settings.model.num_classes if classes else None)

@@ -1,0 +1,157 @@
+"""Checks the weights that phones sent before the fed server takes them. numpy alone, no torch.
+
+What is not like the state at the round's start raises BadPhoneError, which names the phones that it came from.
+Shapes: K phones of a cohort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ray_split.failure import BadPhoneError, DivergedError
+from ray_split.state import Array, Closed, Ends, State, is_statistic
+
+Phones = tuple[int, ...]
+
+
+class Expected(NamedTuple):
+    """What weights may be like, beside the state at the round's start."""
+
+    learned: Mapping[str, frozenset[str]]  # by segment: the keys of what is averaged
+    slots: frozenset[str]  # of the optimizer, for each weight
+    max_norm: float  # of a segment's weights
+
+
+def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expected: Expected) -> None:
+    """Raises BadPhoneError unless it is what these phones may leave at a round's end that began with `start`."""
+    if type(closed) is not Closed or closed.phones != phones:
+        raise BadPhoneError(phones, f"what it leaves at the round's end is not its own: {_shown(closed)}")
+    if type(closed.bytes_per_phone) is not int or not (_are_states(closed.sums) and _are_states(closed.own)):
+        raise BadPhoneError(phones, "what it leaves at the round's end are no states of segments")
+    if problem := _sums_problem(closed.sums, start, expected) or _own_problem(closed, start, expected):
+        raise BadPhoneError(phones, f"its weights at the round's end: {problem}")
+
+
+def check_ends(phones: Phones, ends: Any, start: Mapping[str, State], expected: Expected) -> None:
+    """Raises BadPhoneError unless they are states such as `start`'s, with their optimizers."""
+    problem = None if _are_states(ends) else f"no states of segments, but {_shown(ends)}"
+    for name, state in () if problem else ends.items():
+        own = start.get(name)
+        problem = f"{name} is no segment of its" if own is None else _state_problem(state, own, expected, ())
+        if problem:
+            break
+    if problem:
+        raise BadPhoneError(phones, f"its weights, handed on: {problem}")
+
+
+def check_middle(state: State) -> None:
+    """Raises DivergedError if B is not finite: all phones have trained it, and none can be told apart."""
+    if not np.isfinite(norms(state.values(), 0)).all():
+        raise DivergedError("B's weights are not finite any more: training diverged; try a lower optimizer.lr")
+
+
+def _are_states(ends: Any) -> bool:
+    return type(ends) is dict and all(type(state) is dict for state in ends.values())
+
+
+def _sums_problem(sums: Ends, start: Mapping[str, State], expected: Expected) -> str | None:
+    for name, state in sums.items():
+        keys = expected.learned.get(name)
+        if keys is None or name not in start:
+            return f"{name} is not averaged"
+        if state.keys() != keys:
+            return _keys_problem(name, state, keys)
+        if problem := _first(_array_problem(key, state[key], start[name][key], ()) for key in sorted(keys)):
+            return problem
+        if problem := _norm_problem(name, state, expected.max_norm):
+            return problem
+    return None
+
+
+def _own_problem(closed: Closed, start: Mapping[str, State], expected: Expected) -> str | None:
+    """Of what is each phone's own: everything, or the statistics alone."""
+    leading = (len(closed.phones),)
+    for name, states in closed.own.items():
+        if name not in start:
+            return f"{name} is no segment of a phone's own"
+        statistics = {key for key in start[name] if is_statistic(key)}
+        if states.keys() == statistics:
+            problem = _first(_array_problem(key, states[key], start[name][key], leading) for key in sorted(statistics))
+        else:
+            problem = _state_problem(states, start[name], expected, leading)
+        if problem:
+            return problem
+    return None
+
+
+def _state_problem(state: State, like: State, expected: Expected, leading: tuple[int, ...]) -> str | None:
+    """What is wrong with a whole state: weights and buffers as `like` has them, and slots of the optimizer."""
+    plain = {key for key in like if not key.startswith("optimizer/")}
+    arrived = {key for key in state if not str(key).startswith("optimizer/")}
+    if arrived != plain:
+        return _keys_problem("the state", arrived, plain)
+    for key in sorted(state, key=str):
+        if key in plain:
+            problem = _array_problem(key, state[key], like[key], leading)
+        else:
+            problem = _slot_problem(key, state[key], like, expected.slots, leading)
+        if problem:
+            return problem
+    return _norm_problem("the state", {key: state[key] for key in plain}, expected.max_norm, len(leading))
+
+
+def _slot_problem(key: Any, array: Any, like: State, slots: frozenset[str], leading: tuple[int, ...]) -> str | None:
+    name, _, slot = str(key).removeprefix("optimizer/").rpartition("/")
+    weight = like.get(f"weights/{name}")
+    if weight is None or slot not in slots:
+        return f"{_shown(key)} is nothing that the optimizer remembers"
+    problem = _array_problem(key, array, np.zeros((), np.float32) if slot == "step" else weight, leading)
+    return problem or (None if np.isfinite(array).all() else f"{key} is not finite")
+
+
+def _array_problem(key: str, array: Any, like: Array, leading: tuple[int, ...]) -> str | None:
+    if type(array) is not np.ndarray:
+        return f"{key} is {_shown(array)}, not an array"
+    if array.dtype != like.dtype or array.shape != (*leading, *like.shape):
+        return f"{key} is {array.shape} of {array.dtype}, not {(*leading, *like.shape)} of {like.dtype}"
+    return None
+
+
+def _norm_problem(name: str, state: Mapping[str, Array], bound: float, leading: int = 0) -> str | None:
+    each = norms(state.values(), leading)
+    if (each <= bound).all():
+        return None
+    norm = each[~(each <= bound)][0]
+    return f"{name} has the norm {norm:.3g}; the bound is {bound:g}" if np.isfinite(norm) else f"{name} is not finite"
+
+
+def norms(arrays: Iterable[Array], leading: int) -> Array:
+    """The L2 norm over all arrays of numbers with a fraction, of each phone where they are (K, ...); not finite if
+    one of them isn't.
+    """
+    squares: Any = np.zeros(1)
+    for array in arrays:
+        if array.dtype.kind == "f":
+            flat = array.reshape(len(array) if leading else 1, -1)
+            flat = flat.astype(np.result_type(array.dtype, np.float32), copy=False)
+            with np.errstate(over="ignore", invalid="ignore"):
+                squares = squares + np.einsum("ij,ij->i", flat, flat)
+    found: Array = np.sqrt(squares)
+    return found
+
+
+def _keys_problem(name: str, arrived: Iterable[Any], wanted: Iterable[str]) -> str:
+    odd = sorted(map(str, set(arrived) ^ set(wanted)))
+    return f"{name} has {len(set(arrived))} arrays, not {len(set(wanted))}: {', '.join(odd[:3])}"
+
+
+def _first(problems: Iterable[str | None]) -> str | None:
+    return next((problem for problem in problems if problem), None)
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
