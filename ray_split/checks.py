@@ -18,7 +18,7 @@ from ray_split.message import BITS, Groups, Sent, leaves, receive_leaf, tree_map
 from ray_split.phones import MaxNorm
 from ray_split.promises import Borders, Labels, structure
 from ray_split.state import Array
-from ray_split.state_checks import norms
+from ray_split.state_checks import norms, shown
 
 Phones = tuple[int, ...]
 Run = tuple[int, int]  # k, n
@@ -50,9 +50,9 @@ class Checks:
     def _sizes(self, phones: Phones, sent: Any) -> tuple[int, ...]:
         problem = _envelope_problem(sent)
         if problem is None and not _are_sizes(sent.sizes, len(phones), self._borders.batch_size):
-            problem = f"says batch sizes {_shown(sent.sizes)}; each is from 1 to {self._borders.batch_size}"
+            problem = f"says batch sizes {shown(sent.sizes)}; each is from 1 to {self._borders.batch_size}"
         if problem is None and len(sent.groups) != len(_runs(sent.sizes)):
-            problem = f"has {len(sent.groups)} groups, for batch sizes {_shown(sent.sizes)}"
+            problem = f"has {len(sent.groups)} groups, for batch sizes {shown(sent.sizes)}"
         if problem is not None:
             raise BadPhoneError(phones, f"its activation {problem}")
         return tuple(sent.sizes)
@@ -72,8 +72,10 @@ class Checks:
             raise BadPhoneError(phones, "a gradient came, and no hidden was sent")
         sizes, hidden = self._sent[phones]
         problem = _envelope_problem(sent)
+        if problem is None and sent.labels is not None:
+            problem = "comes with labels"
         if problem is None and (not _are_sizes(sent.sizes, len(sizes), max(sizes)) or tuple(sent.sizes) != sizes):
-            problem = f"says batch sizes {_shown(sent.sizes)}, its activation {_shown(sizes)}"
+            problem = f"says batch sizes {shown(sent.sizes)}, its activation {shown(sizes)}"
         if problem is None and len(sent.groups) != len(hidden):
             problem = f"has {len(sent.groups)} groups, not {len(hidden)}"
         if problem is None:
@@ -99,7 +101,7 @@ def check_labels(phones: Phones, promised: Labels, labels: Sequence[Array]) -> N
 def labels_problem(labels: Any, promised: Labels, runs: Sequence[Run]) -> str | None:
     """What is wrong with the labels of runs of phones, if anything."""
     if not isinstance(labels, (list, tuple)) or len(labels) != len(runs):
-        return f"are {_shown(labels)}, not an array for each group"
+        return f"are {shown(labels)}, not an array for each group"
     for group, run in zip(labels, runs, strict=True):
         if problem := _array_problem(group, promised.dtype, (*run, *promised.shape)):
             return problem
@@ -120,7 +122,7 @@ def _first(problems: Iterable[str | None]) -> str | None:
 
 def _envelope_problem(sent: Any) -> str | None:
     if type(sent) is not Sent:
-        return f"is {_shown(sent)}, no message"
+        return f"is {shown(sent)}, no message"
     if type(sent.groups) is not list or type(sent.at) is not float or type(sent.wanted) is not bool:
         return "is no message of groups"
     return "comes with what phones don't send" if sent.figures is not None else None
@@ -139,7 +141,7 @@ def _activation_problem(group: Any, promised: Any, run: Run) -> str | None:
         wanted = like.at(run[1])
         if like.dtype is None:
             if type(leaf) is not type(wanted) or leaf != wanted:
-                return f"has {_shown(leaf)} where {_shown(wanted)} crosses"
+                return f"has {shown(leaf)} where {shown(wanted)} crosses"
         elif problem := _array_problem(leaf, like.dtype, (run[0], *wanted)):
             return problem
     return None
@@ -152,7 +154,7 @@ def _gradient_problem(group: Any, like: Any) -> str | None:
         if leaf is None:
             continue  # what is no number with a fraction, or what C makes no use of, has no gradient
         if own is None:
-            return f"has {_shown(leaf)} where hidden has no gradient"
+            return f"has {shown(leaf)} where hidden has no gradient"
         if problem := _array_problem(leaf, own.dtype, own.shape):
             return problem
     return None
@@ -171,7 +173,7 @@ def _placeholder(leaf: Any) -> Any:
 
 def _array_problem(array: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
     if type(array) is not np.ndarray:
-        return f"has {_shown(array)} where an array is expected"
+        return f"has {shown(array)} where an array is expected"
     if array.dtype != dtype:
         return f"is of {array.dtype}, not {dtype}"
     return None if array.shape == shape else f"has shape {array.shape}, not {shape}"
@@ -208,10 +210,3 @@ def check_weights(phones: Phones, name: str, found: Array, bound: float) -> None
 
 def _norm_shown(norm: float, bound: float) -> str:
     return f"have the norm {norm:.3g}; the bound is {bound:g}" if np.isfinite(norm) else "are not finite"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array {value.shape} of {value.dtype}"
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

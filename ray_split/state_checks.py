@@ -28,7 +28,7 @@ class Expected(NamedTuple):
 def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expected: Expected) -> None:
     """Raises BadPhoneError unless it is what these phones may leave at a round's end that began with `start`."""
     if type(closed) is not Closed or closed.phones != phones:
-        raise BadPhoneError(phones, f"what it leaves at the round's end is not its own: {_shown(closed)}")
+        raise BadPhoneError(phones, f"what it leaves at the round's end is not its own: {shown(closed)}")
     if type(closed.bytes_per_phone) is not int or not (_are_states(closed.sums) and _are_states(closed.own)):
         raise BadPhoneError(phones, "what it leaves at the round's end are no states of segments")
     if problem := _sums_problem(closed.sums, start, expected) or _own_problem(closed, start, expected):
@@ -37,7 +37,7 @@ def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expect
 
 def check_ends(phones: Phones, ends: Any, start: Mapping[str, State], expected: Expected) -> None:
     """Raises BadPhoneError unless they are states such as `start`'s, with their optimizers."""
-    problem = None if _are_states(ends) else f"no states of segments, but {_shown(ends)}"
+    problem = None if _are_states(ends) else f"no states of segments, but {shown(ends)}"
     for name, state in () if problem else ends.items():
         own = start.get(name)
         problem = f"{name} is no segment of its" if own is None else _state_problem(state, own, expected, ())
@@ -100,21 +100,20 @@ def _state_problem(state: State, like: State, expected: Expected, leading: tuple
             problem = _slot_problem(key, state[key], like, expected.slots, leading)
         if problem:
             return problem
-    return _norm_problem("the state", {key: state[key] for key in plain}, expected.max_norm, len(leading))
+    return _norm_problem("the state", state, expected.max_norm, len(leading))
 
 
 def _slot_problem(key: Any, array: Any, like: State, slots: frozenset[str], leading: tuple[int, ...]) -> str | None:
     name, _, slot = str(key).removeprefix("optimizer/").rpartition("/")
     weight = like.get(f"weights/{name}")
     if weight is None or slot not in slots:
-        return f"{_shown(key)} is nothing that the optimizer remembers"
-    problem = _array_problem(key, array, np.zeros((), np.float32) if slot == "step" else weight, leading)
-    return problem or (None if np.isfinite(array).all() else f"{key} is not finite")
+        return f"{shown(key)} is nothing that the optimizer remembers"
+    return _array_problem(key, array, np.zeros((), np.float32) if slot == "step" else weight, leading)
 
 
 def _array_problem(key: str, array: Any, like: Array, leading: tuple[int, ...]) -> str | None:
     if type(array) is not np.ndarray:
-        return f"{key} is {_shown(array)}, not an array"
+        return f"{key} is {shown(array)}, not an array"
     if array.dtype != like.dtype or array.shape != (*leading, *like.shape):
         return f"{key} is {array.shape} of {array.dtype}, not {(*leading, *like.shape)} of {like.dtype}"
     return None
@@ -152,6 +151,11 @@ def _first(problems: Iterable[str | None]) -> str | None:
     return next((problem for problem in problems if problem), None)
 
 
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+def shown(value: Any) -> str:
+    """What came instead, for people: in one line, and however large it is."""
+    if isinstance(value, np.ndarray):
+        return f"an array {value.shape} of {value.dtype}"
+    plain = isinstance(value, (int, float, str, bytes, type(None)))
+    if plain or (isinstance(value, tuple) and all(type(item) is int for item in value[:100])):
+        return repr(value[:20] if isinstance(value, (str, bytes, tuple)) else value)
+    return f"a {type(value).__name__}"
