@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 
+def token_file() -> Path:
+    """Where Ray keeps its token, if nothing else was said."""
+    return Path.home() / ".ray" / "auth_token"
+
+
 def has_token() -> bool:
     """Whether Ray would find a token: in the environment, or in the file that it keeps."""
     named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    return named or (Path.home() / ".ray" / "auth_token").exists()
+    return named or token_file().exists()
 
 
 def use_token() -> None:

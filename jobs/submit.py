@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
-from actors.auth import has_token
+from actors.auth import has_token, token_file
 
 START_SECONDS = 90
 STOP_SECONDS = 30
@@ -62,6 +62,7 @@ def head(
     if not has_token():  # `ray start` asks for one and makes none
         make = ray_command(python, "get-auth-token", "--generate")
         subprocess.run(make, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        token_file().chmod(0o600)  # Ray leaves it readable for everybody
     gcs, dashboard, client, agent = _free_ports(4)
     # Two CPUs at least: a client and the server each take one.
     cpus = num_cpus or max(2, os.cpu_count() or 1)

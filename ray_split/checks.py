@@ -209,4 +209,8 @@ def check_weights(phones: Phones, name: str, found: Array, bound: float) -> None
 
 
 def _norm_shown(norm: float, bound: float) -> str:
-    return f"have the norm {norm:.3g}; the bound is {bound:g}" if np.isfinite(norm) else "are not finite"
+    return (
+        f"have the norm {norm:.3g}; the bound is {bound:g}"
+        if np.isfinite(norm)
+        else "are not finite: broken data, or training that diverged?"
+    )

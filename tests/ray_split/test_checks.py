@@ -340,7 +340,7 @@ def test_weights_handed_on_that_are_none(double: Stage, name: str, place: int) -
 def test_a_bound_that_is_set_holds_for_each_phone(double: Stage) -> None:
     at = double.begin()
     sent = double.client.forward(at)
-    norms = np.concatenate([np.sqrt((group[0] ** 2).sum((1, 2))) for group in sent.groups])
+    norms = np.concatenate([np.sqrt((group**2).sum((1, 2))) for group in sent.groups])
     checks = double.server._checks
     checks._bounds = checks._bounds.model_copy(update={"activation": float(np.sort(norms)[1])})
     try:
