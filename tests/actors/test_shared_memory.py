@@ -13,7 +13,9 @@ from actors.fed_server import FedServer
 from actors.server import Server
 from ray_split.draws import Turn
 from ray_split.message import Sent
+from ray_split.prepare import prepare
 from ray_split.state import Closed, State
+from ray_split.state_checks import Expected
 
 TURN = Turn(0, 0, (0,), 0)
 PHONES = (0, 1, 2)
@@ -21,8 +23,11 @@ SETTINGS = rs.Config(
     model={"name": "tests.nets:inplace_first", "cuts": "0,3"},
     optimizer={"lr": 0.5},
     server={"num_gpus": 0},
+    data={"batch_size": 500},
+    schedule={"name": "splitfed_v1"},
     phones={"cohort": 3, "stacked": ["b"]},
 )
+EXPECTED = Expected({"a": frozenset({"weights/x"})}, frozenset(), 1e9)
 
 
 @ray.remote
@@ -33,14 +38,14 @@ def reread(value: Any) -> Any:
 
 @pytest.fixture
 def server(ray_session: object) -> Any:
-    actor = ray.remote(Server).options(num_cpus=1).remote(SETTINGS)
+    actor = ray.remote(Server).options(num_cpus=1).remote(SETTINGS, prepare(SETTINGS).borders)
     yield actor
     ray.kill(actor)
 
 
 @pytest.fixture
 def fed_server(ray_session: object, tmp_path: Any) -> Any:
-    actor = ray.remote(FedServer).options(num_cpus=0).remote(tmp_path, None, 5)
+    actor = ray.remote(FedServer).options(num_cpus=0).remote(tmp_path, None, 5, EXPECTED)
     yield actor
     ray.kill(actor)
 
@@ -51,7 +56,7 @@ def values(samples: int, phones: int = 1) -> np.ndarray:
 
 
 def activation(samples: int, phones: int = 1) -> Sent:
-    return Sent([(values(samples, phones),)], 0.0)
+    return Sent([(values(samples, phones),)], 0.0, (samples,) * phones)
 
 
 def ones_like(hidden: Sent) -> Sent:
@@ -90,11 +95,19 @@ def test_an_inplace_relu_first_in_copies_of_b_leaves_the_sent_object_as_it_was(
 def test_an_inplace_relu_first_in_a_shared_b_leaves_the_sent_object_as_it_was(server: Any) -> None:
     turn, sent = TURN._replace(phones=PHONES), ray.put(activation(200, 3))
     ray.get(server.load.remote(turn, server.initial_state.remote()))
-    for forward, backward in ((server.forward_shared, backward_shared), (server.forward_joint, backward_joint)):
-        gradient = ray.put(ones_like(ray.get(forward.remote(turn, sent))))
+    for forward, backward in ((forward_shared, backward_shared), (forward_joint, backward_joint)):
+        gradient = ray.put(ones_like(ray.get(forward(server, turn, sent))))
         ray.get(backward(server, turn, gradient))
         assert np.array_equal(ray.get(reread.remote(sent)).groups[0][0], values(200, 3))
         assert (ray.get(reread.remote(gradient)).groups[0][0] == 1).all()
+
+
+def forward_shared(server: Any, turn: Turn, sent: Any) -> Any:
+    return server.forward_shared.remote(turn, sent)
+
+
+def forward_joint(server: Any, turn: Turn, sent: Any) -> Any:
+    return server.forward_joint.remote(turn, [turn.phones], sent)
 
 
 def backward_shared(server: Any, turn: Turn, gradient: Any) -> Any:
@@ -102,7 +115,7 @@ def backward_shared(server: Any, turn: Turn, gradient: Any) -> Any:
 
 
 def backward_joint(server: Any, turn: Turn, gradient: Any) -> Any:
-    return server.backward_joint.remote(turn, 400, 0.5, gradient)
+    return server.backward_joint.remote(turn, [turn.phones], 400, 0.5, gradient)
 
 
 def test_training_on_the_rounds_start_state_leaves_it_as_it_was(server: Any, fed_server: Any) -> None:
@@ -140,7 +153,7 @@ def test_what_cohorts_left_stays_as_it_was_when_it_is_averaged(fed_server: Any) 
     sums, own = {"a": {"weights/x": weight}}, {"a": {"weights/x": np.stack([weight, 3 * weight])}}
     closed = [ray.put(Closed((0, 1), sums, {}, 8)), ray.put(Closed((2, 3), sums, own, 8))]
     ray.get(fed_server.commit.remote(0, {"a": {"weights/x": weight}, "c": {}}, {}))
-    ray.get(fed_server.collect.remote(TURN, *closed))
+    ray.get(fed_server.collect.remote(TURN, [(0, 1), (2, 3)], *closed))
     ray.get(fed_server.commit.remote(1, None, None))
     second = TURN._replace(round=1, phones=(3, 4))
     assert np.array_equal(ray.get(fed_server.client_state.remote(second))["a"]["weights/x"], 2 * weight)
