@@ -22,6 +22,7 @@ import ray
 import torch
 
 from jobs.measures.exchange import exchange_row
+from jobs.measures.memory import MEMORY_ROWS
 from jobs.measures.phones import PHONE_ROWS
 from jobs.measures.rule import rule_row
 from jobs.measures.runs import RUN_ROWS
@@ -36,6 +37,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     "exchange of digits_cnn": lambda repeats, calls: exchange_row("digits_cnn", repeats, calls),
     **PHONE_ROWS,
     **RUN_ROWS,
+    **MEMORY_ROWS,
     **ZOO_ROWS,
     "what is stacked": rule_row,
 }

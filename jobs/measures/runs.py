@@ -86,7 +86,7 @@ def figures(samples: list[Sample]) -> dict[str, Any]:
     }
 
 
-def _typical(samples: list[Sample], rounds: range) -> dict[str, float]:
+def typical(samples: list[Sample], rounds: range) -> dict[str, float]:
     """The median of each kind of process while these rounds were under way, in MB."""
     chosen = [sample for sample in samples if sample.rounds in rounds]
     kinds = {kind for sample in chosen for kind in sample.memory}
@@ -97,7 +97,7 @@ def _typical(samples: list[Sample], rounds: range) -> dict[str, float]:
 def ten_thousand(repeats: int, calls: int) -> Row:
     """10,000 phones, 1,000 a round, the digits model: memory over 20 rounds."""
     samples = watched(["--phones.count", "10000", "--phones.per_round", "1000", *SYNTHETIC], 20)
-    early, late = _typical(samples, range(5, 9)), _typical(samples, range(16, 20))
+    early, late = typical(samples, range(5, 9)), typical(samples, range(16, 20))
     growth = {kind: round(late[kind] - mb, 1) for kind, mb in early.items()}
     return figures(samples) | {
         "mb_after_5": round(early["all"]),
@@ -113,7 +113,7 @@ def hundred_thousand(repeats: int, calls: int) -> Row:
     data += ["--phones.local_steps", "1", "--data.batch_size", "1"]
     arguments = ["--phones.per_round", "1000", *data, *SYNTHETIC]
     few, many = (watched(["--phones.count", str(count), *arguments], 6) for count in (1000, 100_000))
-    before, after = (_typical(samples, range(2, 6)) for samples in (few, many))
+    before, after = (typical(samples, range(2, 6)) for samples in (few, many))
     extra = {kind: round(mb - before.get(kind, 0.0), 1) for kind, mb in after.items()}
     # The indices are the same in both; 100,000 offsets of 8 bytes are not.
     return {"1000": figures(few), "100000": figures(many), "extra_mb_by_process": extra, "offsets_mb": 0.8}
