@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ FOLDER = "checkpoints"
 NAME = re.compile(r"round_(\d{6,})")
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
@@ -40,7 +42,7 @@ class CheckpointError(RuntimeError):
 def save(folder: Place, round: int, states: Iterable[tuple[str, State]], num_to_keep: int | None = None) -> Place:
     """Write the named states at the start of `round` under `folder`; then drop the oldest beyond `num_to_keep`.
 
-    What is of later rounds, or was left half-written, is dropped too.
+    What was left half-written is dropped too.
     """
     final = folder / folder_name(round)
     written = _begin(final)
@@ -53,11 +55,16 @@ def save(folder: Place, round: int, states: Iterable[tuple[str, State]], num_to_
     manifest["own_sha256"] = _checksum(manifest)
     storage.write(written / MANIFEST, json.dumps(manifest, indent=1).encode())
     _end(written, final)
+    cut(folder, round, num_to_keep)
+    return final
+
+
+def cut(folder: Place, round: int, num_to_keep: int | None = None) -> None:
+    """Drop what is no checkpoint of the start of `round` or before, and the oldest of those that are."""
     kept = [path for path in complete(folder) if round_of(path) <= round][-(num_to_keep or 0) :]
     for path in storage.children(folder):
         if path.name.startswith(PARTIAL) or (NAME.fullmatch(path.name) and path not in kept):
             _drop(path)
-    return final
 
 
 def _begin(final: Place) -> Place:
@@ -156,18 +163,17 @@ def _named(folder: Place) -> list[Place]:
 def newest(folder: Place, take: Callable[[Place], T]) -> T | None:
     """What `take` makes of the newest checkpoint that it does not raise CheckpointError for; None if there is none.
 
-    Raises CheckpointError if there are some, and none is whole.
+    Says which it passes over. Raises CheckpointError if there are some, and none is whole.
     """
     # Here nothing that was cut off leaves such a folder without a manifest: it was lost later. At a URI it does.
     there = _named(folder) if isinstance(folder, Path) else complete(folder)
-    failure = None
     for path in reversed(there):
         try:
             return take(path)
         except CheckpointError as error:
-            failure = failure or error
-    if failure is not None:
-        raise CheckpointError(f"none of the checkpoints in {folder} is whole: {failure}") from failure
+            if path == there[0]:
+                raise CheckpointError(f"none of the checkpoints in {folder} is whole: {error}") from error
+            logger.warning("%s; going on from the checkpoint before it", error)
     return None
 
 

@@ -167,6 +167,7 @@ class Records:
         for part in storage.children(self.folder / PHONES):
             if part.name.startswith(PARTIAL) or _last_round(part) >= first_round:
                 storage.remove(part)
+        checkpoint.cut(self.folder / checkpoint.FOLDER, first_round)
         if not first_round:
             for name in (MODEL, checkpoint.FOLDER, personal.FOLDER):
                 storage.remove(self.folder / name)

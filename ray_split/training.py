@@ -87,7 +87,7 @@ class RoundLoop:
 
     def _begin(self) -> int:
         roles = self.wiring.roles
-        restored = checkpoint.newest(self._checkpoints, self._restored_from)
+        restored = checkpoint.newest(self._checkpoints, self._restored_from)  # that records.claim chose, or a later one
         if restored is not None:
             return restored
         ends, middle = roles.clients[0].initial_state.remote(), roles.server.initial_state.remote()
@@ -95,11 +95,7 @@ class RoundLoop:
         return 0
 
     def _restored_from(self, path: Place) -> int:
-        try:
-            return int(self.wiring.get([self.wiring.roles.fed_server.restore.remote(path)])[0])
-        except checkpoint.CheckpointError as error:
-            logger.warning("%s; going on from the one before it", error)
-            raise
+        return int(self.wiring.get([self.wiring.roles.fed_server.restore.remote(path)])[0])
 
     def transaction(self, round: int, work: Callable[[Turn], T]) -> T:
         """Do `work` on the state at the start of `round`; if an actor dies, again, with a new attempt number."""
