@@ -38,7 +38,10 @@ CONFIG, METRICS, PHONES, SUMMARY, MODEL = (
     "summary.json",
     "model.safetensors",
 )
-MAY_DIFFER = ("run.rounds", "run.resume", "run.eval_every", "run.max_failures", "checkpoint.", "cluster.")
+MAY_DIFFER = (
+    *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
+    *("checkpoint.", "cluster."),
+)
 """Settings that may differ from the run that is resumed: they change how far, how often and where, not what."""
 
 
@@ -102,7 +105,6 @@ def _check_reached(folder: Uri) -> None:
 def _check_same(settings: config.Config, before: dict[str, Any]) -> None:
     now, then = _flat(settings.model_dump(mode="json")), _flat(before)
     names = [n for n in now if now[n] != then.get(n) and not n.startswith(MAY_DIFFER)]
-    names = [n for n in names if n not in ("run.name", "run.storage_path")]
     if names:
         was = "; ".join(f"{n} was {then.get(n)!r}" for n in names)
         allowed = f"as in the run that is resumed: {was}"

@@ -110,10 +110,8 @@ def phone_rows(folder: storage.Place) -> list[tuple[int, int]]:
     return sorted(zip(table["round"], table["phone"], strict=True))
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "splitfed_v3"])
-def test_on_s3_a_run_stopped_and_resumed_leaves_what_a_local_one_does(
-    tmp_path: Path, bucket: str, schedule: str
-) -> None:
+def test_on_s3_a_run_stopped_and_resumed_leaves_what_a_local_one_does(tmp_path: Path, bucket: str) -> None:
+    schedule = "splitfed_v3"
     local = rs.fit(config(tmp_path, schedule, schedule), callbacks=[])
     settings = config(f"s3://bucket/my%20runs{bucket}", schedule, schedule)
     stopped(settings, 1)
@@ -128,19 +126,18 @@ def test_on_s3_a_run_stopped_and_resumed_leaves_what_a_local_one_does(
         k: v for k, v in local.metrics.items() if "second" not in k
     }
     ours, theirs = place(local.path), place(result.path)
-    assert names(theirs) == names(ours) == FILES | ({"personal"} if schedule == "splitfed_v3" else set())
+    assert names(theirs) == names(ours) == FILES | {"personal"}
     assert phone_rows(theirs) == phone_rows(ours) == [(r, p) for r in range(3) for p in range(3)]
     assert names(theirs / "checkpoints") == {"round_000002", "round_000003"}
     for path in (tmp_path / schedule / "checkpoints" / "round_000003").iterdir():
         assert (theirs / "checkpoints" / "round_000003" / path.name).read_bytes() == path.read_bytes()
     events = [path for path in storage.children(theirs) if path.name.startswith("events.")]
     assert len(events) == 2 and all(len(path.read_bytes()) > 100 for path in events)
-    for phone in (None, 1) if schedule == "splitfed_v3" else (None,):
+    for phone in (None, 1):
         here, there = (rs.load_model(r.path, phone=phone).state_dict() for r in (local, result))
         assert here.keys() == there.keys() and all((here[key] == there[key]).all() for key in here)
-    if schedule == "splitfed_v3":
-        for path in (tmp_path / schedule / "personal").iterdir():
-            assert (theirs / "personal" / path.name).read_bytes() == path.read_bytes(), path.name
+    for path in (tmp_path / schedule / "personal").iterdir():
+        assert (theirs / "personal" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_on_s3_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_taken(
