@@ -11,12 +11,13 @@ import numpy as np
 
 from jobs import tally
 from ray_split import config
+from ray_split.claim import claim, inherit
 from ray_split.cli import settings_of
 from ray_split.failure import SettingsError
 from ray_split.loading import find
 from ray_split.losses import LOSSES, Distance
 from ray_split.prepare import prepare
-from ray_split.records import CONFIG, claim, inherit
+from ray_split.records import CONFIG
 from ray_split.schedules import SCHEDULES, one_by_one
 from ray_split.state import Array
 from ray_split.storage import Place, full, place

@@ -87,7 +87,7 @@ class RoundLoop:
 
     def _begin(self) -> int:
         roles = self.wiring.roles
-        restored = checkpoint.newest(self._checkpoints, self._restored_from)  # that records.claim chose, or a later one
+        restored = checkpoint.newest(self._checkpoints, self._restored_from)  # that claim chose, or a later one
         if restored is not None:
             return restored
         ends, middle = roles.clients[0].initial_state.remote(), roles.server.initial_state.remote()

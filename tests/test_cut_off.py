@@ -10,9 +10,9 @@ import pandas
 import pytest
 
 import ray_split as rs
-from ray_split.records import MAY_DIFFER
+from ray_split.claim import MAY_DIFFER
 from tests.conftest import ROOT
-from tests.test_storage import config, model_bytes, resumed, stopped, timeless
+from tests.test_storage_runs import config, model_bytes, resumed, stopped, timeless
 
 
 @pytest.fixture
