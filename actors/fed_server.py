@@ -17,7 +17,7 @@ from ray_split.metrics import Report
 from ray_split.personal import FOLDER, PREFIX, Personal
 from ray_split.state import Closed, Ends, State, state_bytes, weights, with_fixed
 from ray_split.state_checks import Expected, check_closed, check_ends, check_middle
-from ray_split.storage import Place, place
+from ray_split.storage import Place, place, try_out
 
 
 class FedServer:
@@ -86,6 +86,10 @@ class FedServer:
         if round != self._round:
             raise StateNotLoadedError(f"the fed server holds the start of round {self._round}, not {round}")
         return self._states
+
+    def reach(self) -> None:
+        """See that the run's folder can be written to from here: credentials may be the driver's alone."""
+        try_out(self._folder)
 
     def save_checkpoint(self) -> str:
         """Write a checkpoint of the state it holds; returns its path."""

@@ -126,7 +126,7 @@ def place(path: str | Place) -> Place:
     uri, mark, query = path.partition("?")
     scheme, _, rest = uri.partition("://")
     bucket, _, below = rest.partition("/")
-    if scheme.lower() == "file":
+    if scheme.lower() == "file" and bucket in ("", "localhost"):
         return Path(f"/{unquote(below)}")
     return Uri(f"{scheme}://{bucket}", unquote(below).strip("/"), mark + query)
 
@@ -167,8 +167,10 @@ def file_system(root: str, query: str) -> tuple[Any, str, Any]:
     return PyFileSystem(FSSpecHandler(found)), base.rstrip("/"), found.invalidate_cache
 
 
-def try_out(folder: Uri) -> None:
-    """See that the folder can be written to and read, by a file that is removed again. Raises what goes wrong."""
+def try_out(folder: Place) -> None:
+    """See that a URI can be written to and read, by a file that is removed again. Raises what goes wrong."""
+    if not isinstance(folder, Uri):
+        return
     trial = folder / f"{PARTIAL}trial"
     trial.write([b"?"])
     trial.read_bytes()

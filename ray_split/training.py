@@ -87,6 +87,7 @@ class RoundLoop:
 
     def _begin(self) -> int:
         roles = self.wiring.roles
+        self.wiring.get([roles.fed_server.reach.remote()])
         restored = checkpoint.newest(self._checkpoints, self._restored_from)  # that claim chose, or a later one
         if restored is not None:
             return restored

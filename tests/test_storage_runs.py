@@ -17,6 +17,7 @@ import pandas
 import pytest
 
 import ray_split as rs
+from actors.fed_server import FedServer
 from ray_split import checkpoint, cli, storage
 from ray_split.callbacks import PlainProgress
 from ray_split.records import read_rows
@@ -255,6 +256,19 @@ def test_credentials_that_are_missing_or_do_not_suffice_are_one_line(capsys: pyt
     server.shutdown()
     assert "ACCESS_DENIED" in error
     assert "s3cret" not in error
+
+
+def test_a_fed_server_that_may_not_write_there_ends_the_run_before_it_trains() -> None:
+    settings, progress = config("memory://store", "closed"), Starts()
+
+    def refused(_: FedServer) -> None:
+        raise PermissionError("no credentials here")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FedServer, "reach", refused)
+        with pytest.raises(rs.RunFailedError, match="PermissionError: no credentials here"):
+            rs.fit(settings, callbacks=[progress])
+    assert progress.first == []
 
 
 def test_a_store_that_fails_within_a_run_is_said_and_the_last_checkpoint_stands(

@@ -22,6 +22,9 @@ def test_a_path_stays_a_path_and_a_file_uri_is_one():
     assert place("results/x") == Path("results/x")
     assert place("~/x") == Path.home() / "x"
     assert place("file:///tmp/a%20b") == Path("/tmp/a b")
+    assert place("file://localhost/tmp/x") == Path("/tmp/x")
+    with pytest.raises(ValueError, match="cannot be relative"):
+        storage.try_out(place("file://tmp/x"))
     assert place("C:/x") == Path("C:/x")
     assert place(Path("x")) == Path("x")
 
