@@ -6,7 +6,6 @@ It never sees an activation, a gradient or data. No torch in its process.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -15,21 +14,22 @@ from ray_split.average import added
 from ray_split.draws import Turn
 from ray_split.failure import StateNotLoadedError
 from ray_split.metrics import Report
-from ray_split.personal import PREFIX, Personal
+from ray_split.personal import FOLDER, PREFIX, Personal
 from ray_split.state import Closed, Ends, State, state_bytes, weights, with_fixed
 from ray_split.state_checks import Expected, check_closed, check_ends, check_middle
+from ray_split.storage import Place, place, try_out
 
 
 class FedServer:
     """The state that every attempt of a round begins with. It moves on only by `commit`."""
 
-    def __init__(self, folder: Path, num_to_keep: int | None, phones: int, expected: Expected) -> None:
+    def __init__(self, folder: Place, num_to_keep: int | None, phones: int, expected: Expected) -> None:
         self._folder = folder
         self._num_to_keep = num_to_keep
         self._round = -1
         self._states: dict[str, State] = {}
         self._expected = expected
-        self._personal = Personal(folder / "personal", phones)
+        self._personal = Personal(folder / FOLDER, phones)
         self._collecting: tuple[int, int] | None = None
         self._sums: Ends = {}
         self._own: list[Closed] = []
@@ -87,6 +87,10 @@ class FedServer:
             raise StateNotLoadedError(f"the fed server holds the start of round {self._round}, not {round}")
         return self._states
 
+    def reach(self) -> None:
+        """See that the run's folder can be written to from here: credentials may be the driver's alone."""
+        try_out(self._folder)
+
     def save_checkpoint(self) -> str:
         """Write a checkpoint of the state it holds; returns its path."""
         path = checkpoint.save(self._folder / checkpoint.FOLDER, self._round, self._parts(), self._num_to_keep)
@@ -96,10 +100,10 @@ class FedServer:
         yield from self._states.items()
         yield from self._personal.snapshot()
 
-    def restore(self, path: str) -> int:
+    def restore(self, path: str | Place) -> int:
         """Take a checkpoint's state; returns the round that it is the start of. Raises CheckpointError."""
         self._personal.clear()
-        self._round, parts = checkpoint.parts(Path(path))
+        self._round, parts = checkpoint.parts(place(path))
         self._states = {}
         for name, state in parts:
             if name.startswith(PREFIX):
@@ -109,10 +113,11 @@ class FedServer:
         return self._round
 
     def save_model(self) -> str:
-        """Write model.safetensors under the unsplit model's keys; returns its path.
+        """Write model.safetensors under the unsplit model's keys, and what is each phone's own; returns its path.
 
         Where A and C are each phone's own, their mean over all phones.
         """
+        self._personal.publish()
         path = self._folder / "model.safetensors"
         merged: State = {}
         for state in self._personal.mean(self._states).values():

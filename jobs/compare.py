@@ -28,7 +28,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from jobs import plots, tables, tally
 from jobs.comparison import Plan, plan_of
-from ray_split import config
+from ray_split import config, storage
 from ray_split.api import BACKENDS, fit
 from ray_split.callbacks import Callback, number
 from ray_split.failure import RunFailedError, RunStoppedError, SettingsError, told
@@ -134,10 +134,10 @@ def write(plan: Plan, console: Console) -> int:
     target = plan.target or _announced(runs, console)
     table = tally.lines(runs, target)
     markdown = tables.to_markdown(table, target)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    (plan.out / "compare.csv").write_text(tables.to_csv(table, target))
-    (plan.out / "compare.md").write_text(markdown)
-    (plan.out / "compare.tex").write_text(tables.to_latex(table, target))
+    storage.make_folder(plan.out)
+    texts = {"csv": tables.to_csv(table, target), "md": markdown, "tex": tables.to_latex(table, target)}
+    for suffix, text in texts.items():
+        storage.write(plan.out / f"compare.{suffix}", text.encode())
     say(console, f"\n{markdown}")
     try:
         plots.plot(runs, target, plan.out / "compare.png")

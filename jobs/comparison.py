@@ -5,21 +5,22 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from jobs import tally
 from ray_split import config
+from ray_split.claim import claim, inherit
 from ray_split.cli import settings_of
 from ray_split.failure import SettingsError
 from ray_split.loading import find
 from ray_split.losses import LOSSES, Distance
 from ray_split.prepare import prepare
-from ray_split.records import CONFIG, claim, inherit
+from ray_split.records import CONFIG
 from ray_split.schedules import SCHEDULES, one_by_one
 from ray_split.state import Array
+from ray_split.storage import Place, full, place
 
 BY_DEFAULT = "unsplit,fedavg,sequential,splitfed_v1,splitfed_v2,splitfed_v3,parallel"
 OURS = {"--schedule.name": "--schedules", "--run.seed": "--seeds"}
@@ -30,7 +31,7 @@ UNLIKE = ("run.rounds", "run.eval_every", "cluster.backend", "cluster.client_act
 class Plan(NamedTuple):
     """What is to be run: settings by the name of the run's folder, each ready for fit."""
 
-    out: Path
+    out: Place
     schedules: list[str]
     seeds: list[int]
     target: float | None
@@ -67,7 +68,7 @@ def plan_of(arguments: Sequence[str], help: str = "") -> Plan:
     base, show = settings_of(["train", *rest])
     _check_base(base, schedules)
     try:
-        runs = _runs(base, flags.out or str(_place(base.run)), schedules, seeds)
+        runs = _runs(base, flags.out or full(_place(base.run)), schedules, seeds)
     except SettingsError as error:
         if flags.out and error.field == "run.storage_path":
             raise SettingsError("--out", error.value, error.allowed) from error
@@ -123,8 +124,8 @@ def _target(text: str | None) -> float | None:
     return target
 
 
-def _place(run: config.Run) -> Path:
-    return Path(run.storage_path) / (run.name or time.strftime("compare_%Y-%m-%d_%H-%M-%S"))
+def _place(run: config.Run) -> Place:
+    return place(run.storage_path) / (run.name or time.strftime("compare_%Y-%m-%d_%H-%M-%S"))
 
 
 def _kwargs(schedule: str) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.tally import Band, Run, label, mean_curve, of
+from ray_split.storage import Place, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +20,11 @@ STYLES = [(colour, dash) for dash, colour in product(("-", "--", ":"), COLOURS)]
 MARKERS = "osv^D<>Pp"
 
 
-def plot(runs: Sequence[Run], target: float | None, path: Path) -> None:
+def plot(runs: Sequence[Run], target: float | None, path: Place) -> None:
     """Write the figure as PNG. Raises ImportError without matplotlib."""
-    figure_of(runs, target).savefig(path, dpi=160)
+    content = io.BytesIO()
+    figure_of(runs, target).savefig(content, dpi=160)
+    write(path, content.getvalue())
 
 
 def figure_of(runs: Sequence[Run], target: float | None) -> Figure:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from ray_split import config
 from ray_split.records import SUMMARY, read_rows
 from ray_split.schedules import personal
+from ray_split.storage import Place
 
 SHARE_OF_BEST = 0.95
 BYTES = ("bytes_up", "bytes_down", "bytes_weights")
@@ -78,12 +78,12 @@ def label(schedule: str) -> str:
     return schedule.rpartition(":")[2]
 
 
-def read(out: Path, schedules: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+def read(out: Place, schedules: Sequence[str], seeds: Sequence[int]) -> list[Run]:
     """The runs of a comparison, as far as they got."""
     return [read_run(out / folder_name(s, seed), s, seed) for s in schedules for seed in seeds]
 
 
-def read_run(folder: Path, schedule: str, seed: int) -> Run:
+def read_run(folder: Place, schedule: str, seed: int) -> Run:
     """The run in a folder; one that isn't there has failed."""
     path = folder / SUMMARY
     summary = json.loads(path.read_text()) if path.exists() else {"status": "nothing"}

@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import torch
@@ -15,12 +14,15 @@ from torch import nn
 
 from ray_split import config, models, training
 from ray_split.callbacks import Callback, progress
+from ray_split.checkpoint import round_of
+from ray_split.claim import claim, inherit
 from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
-from ray_split.personal import Personal
+from ray_split.personal import FOLDER, Personal
 from ray_split.prepare import Prepared, prepare, resolve
-from ray_split.records import CONFIG, MODEL, Records, claim, inherit
+from ray_split.records import CONFIG, MODEL, Records
 from ray_split.result import Result
 from ray_split.state import weights
+from ray_split.storage import Place, place
 from ray_split.wiring import Wiring
 
 BACKENDS = {"ray": "actors.cluster", "inprocess": "actors.inprocess"}
@@ -48,9 +50,9 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
         wiring.stop()
 
 
-def _run(prepared: Prepared, checkpoint: Path | None, wiring: Wiring, callbacks: list[Callback]) -> Result:
+def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks: list[Callback]) -> Result:
     settings, parts, stream, borders = prepared
-    first = int(checkpoint.name.rpartition("_")[2]) if checkpoint else 0
+    first = round_of(checkpoint) if checkpoint else 0
     records = Records(settings, first)
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
@@ -74,7 +76,7 @@ def _run(prepared: Prepared, checkpoint: Path | None, wiring: Wiring, callbacks:
         raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
     finally:
         summary = records.summary(status, loop.recoveries, error)
-        records.close()
+        records.close(status)
         for callback in callbacks:
             callback.on_run_end(summary, str(records.folder))
     return Result.from_path(records.folder)
@@ -110,27 +112,27 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def load_model(path: str | Path, phone: int | None = None) -> nn.Module:
+def load_model(path: str | Place, phone: int | None = None) -> nn.Module:
     """The trained, unsplit model of the run in a folder, in eval mode; with what is the phone's own, if one is named.
 
     Raises SettingsError if there is none.
     """
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    folder = Path(path).expanduser()
+    folder = place(path)
     if not (folder / MODEL).exists():
         raise SettingsError("path", str(path), "the folder of a finished run, with its model.safetensors")
     settings = config.Config.from_yaml(folder / CONFIG)
     model = models.build(settings.model, settings.run.seed)
-    model.load_state_dict(load_file(folder / MODEL))
+    model.load_state_dict(load((folder / MODEL).read_bytes()))
     if phone is not None:
         model.load_state_dict(_own_weights(folder, phone), strict=False)
     return model.eval()
 
 
-def _own_weights(folder: Path, phone: int) -> dict[str, torch.Tensor]:
+def _own_weights(folder: Place, phone: int) -> dict[str, torch.Tensor]:
     try:
-        personal = Personal.open(folder / "personal")
+        personal = Personal.open(folder / FOLDER)
     except FileNotFoundError as error:
         raise SettingsError("phone", phone, f"none: in {folder} nothing is a phone's own") from error
     if not 0 <= phone < len(personal.trained) or not personal.trained[phone]:

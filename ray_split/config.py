@@ -16,7 +16,18 @@ from pydantic import (
 
 from ray_split.complaint import one_line
 from ray_split.phones import Phones
-from ray_split.section import ClassWeights, Mapping, Names, Positive, Section, read_yaml, segments
+from ray_split.section import (
+    ClassWeights,
+    FolderName,
+    Mapping,
+    Names,
+    Positive,
+    Section,
+    StoragePath,
+    read_yaml,
+    segments,
+)
+from ray_split.storage import Place, place, without_credentials
 
 
 class Model(Section):
@@ -173,8 +184,8 @@ class Checkpoint(Section):
 class Run(Section):
     """The run as a whole."""
 
-    name: str | None = Field(None, description="folder under storage_path; none: model, schedule and time")
-    storage_path: str = Field("~/ray_results", description="a local path")
+    name: FolderName | None = Field(None, description="folder under storage_path; none: model, schedule and time")
+    storage_path: StoragePath = Field("~/ray_results", description="a local path, or a URI such as s3://bucket/runs")
     rounds: int = Field(15, ge=1)
     seed: int = Field(0, ge=0)
     eval_every: int = Field(1, ge=1, description="rounds")
@@ -193,26 +204,12 @@ class Run(Section):
             return {**values, "resume": "never" if bare in (False, "false") else "auto"}
         return values
 
-    @field_validator("name")
-    @classmethod
-    def _one_folder(cls, name: str | None) -> str | None:
-        if name is not None and (not name or "/" in name or name in (".", "..")):
-            raise ValueError("the name of one folder")
-        return name
-
-    @field_validator("storage_path")
-    @classmethod
-    def _local(cls, path: str) -> str:
-        if "://" in path or not path:
-            raise ValueError("a local path; URIs are not supported yet")
-        return path
-
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """The run's output folder; only once the name is known."""
         if self.name is None:
             raise ValueError("the run has no name yet")
-        return Path(self.storage_path).expanduser() / self.name
+        return place(self.storage_path) / self.name
 
 
 class Config(Section):
@@ -237,13 +234,16 @@ class Config(Section):
             raise one_line(error, Config) from None
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Config:
+    def from_yaml(cls, path: str | Place) -> Config:
         """Settings from a YAML file. Raises SettingsError."""
         return cls(**read_yaml(path))
 
     def to_yaml(self) -> str:
-        """The settings as YAML; reading it back gives equal settings."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """The settings as YAML; reading it back gives equal settings, but for credentials in URIs."""
+        values = self.model_dump(mode="json")
+        for name in ("storage_path", "resume"):
+            values["run"][name] = without_credentials(values["run"][name])
+        return yaml.safe_dump(values, sort_keys=False)
 
     def with_values(self, **sections: dict[str, Any]) -> Config:
         """A validated copy with some fields replaced: `config.with_values(run={"name": "x"})`."""

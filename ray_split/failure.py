@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ray_split.storage import masked
+
 # What a model or a loss raises when it is given data that it isn't made for.
 MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError)
 
@@ -20,10 +22,10 @@ class SettingsError(ValueError):
         self.field, self.value, self.allowed = field, value, allowed
 
     def __str__(self) -> str:
-        shown = repr(self.value)
+        shown = masked(repr(self.value))
         if len(shown) > 120:
             shown = shown[:117] + "..."
-        return f"{self.field}: {shown} is not possible; it may be {self.allowed}"
+        return f"{self.field}: {shown} is not possible; it may be {masked(self.allowed)}"
 
 
 def told(error: BaseException) -> str:
@@ -31,6 +33,11 @@ def told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split()[:40])}{place}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; libraries can be long-winded."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class StateNotLoadedError(RuntimeError):

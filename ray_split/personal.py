@@ -2,48 +2,56 @@
 
 personal/a~weights~block1.0.weight.npy has the shape (phones, ...); a row is written when its phone first trains.
 The files are sparse: phones that never trained cost nothing. Read one: np.load(file, mmap_mode="r")[phone].
+Where the run's folder is at a URI, they are files without a name on this machine until `publish` copies them there.
 """
 
 from __future__ import annotations
 
-import shutil
+import io
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ray_split import storage
 from ray_split.state import Array, Closed, Ends, State, is_statistic
+from ray_split.storage import Place, Uri
 
 CHUNK = 1000  # phones whose states are in memory at the same time
 TRAINED = "trained.npy"
 PREFIX = "personal_"
+FOLDER = "personal"
 
 
 class Personal:
     """The rows of the phones that have trained."""
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Place, count: int) -> None:
         self._folder = folder
         self._count = count
-        self._arrays: dict[tuple[str, str], Array] = {}
+        self._arrays: dict[tuple[str, str], Any] = {}
         self.trained = np.zeros(count, bool)
 
     @classmethod
-    def open(cls, folder: Path) -> Personal:
-        """The rows in a run's folder, to read. Raises FileNotFoundError if the run has none."""
+    def open(cls, folder: Place) -> Personal:
+        """The rows in a run's folder, to read `own` ones. Raises FileNotFoundError if the run has none."""
         found = cls(folder, 0)
-        found.trained = np.load(folder / TRAINED)
-        for path in sorted(folder.glob("*.npy")):
-            segment, _, key = path.stem.partition("~")
-            if path.name != TRAINED:
-                found._arrays[segment, key.replace("~", "/")] = np.load(path, mmap_mode="r")
+        found.trained = np.load(io.BytesIO((folder / TRAINED).read_bytes()))
+        for path in storage.children(folder):
+            segment, _, key = path.name.removesuffix(".npy").partition("~")
+            if path.name.endswith(".npy") and path.name != TRAINED:
+                rows = np.load(path, mmap_mode="r") if isinstance(path, Path) else Rows(path)
+                found._arrays[segment, key.replace("~", "/")] = rows
         return found
 
     def clear(self) -> None:
         """Forget all rows."""
         self._arrays = {}
         self.trained[:] = False
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(self._folder, Path):
+            storage.remove(self._folder)
 
     def rows(self, phones: Array, start: Ends) -> Ends:
         """The phones' own states (phones, ...); of those that never trained what `start` has, or zeros."""
@@ -74,13 +82,27 @@ class Personal:
                     self._arrays[segment, key] = self._create(segment, key, rows)
                 self._arrays[segment, key][phones] = rows
         self.trained[phones] = True
-        np.save(self._folder / TRAINED, self.trained)
+        if isinstance(self._folder, Path):
+            np.save(self._folder / TRAINED, self.trained)
 
     def _create(self, segment: str, key: str, rows: Array) -> Array:
+        shape = (self._count, *rows.shape[1:])
+        if isinstance(self._folder, Uri):
+            # Its file has no name: however this process ends, nothing is left to remove.
+            return np.memmap(tempfile.TemporaryFile(), rows.dtype, "w+", shape=shape)
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{segment}~{key.replace('/', '~')}.npy"
-        created: Array = np.lib.format.open_memmap(path, "w+", rows.dtype, (self._count, *rows.shape[1:]))
+        created: Array = np.lib.format.open_memmap(self._folder / file_name(segment, key), "w+", rows.dtype, shape)
         return created
+
+    def publish(self) -> None:
+        """See that the rows lie in the run's folder. At a URI they are there once TRAINED is."""
+        if not isinstance(self._folder, Uri):
+            return
+        self._folder.remove()
+        for (segment, key), array in self._arrays.items():
+            (self._folder / file_name(segment, key)).write(_as_file(array))
+        if self._arrays:
+            (self._folder / TRAINED).write(_as_file(self.trained))
 
     def snapshot(self) -> Iterator[tuple[str, State]]:
         """All rows, a thousand phones at a time, for a checkpoint."""
@@ -118,3 +140,32 @@ class Personal:
             mean = total / self._count + start[segment][key] * (1 - shares)
             means[segment][key] = mean.astype(array.dtype)
         return means
+
+
+class Rows:
+    """The rows of an .npy file at a URI, read one at a time: all may be more than there is memory for."""
+
+    def __init__(self, path: Uri) -> None:
+        self._path = path
+
+    def __getitem__(self, phone: int) -> Array:
+        with self._path.open() as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            size = dtype.itemsize * int(np.prod(shape[1:]))
+            file.seek(phone * size, 1)
+            return np.frombuffer(file.read(size), dtype).reshape(shape[1:])
+
+
+def file_name(segment: str, key: str) -> str:
+    """The file of an array's rows."""
+    return f"{segment}~{key.replace('/', '~')}.npy"
+
+
+def _as_file(array: Array) -> Iterator[bytes]:
+    """An array as an .npy file, some rows at a time."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    yield header.getvalue()
+    for first in range(0, len(array), CHUNK):
+        yield array[first : first + CHUNK].tobytes()

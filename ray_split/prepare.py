@@ -24,6 +24,7 @@ from ray_split.schedules import personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
 from ray_split.state import Array
+from ray_split.storage import Place, full, place
 from ray_split.wiring import Resources
 
 logger = logging.getLogger(__name__)
@@ -65,19 +66,23 @@ def prepare(settings: config.Config) -> Prepared:
 def _named(settings: config.Config) -> config.Config:
     """Give the run its folder: by name, or that of the run to resume."""
     run = settings.run
-    storage = Path(run.storage_path).expanduser()
+    storage = place(run.storage_path)
     if run.resume not in ("never", "auto"):
-        folder = Path(run.resume).expanduser().absolute()
-        return settings.with_values(run={"name": folder.name, "storage_path": str(folder.parent)})
-    if not storage.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        allowed = "absolute (or ~/...) in a Ray job: its working directory is Ray's cache, and is thrown away"
+        folder = _absolute(place(run.resume))
+        return settings.with_values(run={"name": folder.name, "storage_path": full(folder.parent)})
+    if isinstance(storage, Path) and not storage.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        allowed = "absolute (or ~/..., or a URI) in a Ray job: its working directory is Ray's cache, and is thrown away"
         raise SettingsError("run.storage_path", run.storage_path, allowed)
     if run.name is None and run.resume == "auto":
         raise SettingsError("run.name", None, "the name of the run to resume")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     model = settings.model.name.replace("/", ":").rpartition(":")[2]
     name = run.name or f"{model}_{settings.schedule.name.rpartition(':')[2]}_{stamp}"
-    return settings.with_values(run={"name": name, "storage_path": str(storage.absolute())})
+    return settings.with_values(run={"name": name, "storage_path": full(_absolute(storage))})
+
+
+def _absolute(folder: Place) -> Place:
+    return folder.absolute() if isinstance(folder, Path) else folder
 
 
 def _classes(settings: config.Model, parts: data.Parts) -> int | None:

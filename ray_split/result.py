@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ray_split.storage import Place, full, masked, place
 
 if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A run's results; the names are those of Ray Train's Result."""
 
@@ -21,21 +22,28 @@ class Result:
     error: str | None  # why the run did not finish
 
     @classmethod
-    def from_path(cls, path: str | Path) -> Result:
+    def from_path(cls, path: str | Place) -> Result:
         """The results of the run in a folder. Raises FileNotFoundError if there is none."""
         from ray_split import checkpoint
         from ray_split.records import SUMMARY, read_rows
 
-        folder = Path(path).expanduser()
+        folder = place(path)
         summary = json.loads((folder / SUMMARY).read_text())
         rows = read_rows(folder)
         complete = checkpoint.complete(folder / checkpoint.FOLDER)
         error = summary["error"] if summary["status"] != "finished" else None
         return cls(
-            path=str(folder),
+            path=full(folder),
             metrics={**(rows[-1] if rows else {}), **summary},
-            checkpoint=str(complete[-1]) if complete else None,
+            checkpoint=full(complete[-1]) if complete else None,
             error=error,
+        )
+
+    def __repr__(self) -> str:
+        """Without the credentials that may be in a URI."""
+        return masked(
+            f"Result(path={self.path!r}, metrics={self.metrics!r}, checkpoint={self.checkpoint!r}, "
+            f"error={self.error!r})"
         )
 
     @property
@@ -45,4 +53,4 @@ class Result:
 
         from ray_split.records import read_rows
 
-        return pandas.DataFrame(read_rows(Path(self.path)))
+        return pandas.DataFrame(read_rows(place(self.path)))

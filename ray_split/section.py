@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from ray_split.failure import SettingsError
+from ray_split.failure import SettingsError, first_line
+from ray_split.storage import Place, place
 
 
 def as_mapping(value: Any) -> Any:
@@ -35,10 +35,24 @@ def _numbers(value: Any) -> Any:
     return _names(value) if isinstance(value, str) and value != "balanced" else value
 
 
+def _one_folder(name: str) -> str:
+    if not name or "/" in name or name in (".", ".."):
+        raise ValueError("the name of one folder")
+    return name
+
+
+def _place(path: str) -> str:
+    if not path:
+        raise ValueError("a local path or a URI")
+    return path
+
+
 Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping)]
 Names = Annotated[list[str], BeforeValidator(_names)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weights = Annotated[list[Positive], Field(min_length=1)]
+FolderName = Annotated[str, AfterValidator(_one_folder)]
+StoragePath = Annotated[str, AfterValidator(_place)]
 ClassWeights = Annotated[Literal["balanced"] | Weights | None, BeforeValidator(_numbers)]
 
 
@@ -62,14 +76,15 @@ class Section(BaseModel):
         return value
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Place) -> dict[str, Any]:
     """The mapping in a YAML file of settings. Raises SettingsError."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise SettingsError("--config", str(path), f"a readable YAML file: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(place(path).read_text())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError("--config", str(path), f"a YAML file: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise SettingsError("--config", str(path), f"a readable YAML file: {reason}") from error
     if not isinstance(values or {}, dict) or not all(isinstance(name, str) for name in values or {}):
         raise SettingsError("--config", str(path), "a YAML file of sections, each with its fields")
     return values or {}

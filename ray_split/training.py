@@ -21,6 +21,7 @@ from ray_split.failure import ActorLostError, BadPhoneError, Failures, RunFailed
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
 from ray_split.schedules import Round, personal, schedule_of, serverless
+from ray_split.storage import Place
 from ray_split.task import Task
 from ray_split.wiring import FED_SERVER, Ref, Wiring
 
@@ -85,12 +86,17 @@ class RoundLoop:
         return self._surviving(-1, self._begin)
 
     def _begin(self) -> int:
-        roles, complete = self.wiring.roles, checkpoint.complete(self._checkpoints)
-        if complete:
-            return int(self.wiring.get([roles.fed_server.restore.remote(str(complete[-1]))])[0])
+        roles = self.wiring.roles
+        self.wiring.get([roles.fed_server.reach.remote()])
+        restored = checkpoint.newest(self._checkpoints, self._restored_from)  # that claim chose, or a later one
+        if restored is not None:
+            return restored
         ends, middle = roles.clients[0].initial_state.remote(), roles.server.initial_state.remote()
         self.wiring.get([roles.fed_server.commit.remote(0, ends, middle)])
         return 0
+
+    def _restored_from(self, path: Place) -> int:
+        return int(self.wiring.get([self.wiring.roles.fed_server.restore.remote(path)])[0])
 
     def transaction(self, round: int, work: Callable[[Turn], T]) -> T:
         """Do `work` on the state at the start of `round`; if an actor dies, again, with a new attempt number."""

@@ -18,6 +18,7 @@ import yaml
 import ray_split as rs
 from jobs import compare, plots, tables, tally
 from jobs.submit import environment
+from ray_split.storage import children, place
 from tests.conftest import ROOT, RayHead
 
 SMALL = ["--model.name", "mlp", "--phones.count", "4", "--phones.local_steps", "2", "--run.rounds", "2"]
@@ -372,7 +373,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--phones.cuont", "3"], ["--phones.cuont", "--phones.count"]),
         (["--model.name", "mpl"], ["model.name: 'mpl'", "did you mean mlp?", "(in sequential_seed0)"]),
         (["--schedules", "unsplit,splitfed_v3", "--phones.held_out", "0"], ["phones.held_out", "splitfed_v3_seed0"]),
-        (["--out", "s3://bucket"], ["--out: 's3://bucket'", "a local path"]),
+        (["--out", "nothing://bucket"], ["--out: 'nothing://bucket'", "a local path"]),
     ],
     ids=" ".join,
 )
@@ -446,3 +447,16 @@ def test_all_runs_share_one_ray(tmp_path: Path, ray_session: RayHead) -> None:
     assert (len(new), len(set(new.values())), len(list_jobs(**there)) - jobs) == (2, 1, 1)
     assert done.stdout.splitlines()[1].startswith("2/2 splitfed_v1_seed0: test accuracy ")
     assert {summary_in(path)["status"] for path in (tmp_path / "out").glob("*_seed0")} == {"finished"}
+
+
+def test_a_comparison_may_lie_at_a_uri(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [*HERE, "--schedules", "splitfed_v1", "--seeds", "0", "--out", "memory://store/compared"]
+    assert compare.main(flags) == 0
+    out = place("memory://store/compared")
+    assert [path.name for path in children(out)] == [
+        "compare.csv", "compare.md", "compare.png", "compare.tex", "splitfed_v1_seed0",
+    ]  # fmt: skip
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert compare.main(flags) == 0
+    assert "(finished before)" in capsys.readouterr().out

@@ -114,29 +114,6 @@ def test_a_missing_file_is_found(tmp_path, name):
         checkpoint.load(tmp_path / "round_000099")
 
 
-@pytest.mark.parametrize("written", [0, 1, 2, 3])
-def test_an_interrupted_write_leaves_the_last_one_as_the_latest(tmp_path, monkeypatch, written):
-    checkpoint.save(tmp_path, 1, STATES.items(), num_to_keep=1)
-    write, calls = checkpoint._write, []
-
-    def interrupted(path, content):
-        if len(calls) == written:
-            path.write_bytes(content[: len(content) // 2])
-            raise KeyboardInterrupt
-        calls.append(path)
-        write(path, content)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(tmp_path, 2, STATES.items(), num_to_keep=1)
-    assert [path.name for path in tmp_path.glob(".partial_*")] == [".partial_round_000002"]
-    assert names(tmp_path) == ["round_000001"]
-    assert bits(checkpoint.load(checkpoint.complete(tmp_path)[-1])[1]) == bits(STATES)
-    checkpoint.save(tmp_path, 2, STATES.items(), num_to_keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["round_000002"]
-
-
 def test_states_may_come_one_by_one_and_one_that_fails_leaves_the_last_one_as_the_latest(tmp_path):
     def failing():
         yield "a", STATE

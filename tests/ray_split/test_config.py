@@ -64,7 +64,6 @@ BAD = [
     ({"run": {"name": "a/b"}}, "run.name", "'a/b'", "the name of one folder"),
     ({"run": {"name": ".."}}, "run.name", "'..'", "the name of one folder"),
     ({"run": {"name": ""}}, "run.name", "''", "the name of one folder"),
-    ({"run": {"storage_path": "s3://bucket"}}, "run.storage_path", "'s3://bucket'", "a local path"),
     ({"run": {"storage_path": ""}}, "run.storage_path", "''", "a local path"),
     ({"run": {"rounds": True}}, "run.rounds", "True", "valid integer"),
     ({"run": {"seed": -1}}, "run.seed", "-1", "greater than or equal to 0"),

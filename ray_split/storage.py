@@ -1,0 +1,228 @@
+"""Where a run's files lie: a folder of this machine, or of what a URI names, in the words of pathlib.Path.
+
+A file is written whole or not at all: here by a rename, in an object store because an object appears only once it is
+whole. A folder can't be renamed there: what must appear as one needs a file that is written last, as a manifest.
+
+A URI goes to pyarrow.fs, or to fsspec if pyarrow doesn't know its scheme, as in Ray Train. Neither is imported for a
+local path. Credentials in a URI are used, and never shown: str() leaves them out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+IS_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+USER = re.compile(r"(?<=://)[^/@:]*:[^/@]*@")  # with a password; without one it may be an Azure container
+SECRET = re.compile(r"([?&][^=&\s]*(?:secret|token|password|sas|sig|key)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
+SLOPPY_USER = re.compile(r"(?<=://)[^\s'\"@?]*:[^\s'\"@?]*@")  # also where a secret's / should have been written %2F
+PARTIAL = ".partial_"
+"""What is still being written begins with this. Who reads a folder of parquet files passes it over."""
+
+
+@dataclass(frozen=True, repr=False)
+class Uri:
+    """A folder or a file at a URI, with those of pathlib.Path's words that are needed."""
+
+    root: str  # scheme://bucket
+    path: str = ""  # below it; no quoting
+    query: str = ""  # with its ?
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Uri:
+        """The folder that it is in."""
+        return replace(self, path=self.path.rpartition("/")[0])
+
+    @property
+    def full(self) -> str:
+        """The URI, with the credentials that may be in it."""
+        below = f"/{quote(self.path)}" if self.path else ""
+        return f"{self.root}{below}{self.query}"
+
+    def __str__(self) -> str:
+        return SECRET.sub(r"\1", USER.sub("", self.full))
+
+    def __repr__(self) -> str:
+        return f"Uri({str(self)!r})"
+
+    def __truediv__(self, name: str) -> Uri:
+        return replace(self, path=f"{self.path}/{name}".strip("/"))
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder."""
+        files, path = self._at()
+        return bool(files.get_file_info(path).type)
+
+    def read_bytes(self) -> bytes:
+        """All of a file. Raises FileNotFoundError."""
+        with self.open() as file:
+            return bytes(file.read())
+
+    def read_text(self) -> str:
+        """All of a file. Raises FileNotFoundError."""
+        return self.read_bytes().decode()
+
+    def open(self) -> Any:
+        """A file to read in, anywhere. Raises FileNotFoundError."""
+        files, path = self._at()
+        return files.open_input_file(path)
+
+    def write(self, parts: Iterable[bytes]) -> None:
+        """Write a file, replacing what is there; the parts are made as they are sent."""
+        files, path = self._at()
+        try:
+            file = files.open_output_stream(path, compression=None)
+        except FileNotFoundError:  # not an object store: there a folder is there once something is in it
+            files.create_dir(path.rpartition("/")[0], recursive=True)
+            file = files.open_output_stream(path, compression=None)
+        with file:
+            for part in parts:
+                file.write(part)
+
+    def children(self) -> list[Uri]:
+        """What is in a folder; nothing if it isn't there."""
+        from pyarrow.fs import FileSelector
+
+        files, path = self._at()
+        found = files.get_file_info(FileSelector(path, allow_not_found=True))
+        return [self / info.base_name for info in found]
+
+    def remove(self) -> None:
+        """Remove a file, or a folder with what is in it, if it is there."""
+        files, path = self._at()
+        info = files.get_file_info(path)
+        if info.is_file:
+            files.delete_file(path)
+        elif info.type:
+            files.delete_dir(path)
+
+    def _at(self) -> tuple[Any, str]:
+        files, base, forget = file_system(self.root, self.query)
+        forget()
+        return files, f"{base}/{self.path}".rstrip("/")
+
+
+Place = Path | Uri
+
+
+def place(path: str | Place) -> Place:
+    """A path or a URI as somewhere to read and write."""
+    if not isinstance(path, str):
+        return path.expanduser() if isinstance(path, Path) else path
+    if not IS_URI.match(path):
+        return Path(path).expanduser()
+    uri, mark, query = path.partition("?")
+    scheme, _, rest = uri.partition("://")
+    bucket, _, below = rest.partition("/")
+    if scheme.lower() == "file" and bucket in ("", "localhost"):
+        return Path(f"/{unquote(below)}")
+    return Uri(f"{scheme}://{bucket}", unquote(below).strip("/"), mark + query)
+
+
+def full(path: Place) -> str:
+    """As `place` takes it: of a URI with credentials and all."""
+    return path.full if isinstance(path, Uri) else str(path)
+
+
+def without_credentials(path: str) -> str:
+    """A path as it may be written down."""
+    return str(place(path)) if IS_URI.match(path) else path
+
+
+def masked(text: str) -> str:
+    """A message without the credentials of URIs in it."""
+    return SECRET.sub(r"\1", SLOPPY_USER.sub("", text)) if "://" in text else text
+
+
+@lru_cache
+def file_system(root: str, query: str) -> tuple[Any, str, Any]:
+    """pyarrow's file system of a URI's root, the root's path there, and what makes it forget listings it has kept."""
+    from pyarrow import ArrowInvalid
+    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+    try:
+        files, base = FileSystem.from_uri(root + query)
+        return files, base.rstrip("/"), lambda: None
+    except ArrowInvalid as error:
+        if "Unrecognized filesystem type" not in str(error):
+            raise
+    if query:
+        raise ValueError(f"{root} takes no ?options here; fsspec reads them from its configuration")
+    from fsspec.core import url_to_fs
+
+    found, base = url_to_fs(root)
+    # Another process may have written since: a fed server its checkpoints.
+    return PyFileSystem(FSSpecHandler(found)), base.rstrip("/"), found.invalidate_cache
+
+
+def try_out(folder: Place) -> None:
+    """See that a URI can be written to and read, by a file that is removed again. Raises what goes wrong."""
+    if not isinstance(folder, Uri):
+        return
+    trial = folder / f"{PARTIAL}trial"
+    trial.write([b"?"])
+    trial.read_bytes()
+    trial.remove()
+
+
+def write(path: Place, content: bytes) -> None:
+    """Write a file whole or not at all, replacing what is there."""
+    if isinstance(path, Uri):
+        path.write([content])
+        return
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    with partial.open("wb") as file:
+        file.write(content)
+        sync(file.fileno())
+    partial.replace(path)
+
+
+def make_folder(path: Place) -> None:
+    """Make a folder, and those it is in; at a URI one is there once something is in it."""
+    if isinstance(path, Path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def children(folder: Place) -> list[Place]:
+    """What is in a folder, by name; nothing if it isn't there."""
+    if isinstance(folder, Uri):
+        found: list[Place] = [*folder.children()]
+    else:
+        found = [*folder.iterdir()] if folder.is_dir() else []
+    return sorted(found, key=lambda path: path.name)
+
+
+def remove(path: Place) -> None:
+    """Remove a file, or a folder with what is in it, if it is there."""
+    if isinstance(path, Uri):
+        path.remove()
+    elif path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(descriptor: int) -> None:
+    """Wait until what was written lies on the disk."""
+    os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's renames lie on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
