@@ -27,14 +27,15 @@ if megabytes:
     ray.init(address="local", num_cpus=4, object_store_memory=megabytes * 10**6, include_dashboard=False,
              log_to_driver=False)
 settings = rs.Config(
-    model={"name": "mlp", "kwargs": {"width": 4096}, "num_classes": 10},
+    model={"name": "jobs.measures.wide:wide", "cuts": ["1", "2"]},
     data={"name": "synthetic", "kwargs": {"samples": 8000, "shape": [8, 8]}, "batch_size": 500, "val_fraction": 0.0},
     phones={"count": 16, "cohort": 1}, schedule={"name": "splitfed_v1"}, server={"num_gpus": 0},
     cluster={"backend": "ray" if megabytes else "inprocess", "client_actors": 2},
     run={"storage_path": path, "name": str(megabytes), "rounds": 2},
 )
 result = rs.fit(settings, callbacks=[])
-spilled = [line for line in memory_summary(stats_only=True).splitlines() if "pilled" in line] if megabytes else []
+told = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True) if megabytes else ""
+spilled = [line for line in told.splitlines() if "pilled" in line]
 print(json.dumps({"seconds": result.metrics["seconds"], "spilled": spilled}))
 """
 
