@@ -1,7 +1,7 @@
 """What a run writes into its folder, beside the fed server's checkpoints and model: see README, 'Results'.
 
 Files are replaced whole, but for metrics.jsonl, which grows a line a round, and TensorBoard's. At a URI nothing can
-grow: both are written anew with each checkpoint, TensorBoard's from a folder of this machine.
+grow: both are written anew with each checkpoint, from a folder of this machine.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ray_split import __version__, checkpoint, config, personal, storage
 from ray_split.failure import first_line
-from ray_split.metrics import best_round
 from ray_split.state import Array
 from ray_split.storage import PARTIAL, Place, Uri
 from ray_split.task import names
+from ray_split.totals import Totals
 
 logger = logging.getLogger(__name__)
 
@@ -70,20 +70,24 @@ class Records:
         storage.make_folder(self.folder)
         # Run again, it is a run of its own: not one that goes on with this folder unasked.
         self._write(CONFIG, settings.with_values(run={"resume": "never"}).to_yaml())
-        self._cut_to(first_round)
         self._scratch = tempfile.TemporaryDirectory(prefix="ray_split_") if isinstance(self.folder, Uri) else None
-        self._board = SummaryWriter(self._scratch.name if self._scratch else str(self.folder), purge_step=first_round)
+        self._here = Path(self._scratch.name if self._scratch else str(self.folder))  # what grows line by line
+        self._totals = Totals()
+        self._cut_to(first_round)
+        self._board = SummaryWriter(str(self._here), purge_step=first_round)
 
     def _write(self, name: str, text: str) -> None:
         storage.write(self.folder / name, text.encode())
 
-    def _write_rows(self) -> None:
-        self._write(METRICS, "".join(json.dumps(row) + "\n" for row in self._rows))
-
     def _cut_to(self, first_round: int) -> None:
         """Drop what lies beyond the checkpoint that the run goes on from."""
-        self._rows = [row for row in read_rows(self.folder) if row["round"] < first_round]
-        self._write_rows()
+        rows = [row for row in read_rows(self.folder) if row["round"] < first_round]
+        for row in rows:
+            self._totals.add(row)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        self._write(METRICS, lines)
+        if self._scratch:
+            (self._here / METRICS).write_text(lines)
         storage.make_folder(self.folder / PHONES)
         for part in storage.children(self.folder / PHONES):
             if part.name.startswith(PARTIAL) or _last_round(part) >= first_round:
@@ -95,12 +99,12 @@ class Records:
 
     def would_be_best(self, row: dict[str, Any]) -> bool:
         """Whether a round's validation beats every round's before."""
-        return best_round([*self._rows, row]) is row
+        return self._totals.would_be_best(row)
 
     def round(self, row: dict[str, Any], phones: dict[str, Array], flush: bool) -> None:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
         row = _finite(row)
-        self._rows.append(row)
+        self._totals.add(row)
         self._append(row, flush)
         self._phone_tables.append(phones)
         for name, value in row.items():
@@ -114,10 +118,7 @@ class Records:
         self.quarantined += [{"phone": phone, "round": round, "reason": reason} for phone in phones]
 
     def _append(self, row: dict[str, Any], flush: bool) -> None:
-        path = self.folder / METRICS
-        if isinstance(path, Uri):
-            return  # until it is flushed
-        with path.open("a") as file:
+        with (self._here / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
             if flush:  # a checkpoint is written next: whoever resumes from it can't make this line again
                 file.flush()
@@ -127,8 +128,7 @@ class Records:
         """Write what was held back: the phones' lines, in one more file of the parquet data set; at a URI all rows."""
         self._board.flush()
         if self._scratch:
-            self._write_rows()
-            for file in Path(self._scratch.name).iterdir():
+            for file in self._here.iterdir():
                 storage.write(self.folder / file.name, file.read_bytes())
         if self._phone_tables:
             self._write_phones()
@@ -146,11 +146,8 @@ class Records:
 
     def summary(self, status: str, recoveries: int, error: str | None = None) -> dict[str, Any]:
         """Write summary.json; it is there from the start."""
-        rows = self._rows
-        last, best = (rows[-1] if rows else {}), best_round(rows) or {}
-        seconds = sum(row["round_seconds"] for row in rows)
-        samples = sum(row["samples"] for row in rows)
-        phone_rounds = sum(row["phones"] for row in rows)
+        last, best, sums = self._totals.last, self._totals.best or {}, self._totals.sums
+        seconds, samples, phone_rounds = sums["round_seconds"], sums["samples"], sums["phones"]
         scores = names(self._settings.task)
         summary = {
             "schema_version": SCHEMA_VERSION,
@@ -160,7 +157,7 @@ class Records:
             "seed": self._settings.run.seed,
             "schedule": self._settings.schedule.name,
             "phones": self._settings.phones.count,
-            "rounds": len(rows),
+            "rounds": self._totals.rounds,
             "test_accuracy": last.get("test_accuracy"),
             "best_val_accuracy": best.get("val_accuracy"),
             "test_accuracy_at_best_val": best.get("test_accuracy"),
@@ -171,8 +168,8 @@ class Records:
             "seconds": seconds,
             "samples_per_second": samples / seconds if seconds else None,
             "phone_rounds_per_second": phone_rounds / seconds if seconds else None,
-            "bytes_up_total": sum(row["bytes_up"] for row in rows),
-            "bytes_down_total": sum(row["bytes_down"] for row in rows),
+            "bytes_up_total": sums["bytes_up"],
+            "bytes_down_total": sums["bytes_down"],
             "recoveries": recoveries,
             "quarantined": self.quarantined,
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
