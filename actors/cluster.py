@@ -27,7 +27,7 @@ from ray_split.promises import Borders
 from ray_split.wiring import FED_SERVER, Handle, Ref, Resources, Roles, fed_server_arguments, is_single
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
-NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0}
+NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
 PING_SECONDS = 10.0
 WAITING_SECONDS = 60.0
 

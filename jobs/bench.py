@@ -22,6 +22,7 @@ import ray
 import torch
 
 from jobs.measures.exchange import exchange_row
+from jobs.measures.holding import HOLDING_ROWS
 from jobs.measures.memory import MEMORY_ROWS
 from jobs.measures.phones import PHONE_ROWS
 from jobs.measures.rule import rule_row
@@ -38,6 +39,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **PHONE_ROWS,
     **RUN_ROWS,
     **MEMORY_ROWS,
+    **HOLDING_ROWS,
     **ZOO_ROWS,
     "what is stacked": rule_row,
 }

@@ -135,7 +135,7 @@ class RoundLoop:
         new = tuple(sorted(phone for phone in phones if not stream.is_left_out(phone, round)))
         if not self._skips or phones <= stream.not_evaluated:
             raise error
-        self._begin_anew()
+        self.forget()
         if not new:  # left out already: it was the evaluation of the round before that met them
             stream.not_evaluated |= phones
             return
@@ -144,7 +144,8 @@ class RoundLoop:
         for callback in self.callbacks:
             callback.on_quarantine(round, new, error.reason)
 
-    def _begin_anew(self) -> None:
+    def forget(self) -> None:
+        """Nobody holds a state any more: what is next is a new attempt."""
         self._attempt += 1
         self._restored, self._loading = None, []
 
@@ -153,7 +154,7 @@ class RoundLoop:
         logger.warning("round %d: %s", round, error)
         self._failures.add(error)
         lost = self._rebuilt()
-        self._begin_anew()
+        self.forget()
         self.recoveries += 1
         for callback in self.callbacks:
             callback.on_recovery(round, lost)

@@ -17,6 +17,7 @@ import ray_split as rs
 from actors import cluster
 from jobs.measures.timing import Row, interleaved, ratio
 from ray_split import models
+from ray_split.draws import Turn
 from ray_split.optimizers import OPTIMIZERS
 from ray_split.prepare import Prepared, prepare, resolve
 from ray_split.training import RoundLoop
@@ -59,6 +60,15 @@ class Rounds:
         sums = self._loop.transaction(self._round, self._loop.train)
         self.rows.append(sums.row(self._round, 0.0))
         self._round += 1
+
+    def hold(self) -> None:
+        """What is done for the sake of recovery alone: B to the server, and at the end all of A, B and C back."""
+        turn, roles = Turn(self._round, 10**6, (), -1), self._wiring.roles
+        state, ends = roles.fed_server.server_state.remote(turn), roles.fed_server.client_state.remote(turn)
+        self._wiring.get([roles.server.load.remote(turn, state)])
+        middle = roles.server.state.remote(turn)
+        self._wiring.get([roles.fed_server.commit.remote(self._round, ends, middle)])
+        self._loop.forget()
 
     def spent(self) -> dict[str, float]:
         """Medians over the rounds of where the actors' time went, in milliseconds."""
