@@ -14,7 +14,7 @@ import torch
 
 from actors.figures import batch_sizes, bytes_each, evaluated
 from actors.guard import Guard
-from ray_split import config, models
+from ray_split import aggregators, config, models
 from ray_split.batches import Batches, unreadable
 from ray_split.checks import check_labels, check_weights
 from ray_split.copies import Copies
@@ -25,7 +25,7 @@ from ray_split.maker import Maker, first_states
 from ray_split.message import Groups, Sent, send
 from ray_split.metrics import Report, Spent, padded_sum
 from ray_split.promises import Borders
-from ray_split.state import Array, Closed, Ends, State, kept, place_of, state_bytes
+from ray_split.state import Array, Closed, Ends, Rows, State, kept, place_of, state_bytes
 from ray_split.state_checks import Expected, check_ends
 from ray_split.task import Task
 
@@ -66,6 +66,7 @@ class Client:
         self._max_norm = settings.phones.max_norm.weights
         self._expected = Expected(borders.learned, borders.slots, self._max_norm)
         self._like: dict[str, State] = {}  # for what is handed on
+        self._by_sums = aggregators.by_sums(settings.aggregator)
         self._guard = Guard("client")
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
         self._spare: dict[tuple[str, bool], list[Copies]] = {}
@@ -130,16 +131,21 @@ class Client:
             return ends
 
     def close(self, turn: Turn, shares: Array, keep: str = "nothing") -> Closed:
-        """End the phones' round: their weights added up by shares, and what they `keep`: nothing, statistics or all."""
+        """End the phones' round: their weights added up by shares, and what they `keep`: nothing, statistics or all.
+
+        Of each phone instead of added up, if the aggregator wants them so.
+        """
         with self._guard.during(turn):
             copies = self._checked(turn)
             # What is frozen is not averaged: a sum of shares of a weight is not the weight, to the last bit.
             averaged = [name for name in copies if keep != "all" and not self._make[name].frozen]
-            sums = {name: copies[name].average(shares) for name in averaged}
+            sums = {name: copies[name].average(shares) for name in averaged if self._by_sums}
+            each = {name: copies[name].learned() for name in averaged if not self._by_sums}
             own = {name: kept(c.states(), keep) for name, c in copies.items()} if keep != "nothing" else {}
             sent = sum(state_bytes(state) for state in sums.values())
+            sent += sum(state_bytes(state) for state in each.values()) // len(turn.phones)
             self._release(turn.phones)
-            return Closed(turn.phones, sums, own, sent)
+            return Closed(turn.phones, sums, own, sent, Rows(each, shares) if each else None)
 
     def _checked(self, turn: Turn) -> dict[str, Copies]:
         """The copies of a cohort whose round ends. Raises BadPhoneError for weights that the fed server can't take.

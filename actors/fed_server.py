@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ray_split import checkpoint
+from ray_split import aggregators, checkpoint, config
 from ray_split.average import added
 from ray_split.draws import Turn
 from ray_split.failure import StateNotLoadedError
@@ -23,20 +23,29 @@ from ray_split.storage import Place, place, try_out
 class FedServer:
     """The state that every attempt of a round begins with. It moves on only by `commit`."""
 
-    def __init__(self, folder: Place, num_to_keep: int | None, phones: int, expected: Expected) -> None:
+    def __init__(
+        self,
+        folder: Place,
+        num_to_keep: int | None,
+        phones: int,
+        expected: Expected,
+        aggregator: config.Aggregator | None = None,
+    ) -> None:
         self._folder = folder
         self._num_to_keep = num_to_keep
+        self._aggregator = aggregator or config.Aggregator()
         self._round = -1
         self._states: dict[str, State] = {}
         self._expected = expected
         self._personal = Personal(folder / FOLDER, phones)
         self._collecting: tuple[int, int] | None = None
         self._sums: Ends = {}
-        self._own: list[Closed] = []
+        self._own: list[Closed] = []  # with each phone's weights, where the aggregator wants them
 
     def collect(self, turn: Turn, phones: Sequence[tuple[int, ...]], *cohorts: Closed) -> Report:
         """Add cohorts' weighted sums of A and C to the round's average, in this order, and keep what is personal.
 
+        An aggregator other than the mean takes the phones' weights themselves: they are kept until the commit.
         `phones` are each cohort's. Raises BadPhoneError if what came is not like the state at the round's start.
         """
         for own, closed in zip(phones, cohorts, strict=True):
@@ -62,8 +71,10 @@ class FedServer:
             check_ends(phones, ends or {}, self._states, self._expected)
             check_middle(middle or {})
         given = {**(ends or {}), **({} if middle is None else {"b": middle})}
-        sums = {name: with_fixed(state, self._states[name]) for name, state in self._sums.items()}
-        self._states = {**self._states, **sums, **given}
+        rows = [closed.rows for closed in self._own if closed.rows is not None]
+        averages = {**self._sums, **aggregators.combined(self._aggregator, rows, self._states)}
+        averages = {name: with_fixed(state, self._states[name]) for name, state in averages.items()}
+        self._states = {**self._states, **averages, **given}
         for closed in self._own:
             self._personal.write(closed)
         self._round, self._collecting, self._sums, self._own = round, None, {}, []

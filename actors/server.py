@@ -12,7 +12,7 @@ import torch
 
 from actors.figures import CPU, evaluated
 from actors.guard import Guard
-from ray_split import config, models
+from ray_split import aggregators, config, models
 from ray_split.average import added
 from ray_split.checks import Checks, check_weights
 from ray_split.copies import Copies, Learned, Looped
@@ -23,7 +23,7 @@ from ray_split.message import Groups, Sent, group_size, leaves, receive
 from ray_split.metrics import Report, Spent
 from ray_split.promises import Borders
 from ray_split.shared import Shared, join, split
-from ray_split.state import Array, State, with_fixed
+from ray_split.state import Array, Rows, State, with_fixed
 from ray_split.task import Task
 
 Cohorts = Sequence[tuple[int, ...]]
@@ -64,6 +64,7 @@ class Server:
         self._joint: list[Groups] = []  # the activations of the joint batch under way
         self._start: State = {}
         self._sum: State | None = None
+        self._rows: list[Rows] = []  # each phone's copy, where the aggregator wants them
 
     def device(self) -> str:
         """What B computes on, for people."""
@@ -75,7 +76,7 @@ class Server:
 
     def load(self, turn: Turn, state: State) -> Report:
         """Begin a round with this state."""
-        self._pending, self._joint, self._sum, self._start = None, [], None, state
+        self._pending, self._joint, self._sum, self._rows, self._start = None, [], None, [], state
         self._shared.forget()
         self._checks.forget()
         for phones in list(self._copies):
@@ -92,6 +93,9 @@ class Server:
     def state(self, turn: Turn) -> State:
         """B's state at the round's end: as it is now, or the average of the copies that were closed."""
         with self._guard.during(turn):
+            if self._rows:
+                self._sum = aggregators.combined(self._settings.aggregator, self._rows, {"b": self._start})["b"]
+                self._rows = []
             return self.b.state() if self._sum is None else with_fixed(self._sum, self._start)
 
     def begin(self) -> None:
@@ -181,13 +185,20 @@ class Server:
             return self._sent(gradient)
 
     def close(self, turn: Turn, shares: Array) -> None:
-        """End the phones' round: their copies are added to the average by shares, in the order of these calls."""
+        """End the phones' round: their copies are added to the average by shares, in the order of these calls.
+
+        An aggregator other than the mean takes the copies themselves: they are kept until `state`.
+        """
         with self._guard.during(turn):
             copies = self._copies[turn.phones]
             check_weights(turn.phones, "its copy of B", copies.norms(), self._max_norm)
             self._release(turn.phones)
-            if not self._make.frozen:
+            if self._make.frozen:
+                return
+            if aggregators.by_sums(self._settings.aggregator):
                 self._sum = added(self._sum, copies.average(shares))
+            else:
+                self._rows.append(Rows({"b": copies.learned()}, shares))
 
     def forward_shared(self, turn: Turn, activation: Sent) -> Sent:
         """B forward for a cohort, before the joint step: hidden."""

@@ -138,6 +138,21 @@ class Schedule(Section):
     )
 
 
+class Aggregator(Section):
+    """How the phones' weights become one at a round's end."""
+
+    name: str = Field(
+        "mean",
+        description="mean (by samples), or robust against hostile phones: median, trimmed_mean, norm_clipping, "
+        "or package.module:function",
+    )
+    kwargs: Mapping = Field(
+        {},
+        description="trimmed_mean: trim (share of the phones cut at each end, 0.2); norm_clipping: max_norm "
+        "(of a phone's update of a segment; none: the median of this round's)",
+    )
+
+
 class Optimizer(Section):
     """One optimizer for each segment, all with these settings."""
 
@@ -220,6 +235,7 @@ class Config(Section):
     task: Task = Task()
     phones: Phones = Phones()
     schedule: Schedule = Schedule()
+    aggregator: Aggregator = Aggregator()
     optimizer: Optimizer = Optimizer()
     server: Server = Server()
     cluster: Cluster = Cluster()

@@ -54,6 +54,9 @@ class Copies(Protocol):
         Without the weights that aren't trained: a sum of shares of a weight is not the weight, to the last bit.
         """
 
+    def learned(self) -> State:
+        """Every copy's weights that are trained, and buffers, (K, ...): what `average` adds up."""
+
     def states(self) -> State:
         """Every copy's weights and optimizer, (K, ...)."""
 
@@ -142,6 +145,11 @@ class Looped:
         for segment, share in zip(self._segments[: self._count], shares, strict=True):
             total = added(total, scaled(segment.learned_state(), float(share)))
         return total or {}
+
+    def learned(self) -> State:
+        """As Copies.learned."""
+        each = [segment.learned_state() for segment in self._segments[: self._count]]
+        return {k: np.stack([s[k] for s in each]) for k in each[0] if not k.startswith("optimizer/")}
 
     def states(self) -> State:
         """As Copies.states."""

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_split import config, data, models, partitions, weights, zoo
+from ray_split import aggregators, config, data, models, partitions, weights, zoo
 from ray_split.batches import Batches
 from ray_split.cut import Segments, cut
 from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.phones import Phones
 from ray_split.promises import Borders, borders
-from ray_split.schedules import personal, schedule_of, with_held_out
+from ray_split.schedules import averages, personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
 from ray_split.state import Array
@@ -46,6 +46,7 @@ def prepare(settings: config.Config) -> Prepared:
         file = Path(settings.model.weights).expanduser().absolute()  # actors work in other folders
         settings = settings.with_values(model={"weights": str(file)})
     schedule_of(settings.schedule)
+    aggregators.check(settings.aggregator, averages(settings.schedule))
     check_names(settings.task)
     settings = with_held_out(settings)
     parts = data.load(settings.data)

@@ -182,10 +182,15 @@ class Stacked:
 
     def average(self, shares: Array) -> State:
         """The copies' weights and buffers added up, each times its phone's share, as Copies.average."""
-        state, trained = {}, {name: self._weights[name] for name in self._weights if name in self._trained}
-        for name, tensor in {**trained, **self._buffers}.items():
-            state[name] = as_array(_weighted(tensor, torch.from_numpy(shares).to(self.device)))
-        return self._named(state)
+        on_device = torch.from_numpy(shares).to(self.device)
+        return self._named({name: as_array(_weighted(t, on_device)) for name, t in self._learned().items()})
+
+    def learned(self) -> State:
+        """Every copy's weights that are trained, and buffers, (K, ...), as Copies.learned."""
+        return self._named({name: as_array(tensor) for name, tensor in self._learned().items()})
+
+    def _learned(self) -> Tensors:
+        return {**{name: w for name, w in self._weights.items() if name in self._trained}, **self._buffers}
 
     def states(self) -> State:
         """Every copy's weights and optimizer, (K, ...)."""

@@ -15,13 +15,21 @@ Ends = dict[str, State]
 """The states of the segments on the phone, by name: 'a' and 'c'."""
 
 
+class Rows(NamedTuple):
+    """Each phone's weights, for an aggregator that a sum is not enough for."""
+
+    states: Ends  # (phones, ...)
+    shares: Array  # (phones,)
+
+
 class Closed(NamedTuple):
-    """What a cohort's phones leave at a round's end: their weighted sum, and what each keeps as its own."""
+    """What a cohort's phones leave at a round's end: their weighted sum (or rows), and what each keeps as its own."""
 
     phones: tuple[int, ...]
     sums: Ends
     own: Ends  # (phones, ...); empty where nothing is personal
     bytes_per_phone: int
+    rows: Rows | None = None  # instead of sums
 
 
 def weights(state: Mapping[str, Array]) -> State:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ray_split.failure import BadPhoneError, DivergedError
-from ray_split.state import Array, Closed, Ends, State, is_statistic
+from ray_split.state import Array, Closed, Ends, Rows, State, is_statistic
 
 Phones = tuple[int, ...]
 
@@ -23,6 +23,7 @@ class Expected(NamedTuple):
     learned: Mapping[str, frozenset[str]]  # by segment: the keys of what is averaged
     slots: frozenset[str]  # of the optimizer, for each weight
     max_norm: float  # of a segment's weights
+    rows: bool = False  # whether each phone's weights are sent, and not their sum
 
 
 def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expected: Expected) -> None:
@@ -31,7 +32,7 @@ def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expect
         raise BadPhoneError(phones, f"what it leaves at the round's end is not its own: {shown(closed)}")
     if type(closed.bytes_per_phone) is not int or not (_are_states(closed.sums) and _are_states(closed.own)):
         raise BadPhoneError(phones, "what it leaves at the round's end are no states of segments")
-    if problem := _sums_problem(closed.sums, start, expected) or _own_problem(closed, start, expected):
+    if problem := _averaged_problem(closed, start, expected) or _own_problem(closed, start, expected):
         raise BadPhoneError(phones, f"its weights at the round's end: {problem}")
 
 
@@ -57,16 +58,34 @@ def _are_states(ends: Any) -> bool:
     return type(ends) is dict and all(type(state) is dict for state in ends.values())
 
 
-def _sums_problem(sums: Ends, start: Mapping[str, State], expected: Expected) -> str | None:
-    for name, state in sums.items():
+def _averaged_problem(closed: Closed, start: Mapping[str, State], expected: Expected) -> str | None:
+    """Of the phones' sum, or of what each has."""
+    if not expected.rows:
+        return _learned_problem(closed.sums, start, expected, ()) if closed.rows is None else "not their sum"
+    if closed.sums or not (closed.rows is None or _are_rows(closed.rows, len(closed.phones))):
+        return "not each phone's, with its share"
+    return _learned_problem(closed.rows.states, start, expected, (len(closed.phones),)) if closed.rows else None
+
+
+def _are_rows(rows: Any, phones: int) -> bool:
+    if type(rows) is not Rows or not _are_states(rows.states) or type(rows.shares) is not np.ndarray:
+        return False
+    shares = rows.shares
+    return shares.dtype == np.float64 and shares.shape == (phones,) and bool(((shares > 0) & (shares <= 1)).all())
+
+
+def _learned_problem(
+    states: Ends, start: Mapping[str, State], expected: Expected, leading: tuple[int, ...]
+) -> str | None:
+    for name, state in states.items():
         keys = expected.learned.get(name)
         if keys is None or name not in start:
             return f"{name} is not averaged"
         if state.keys() != keys:
             return _keys_problem(name, state, keys)
-        if problem := _first(_array_problem(key, state[key], start[name][key], ()) for key in sorted(keys)):
+        if problem := _first(_array_problem(key, state[key], start[name][key], leading) for key in sorted(keys)):
             return problem
-        if problem := _norm_problem(name, state, expected.max_norm):
+        if problem := _norm_problem(name, state, expected.max_norm, len(leading)):
             return problem
     return None
 

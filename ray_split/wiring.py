@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ray_split import config
+from ray_split import aggregators, config
 from ray_split.promises import Borders
 from ray_split.state_checks import Expected
 from ray_split.storage import Place
@@ -71,7 +71,10 @@ def is_single(settings: config.Config) -> bool:
     return len(settings.model.cuts or ()) == 1
 
 
-def fed_server_arguments(settings: config.Config, borders: Borders) -> tuple[Place, int | None, int, Expected]:
+def fed_server_arguments(
+    settings: config.Config, borders: Borders
+) -> tuple[Place, int | None, int, Expected, config.Aggregator]:
     """What the fed server is made with."""
-    expected = Expected(borders.learned, borders.slots, settings.phones.max_norm.weights)
-    return settings.run.folder, settings.checkpoint.num_to_keep, settings.phones.count, expected
+    rows = not aggregators.by_sums(settings.aggregator)
+    expected = Expected(borders.learned, borders.slots, settings.phones.max_norm.weights, rows)
+    return settings.run.folder, settings.checkpoint.num_to_keep, settings.phones.count, expected, settings.aggregator

@@ -4,7 +4,7 @@ A schedule yields every ref that no other call consumes, so that the round loop 
 and check them all, and returns the refs of the round's end: the state of A and C, and of B; None where it is the
 average that the fed server collected. To add one, write its file and its line here. Its function's attributes:
 `kwargs` (the settings it takes and what they may be), `one_by_one` (phones take turns: no cohorts), `personal`
-(A and C are each phone's own), `serverless` (B is not on the server).
+(A and C are each phone's own), `serverless` (B is not on the server), `hands_on` (nothing is averaged).
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ def with_held_out(settings: config.Config) -> config.Config:
 def serverless(settings: config.Schedule) -> bool:
     """Whether B is not on the server, so that nothing of it crosses."""
     return bool(getattr(find("schedule.name", settings.name, SCHEDULES), "serverless", False))
+
+
+def averages(settings: config.Schedule) -> bool:
+    """Whether anything is averaged at a round's end, and not handed from phone to phone."""
+    return not getattr(find("schedule.name", settings.name, SCHEDULES), "hands_on", False)
 
 
 def personal(settings: config.Schedule) -> bool:

@@ -33,3 +33,4 @@ def sequential(
 
 sequential.kwargs = {"optimizer": ("handed_on", "fresh")}  # type: ignore[attr-defined]
 sequential.one_by_one = True  # type: ignore[attr-defined]
+sequential.hands_on = True  # type: ignore[attr-defined]

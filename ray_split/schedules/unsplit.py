@@ -26,4 +26,5 @@ def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tu
 
 
 unsplit.one_by_one = True  # type: ignore[attr-defined]
+unsplit.hands_on = True  # type: ignore[attr-defined]
 unsplit.serverless = True  # type: ignore[attr-defined]
