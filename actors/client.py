@@ -14,7 +14,7 @@ import torch
 
 from actors.figures import batch_sizes, bytes_each, evaluated
 from actors.guard import Guard
-from ray_split import aggregators, config, models
+from ray_split import aggregators, config, hostile, models
 from ray_split.batches import Batches, unreadable
 from ray_split.checks import check_labels, check_weights
 from ray_split.copies import Copies
@@ -22,7 +22,7 @@ from ray_split.cut import cut
 from ray_split.data import Parts
 from ray_split.draws import Group, Stream, Turn
 from ray_split.maker import Maker, first_states
-from ray_split.message import Groups, Sent, send
+from ray_split.message import Groups, Sent, send, times
 from ray_split.metrics import Report, Spent, padded_sum
 from ray_split.promises import Borders
 from ray_split.state import Array, Closed, Ends, Rows, State, kept, place_of, state_bytes
@@ -66,6 +66,7 @@ class Client:
         self._max_norm = settings.phones.max_norm.weights
         self._expected = Expected(borders.learned, borders.slots, self._max_norm)
         self._like: dict[str, State] = {}  # for what is handed on
+        self._scales = hostile.scales(settings)  # of gradients, where there are hostile phones
         self._by_sums = aggregators.by_sums(settings.aggregator)
         self._guard = Guard("client")
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
@@ -206,7 +207,8 @@ class Client:
         assert isinstance(sizes, np.ndarray)
         seeds = self._seeds(turn, self._last, cohort, len(sizes))
         last = cohort.copies[self._last]
-        learned = last.learn(hidden.groups, cohort.labels, seeds, self._task, hidden.wanted)
+        scales = None if self._scales is None else self._scales[list(turn.phones[: len(sizes)])]
+        learned = last.learn(hidden.groups, cohort.labels, seeds, self._task, hidden.wanted, scales)
         last.step()
         down, up = bytes_each(hidden.groups, cohort.counts), bytes_each(learned.gradients, cohort.counts)
         cohort.report = cohort.report._replace(bytes_down=down, bytes_up=cohort.report.bytes_up + up)
@@ -223,13 +225,21 @@ class Client:
 
     def _backward(self, turn: Turn, activation_gradient: Sent) -> Report:
         cohort = self._expect(turn)
-        cohort.at = None
+        cohort.at, gradient = None, activation_gradient.groups
         if activation_gradient.figures is not None:
             self._tell(cohort, *activation_gradient.figures)
-        cohort.copies["a"].backward(activation_gradient.groups)
+            gradient = self._scaled(turn, gradient, cohort.counts)
+        cohort.copies["a"].backward(gradient)
         cohort.copies["a"].step()
         down = cohort.report.bytes_down + bytes_each(activation_gradient.groups, cohort.counts)
         return cohort.report._replace(bytes_down=down)
+
+    def _scaled(self, turn: Turn, gradient: Groups, counts: list[int]) -> Groups:
+        """Where the server has the loss, what a hostile phone's A is given."""
+        if self._scales is None:
+            return gradient
+        each = np.split(self._scales[list(turn.phones[: sum(counts)])], np.cumsum(counts)[:-1])
+        return [times(group, scale) for group, scale in zip(gradient, each, strict=True)]
 
     def _expect(self, turn: Turn) -> _Cohort:
         cohort = self._cohorts.get(turn.phones)

@@ -42,7 +42,7 @@ def median(rows: State, shares: Array, start: State) -> State:
     Stays among the honest phones' values while fewer than half of the round's phones are hostile.
     Source: Yin et al. 2018, https://arxiv.org/abs/1803.01498, definition 1.
     """
-    return {key: np.median(array, axis=0) for key, array in rows.items()}
+    return {key: _middle(array, (len(shares) - 1) // 2) for key, array in rows.items()}
 
 
 def trimmed_mean(rows: State, shares: Array, start: State, trim: float = 0.2) -> State:
@@ -56,12 +56,15 @@ def trimmed_mean(rows: State, shares: Array, start: State, trim: float = 0.2) ->
     """
     if not _number(trim) or not 0 < trim < 0.5:
         raise SettingsError("aggregator.kwargs", {"trim": trim}, "a trim above 0 and below 0.5")
-    cut = trimmed(trim, len(shares))
-    # Sorted, so that the sum does not depend on the phones' order; in double precision, so that equal ones stay so.
-    return {
-        key: np.sort(array, axis=0)[cut : len(array) - cut].mean(axis=0, dtype=np.float64)
-        for key, array in rows.items()
-    }
+    return {key: _middle(array, trimmed(trim, len(shares))) for key, array in rows.items()}
+
+
+def _middle(rows: Array, cut: int) -> Array:
+    """The mean of each coordinate without so many values at each end.
+
+    Sorted: a NaN counts as the largest, and the sum does not depend on the phones' order.
+    """
+    return np.asarray(np.sort(rows, axis=0)[cut : len(rows) - cut].mean(axis=0, dtype=np.float64))
 
 
 def trimmed(trim: float, phones: int) -> int:
@@ -74,14 +77,16 @@ def norm_clipping(rows: State, shares: Array, start: State, max_norm: float | No
 
     The norm is of the phone's whole update of the segment, buffers included. Without `max_norm` it is the median of
     the phones' norms in this round. A hostile phone moves the result by no more than its share of max_norm; its
-    direction is not judged.
+    direction is not judged. An update that is not finite counts as none.
     Source: Sun et al. 2019, https://arxiv.org/abs/1911.07963, section 4 (there of all segments' weights as one).
     """
     if max_norm is not None and not (_number(max_norm) and max_norm > 0):
         raise SettingsError("aggregator.kwargs", {"max_norm": max_norm}, "a max_norm above 0, or none")
     norms = np.sqrt(sum(_squares(array, start[key]) for key, array in rows.items()))
-    limit, kept = np.median(norms) if max_norm is None else max_norm, np.ones_like(norms)
-    np.divide(limit, norms, out=kept, where=norms > limit)
+    norms[~np.isfinite(norms)] = np.inf
+    limit = np.median(norms) if max_norm is None else max_norm
+    kept = np.isfinite(norms).astype(np.float64)
+    np.divide(limit, norms, out=kept, where=(norms > limit) & (kept > 0))
     # Not start + sum(update): where nothing is clipped this is the mean itself, to the last bit.
     rest = float((shares * (1 - kept)).sum())
     return {key: _added_up(array, shares * kept) + start[key] * array.dtype.type(rest) for key, array in rows.items()}
@@ -102,17 +107,13 @@ def by_sums(settings: config.Aggregator) -> bool:
 
 def combined(settings: config.Aggregator, cohorts: Sequence[Rows], start: Ends) -> Ends:
     """The aggregate of each segment that cohorts have rows of, of their phones in this order."""
-    if not cohorts:
-        return {}
     aggregate = find("aggregator.name", settings.name, AGGREGATORS)
-    shares = np.concatenate([rows.shares for rows in cohorts])
-    names = cohorts[0].states.keys()
-    if any(rows.states.keys() != names for rows in cohorts):
-        raise ValueError("cohorts that sent other segments than each other")
-    return {
-        name: _combined(aggregate, settings.kwargs, [rows.states[name] for rows in cohorts], shares, start[name])
-        for name in names
-    }
+    found = {}
+    for name in dict.fromkeys(name for rows in cohorts for name in rows.states):
+        some = [rows for rows in cohorts if name in rows.states]
+        shares = np.concatenate([rows.shares for rows in some])
+        found[name] = _combined(aggregate, settings.kwargs, [rows.states[name] for rows in some], shares, start[name])
+    return found
 
 
 def _combined(
@@ -160,16 +161,18 @@ def _check_kwargs(aggregate: Aggregator, kwargs: dict[str, Any]) -> None:
 
 
 def _added_up(rows: Array, shares: Array) -> Array:
-    """The sum of the rows times their shares, phone after phone, as average.py does."""
-    total = rows[0] * rows.dtype.type(shares[0])
-    for row, share in zip(rows[1:], shares[1:], strict=True):
-        total = total + row * rows.dtype.type(share)
-    return np.asarray(total)
+    """The sum of the rows times their shares, phone after phone, as average.py does; without those that have none."""
+    total = np.zeros(rows.shape[1:], rows.dtype)
+    for row, share in zip(rows, shares, strict=True):
+        if share:  # nothing times NaN is NaN
+            total = np.asarray(total + row * rows.dtype.type(share))
+    return total
 
 
 def _squares(rows: Array, start: Array) -> Array:
     """The squared norm of each phone's update (P,): phone by phone, for the sake of memory."""
-    return np.array([np.square(row.astype(np.float64) - start).sum() for row in rows])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array([np.square(row.astype(np.float64) - start).sum() for row in rows])
 
 
 def _number(value: Any) -> bool:

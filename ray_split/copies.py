@@ -38,9 +38,15 @@ class Copies(Protocol):
         """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
 
     def learn(
-        self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task, differentiable: bool = True
+        self,
+        arrived: Groups,
+        labels: Sequence[Array],
+        seeds: Sequence[int],
+        task: Task,
+        differentiable: bool = True,
+        scales: Array | None = None,
     ) -> Learned:
-        """Forward, each phone's own mean loss, and backward."""
+        """Forward, each phone's own mean loss, and backward from that times its phone's scale (phones,), if any."""
 
     def step(self) -> None:
         """One step of the optimizers of the phones that were in the last forward."""
@@ -111,17 +117,25 @@ class Looped:
         return [stack(trees) for trees in found]
 
     def learn(
-        self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task, differentiable: bool = True
+        self,
+        arrived: Groups,
+        labels: Sequence[Array],
+        seeds: Sequence[int],
+        task: Task,
+        differentiable: bool = True,
+        scales: Array | None = None,
     ) -> Learned:
         """As Copies.learn."""
         self._begin(arrived)
         gradients: list[list[Any]] = [[] for _ in arrived]
-        losses, right = [], []
+        losses: list[float] = []
+        right = []
         for (group, i, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
             outputs = segment.forward(own, seed, differentiable)
             targets = receive(labels[group][i], segment.device)
             value = task.loss(outputs, targets)
-            gradients[group].append(segment.backward_loss(value))
+            scaled = value if scales is None else value * float(scales[len(losses)])
+            gradients[group].append(segment.backward_loss(scaled))
             losses.append(value.item())
             right.append(task.correct(outputs, targets))
         return Learned([stack(trees) for trees in gradients], np.array(losses), np.array(right))

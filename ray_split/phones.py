@@ -50,24 +50,31 @@ class Phones(Section):
             raise ValueError(f"rounds from 0 of phones from 0 to {(count or 1) - 1}")
         return left_out
 
-    @field_validator("per_round", mode="before")
-    @classmethod
-    def _fraction(cls, per_round: Any) -> Any:
-        """'1.0' is all phones, '1' is one."""
-        number = isinstance(per_round, str) and "." in per_round and per_round.replace(".", "", 1).isdigit()
-        return float(per_round) if number else per_round
+    hostile: int | float = Field(
+        0, ge=0, allow_inf_nan=False, description="simulated: phones that are hostile, a number or a fraction"
+    )
+    hostile_scale: float = Field(
+        -1.0, allow_inf_nan=False, description="what a hostile phone multiplies all its gradients by"
+    )
 
-    @field_validator("per_round")
+    @field_validator("per_round", "hostile", mode="before")
     @classmethod
-    def _within(cls, per_round: int | float | None, info: ValidationInfo) -> int | float | None:
+    def _fraction(cls, phones: Any) -> Any:
+        """'1.0' is all phones, '1' is one."""
+        number = isinstance(phones, str) and "." in phones and phones.replace(".", "", 1).isdigit()
+        return float(phones) if number else phones
+
+    @field_validator("per_round", "hostile")
+    @classmethod
+    def _within(cls, phones: int | float | None, info: ValidationInfo) -> int | float | None:
         count = info.data.get("count")
-        if isinstance(per_round, float) and per_round > 1:
-            if per_round != int(per_round):
+        if isinstance(phones, float) and phones > 1:
+            if phones != int(phones):
                 raise ValueError("a number of phones, or a fraction up to 1.0")
-            per_round = int(per_round)
-        if per_round is not None and count is not None and per_round > count:
+            phones = int(phones)
+        if phones is not None and count is not None and phones > count:
             raise ValueError(f"at most phones.count, {count}")
-        return per_round
+        return phones
 
     @field_validator("stacked")
     @classmethod

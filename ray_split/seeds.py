@@ -27,6 +27,7 @@ PURPOSES = {
     "augment": 10,
     "fake_images": 11,
     "taskset": 12,
+    "hostile": 13,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 

@@ -127,16 +127,23 @@ class Stacked:
         return self._passes
 
     def learn(
-        self, arrived: Groups, labels: Sequence[Array], seeds: Sequence[int], task: Task, differentiable: bool = True
+        self,
+        arrived: Groups,
+        labels: Sequence[Array],
+        seeds: Sequence[int],
+        task: Task,
+        differentiable: bool = True,
+        scales: Array | None = None,
     ) -> Learned:
-        """Forward, each phone's own mean loss, and backward."""
+        """Forward, each phone's own mean loss, and backward, as Copies.learn."""
         self.forward(arrived, seeds, differentiable)
         losses, right = [], []
         for done, wanted in zip(self._pending(), labels, strict=True):
             targets = receive(wanted, self.device)
             values = task.losses(done.outputs, targets)
+            scaled = values if scales is None else values * torch.from_numpy(scales[done.low : done.high]).to(values)
             if values.requires_grad:
-                values.sum().backward()  # type: ignore[no-untyped-call]
+                scaled.sum().backward()  # type: ignore[no-untyped-call]
             losses.append(as_array(values))
             right.append(task.corrects(done.outputs, targets))
         gradients = [gradients_of(done.arrived) for done in self._passes]
