@@ -19,6 +19,7 @@ from ray_split.training import RoundLoop, run
 SCHEDULES = {
     "sequential": {},
     "splitfed_v1": {"phones": {"cohort": 2}},
+    "splitfed_v1 trimmed_mean": {"phones": {"cohort": 2}, "aggregator": {"name": "trimmed_mean"}},
     "splitfed_v2": {},
     "splitfed_v3": {"phones": {"cohort": 2, "held_out": 0.2}},
     "parallel": {"phones": {"cohort": 2}},
@@ -72,7 +73,7 @@ def prepared(path: Path, schedule: str, cuts: str) -> Prepared:
         data={"name": "synthetic", "kwargs": {"samples": 16, "shape": [4], "num_classes": 3}, "batch_size": 4},
         optimizer={"lr": 0.05, "momentum": 0.9}, phones={"count": 3, **sections.pop("phones", {})},
         cluster={"backend": "inprocess", "client_actors": 2}, checkpoint={"every": 2},
-        run={"storage_path": str(path), "name": "run", "rounds": 2},
+        run={"storage_path": str(path), "name": "run", "rounds": 2}, **sections,
     )  # fmt: skip
     found = prepare(settings)
     return found._replace(settings=resolve(found.settings, connect(settings.cluster)[1]))

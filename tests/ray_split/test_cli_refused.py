@@ -94,6 +94,13 @@ def refused(capsys, tmp_path, *arguments):
         (["--schedule.kwargs", "{optimizer: [fresh]}"], ["schedule.kwargs", "handed_on"]),
         (["--schedule.name", "splitfed_v1", "--schedule.kwargs", "{statistics: mine}"], ["average or local"]),
         (["--schedule.name", "splitfed_v3", "--schedule.kwargs", "{statistics: local}"], ["may be empty"]),
+        (["--aggregator.name", "median"], ["aggregator.name: 'median'", "nothing is averaged"]),
+        (["--aggregator.name", "trimmed", "--schedule.name", "parallel"], ["did you mean trimmed_mean?"]),
+        (
+            ["--schedule.name", "splitfed_v1", "--aggregator.name", "trimmed_mean", "--aggregator.kwargs", "{trim: 1}"],
+            ["aggregator.kwargs: {'trim': 1}", "below 0.5"],
+        ),
+        (["--aggregator.kwargs", "{trim: 0.1}"], ["aggregator.kwargs: 'trim'", "empty"]),
         (["--task.loss", "mes"], ["task.loss: 'mes'", "did you mean mse?"]),
         (["--task.loss", "mse"], ["task.loss: 'mse'", "outputs (", "labels ("]),
         (["--model.name", "mpl"], ["model.name: 'mpl'", "did you mean mlp?"]),
