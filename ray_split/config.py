@@ -148,8 +148,8 @@ class Aggregator(Section):
     )
     kwargs: Mapping = Field(
         {},
-        description="trimmed_mean: trim (share of the phones cut at each end, 0.2); norm_clipping: max_norm "
-        "(of a phone's update of a segment; none: the median of this round's)",
+        description="trimmed_mean: trim, the share of the phones cut at each end (0.2); norm_clipping: max_norm, which "
+        "no phone's update of a segment exceeds (none: the median of the round's norms)",
     )
 
 

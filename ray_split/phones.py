@@ -41,6 +41,12 @@ class Phones(Section):
 
     left_out: LeftOut = Field({}, description="phones to go on without, and from which round: '{3: 0, 17: 5}'")
     max_norm: MaxNorm = MaxNorm()
+    hostile: int | float = Field(
+        0, ge=0, allow_inf_nan=False, description="simulated: phones that are hostile, a number or a fraction"
+    )
+    hostile_scale: float = Field(
+        -1.0, allow_inf_nan=False, description="what a hostile phone multiplies all its gradients by"
+    )
 
     @field_validator("left_out")
     @classmethod
@@ -49,13 +55,6 @@ class Phones(Section):
         if any(phone < 0 or round < 0 or (count is not None and phone >= count) for phone, round in left_out.items()):
             raise ValueError(f"rounds from 0 of phones from 0 to {(count or 1) - 1}")
         return left_out
-
-    hostile: int | float = Field(
-        0, ge=0, allow_inf_nan=False, description="simulated: phones that are hostile, a number or a fraction"
-    )
-    hostile_scale: float = Field(
-        -1.0, allow_inf_nan=False, description="what a hostile phone multiplies all its gradients by"
-    )
 
     @field_validator("per_round", "hostile", mode="before")
     @classmethod

@@ -105,7 +105,9 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("cuts", ["three", pytest.param("two", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", [pytest.param(name, marks=[pytest.mark.slow] * ("trimmed_mean" in name)) for name in SCHEDULES]
+)
 def test_an_actor_may_die_at_any_call(tmp_path: Path, schedule: str, cuts: str) -> None:
     what, watched = prepared(tmp_path, schedule, cuts), Killer(-1, False)
     rows, left, _ = fit(what, tmp_path / "undisturbed", watched)
