@@ -54,6 +54,9 @@ def lost_weights(name: str, given: list[Any], result: Any) -> Any:
         own = {
             segment: {key: spoilt(rows, 0) for key, rows in states.items()} for segment, states in result.own.items()
         }
+        if result.rows is not None:
+            states = {n: {key: spoilt(rows, 0) for key, rows in s.items()} for n, s in result.rows.states.items()}
+            result = result._replace(rows=result.rows._replace(states=states))
         return result._replace(sums=sums, own=own)
     if name == "state" and given[0].phones == (BAD,):
         return {segment: {"weights/something": np.ones(3)} for segment in result}
