@@ -59,13 +59,20 @@ def machine() -> dict[str, Any]:
 def a_ray() -> Iterator[None]:
     """The Ray at RAY_ADDRESS, or a head of our own."""
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-        yield
-        ray.shutdown()
+        with _connected():
+            yield
         return
-    with head(num_cpus=12) as (address, _):
-        ray.init(address=address, log_to_driver=False)
+    with head(num_cpus=12) as (address, _), _connected(address=address):
         yield
+
+
+@contextmanager
+def _connected(**where: str) -> Iterator[None]:
+    """Disconnected again also if a row fails: else Ray ends this process before the error is seen."""
+    ray.init(log_to_driver=False, **where)
+    try:
+        yield
+    finally:
         ray.shutdown()
 
 
