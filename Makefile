@@ -28,10 +28,10 @@ train: .venv/.installed
 	@$(BIN)/python -m jobs.submit python -m jobs.train --config jobs/configs/digits.yaml $(ARGS)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
 
 test-all: .venv/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

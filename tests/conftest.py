@@ -38,6 +38,18 @@ def ray_session(ray_head: RayHead) -> Iterator[RayHead]:
     ray.shutdown()
 
 
+OWN_RAY = ("jobs/", "actors/", "test_node_death", "test_driver_kills", "test_memory", "test_tasks")
+"""Tests that start a Ray of their own, or a process that looks for one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever needs Ray runs in one of pytest-xdist's processes, one after the other, beside everything else."""
+    for item in items:
+        place = str(item.path.relative_to(ROOT / "tests"))
+        if place.startswith(OWN_RAY) or {"ray_head", "ray_session"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def alive_actors() -> list[Any]:
     """The actors that live in the Ray that this process is connected to; there may be others on the machine."""
     import ray
