@@ -11,6 +11,8 @@ from typing import Any
 from actors.auth import use_token
 
 use_token()  # before ray is imported
+# Refs of a round that failed are dropped unread. Ray would print what each of them holds, a page long.
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import ray
 from ray._private import services, state

@@ -10,7 +10,7 @@ Needs = Mapping[str, float]
 MAX_WORDS = 50
 # Of Ray's message: what our line says already, or what is no news.
 LEFT_OUT = ("class_name:", "actor_id:", "namespace:", "name:", "The actor died unexpectedly", "The actor never ran")
-ADVICE = "Some common causes"
+ADVICE, OUT_OF_REACH, UNSURE = "Some common causes", "temporarily unavailable: ", "The task may or may not"
 
 
 def amounts(cpus: float, gpus: float) -> str:
@@ -35,7 +35,8 @@ def _asked(need: Needs) -> str:
 
 def death(message: str) -> str:
     """Ray's several lines about who died, as what follows 'the server died': its process and node, and how."""
-    lines = [line.strip() for line in message.partition(ADVICE)[0].splitlines()]
+    message = message.partition(ADVICE)[0].rpartition(OUT_OF_REACH)[2].partition(UNSURE)[0]
+    lines = [line.strip() for line in message.splitlines()]
     where = [line.replace(":", "", 1) for line in lines if line.startswith(("pid:", "ip:"))]
     how = [line for line in lines if line and not line.startswith((*LEFT_OUT, "pid:", "ip:"))]
     words = " ".join(how).split()[:MAX_WORDS]
