@@ -20,8 +20,6 @@ def complaint(address: str, seconds: float = 10.0) -> str | None:
             return (
                 None if os.environ.get("RAY_USE_TLS") or _speaks_http2(connection) else "what answers there is not Ray"
             )
-    except OverflowError:
-        return "a port is at most 65535"
     except OSError as error:
         return f"nothing answers there ({error.strerror or error})"
 

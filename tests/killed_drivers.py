@@ -19,8 +19,6 @@ from typing import Any
 
 from ray_split import api, checkpoint, cli, training  # noqa: F401  before the fork
 
-CHECKPOINT_FILES = 4  # a, b, c and the manifest
-
 
 def arguments(path: Path, name: str) -> list[str]:
     flags = {

@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -21,6 +20,7 @@ from ray_split.failure import RunFailedError
 from tests.test_faults import contents
 from tests.test_same_bytes import rows, timeless
 
+ROUNDS = 10
 ROLES = ("Client", "Server", "FedServer")
 SCHEDULES: dict[str, dict[str, Any]] = {
     "sequential": {},
@@ -40,7 +40,7 @@ def config(path: Path, name: str, schedule: str, **cluster: Any) -> rs.Config:
         phones={"count": 4, "local_steps": 6, **SCHEDULES[schedule].get("phones", {})},
         optimizer={"lr": 0.1, "momentum": 0.5},
         cluster={"client_actors": 2, **cluster},
-        run={"storage_path": str(path), "name": name, "rounds": 10, "max_failures": -1},
+        run={"storage_path": str(path), "name": name, "rounds": ROUNDS, "max_failures": -1},
     )
 
 
@@ -52,24 +52,15 @@ def processes(*states: str) -> list[tuple[str, int]]:
     return sorted((actor["ActorClassName"], actor["Pid"]) for actor in found if actor["ActorClassName"] in ROLES)
 
 
-class Timed(rs.Callback):
-    """How long a run takes once its actors are there."""
-
-    def on_run_start(self, settings: rs.Config, where: list[str], first_round: int) -> None:
-        self.start = time.monotonic()
-
-    def on_run_end(self, summary: dict[str, Any], path: str) -> None:
-        self.seconds = time.monotonic() - self.start
-
-
 class Killer(rs.Callback):
-    """Kills actors at moments drawn uniformly from a run's `seconds`; the time of recovery doesn't count."""
+    """Kills actors at moments drawn uniformly from the whole run: rounds with their evaluation and checkpoint."""
 
-    def __init__(self, seed: int, kills: int, seconds: float) -> None:
+    def __init__(self, seed: int, kills: int) -> None:
         draw = random.Random(seed)
-        moments = sorted(draw.uniform(0, seconds) for _ in range(kills))
-        self._plan = [(after - before, draw.random()) for before, after in pairwise([0.0, *moments])]
+        self._plan = sorted((draw.uniform(0, ROUNDS), draw.random()) for _ in range(kills))
         self._replaced, self._over = Event(), Event()
+        self._ended = [Event() for _ in range(ROUNDS)]
+        self._seconds, self._last = 0.4, 0.0  # of a round, and when the last one ended
         self._thread = Thread(target=self._kill)
         self.killed: list[str] = []
         self.lost: list[list[str]] = []
@@ -77,19 +68,27 @@ class Killer(rs.Callback):
     def on_run_start(self, settings: rs.Config, where: list[str], first_round: int) -> None:
         self._thread.start()
 
+    def on_round_end(self, row: dict[str, Any]) -> None:
+        before, self._last = self._last, time.monotonic()
+        if before:
+            self._seconds = min(self._seconds, self._last - before)  # without what recovery took
+        self._ended[row["round"]].set()
+
     def on_recovery(self, round: int, lost: list[str]) -> None:
         self.lost.append(lost)
         self._replaced.set()
 
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
-        self._over.set()
-        self._replaced.set()
+        for event in (self._over, self._replaced, *self._ended):
+            event.set()
         self._thread.join()
 
     def _kill(self) -> None:
-        for delay, choice in self._plan:
+        for moment, choice in self._plan:
             self._replaced.clear()
-            if self._over.wait(delay):
+            if moment >= 1:
+                self._ended[int(moment) - 1].wait()
+            if self._over.wait(moment % 1 * self._seconds):
                 return
             actors = processes("ALIVE")
             name, process = actors[int(choice * len(actors))]
@@ -100,11 +99,10 @@ class Killer(rs.Callback):
 
 def killed_as_undisturbed(path: Path, schedule: str, kills: int, seed: int, clients: int = 2) -> Killer:
     """Run undisturbed, then with kills; asserts that both leave the same. Says who was killed."""
-    timed = Timed()
-    whole = rs.fit(config(path, "whole", schedule, client_actors=clients), callbacks=[timed])
-    killer = Killer(seed, kills, timed.seconds)
+    whole = rs.fit(config(path, "whole", schedule, backend="inprocess"), callbacks=[])
+    killer = Killer(seed, kills)
     result = rs.fit(config(path, "killed", schedule, client_actors=clients), callbacks=[killer])
-    print(f"{schedule}: {timed.seconds:.1f} s; killed {killer.killed}; replaced {killer.lost}")
+    print(f"\n{schedule}: killed {killer.killed}; replaced {killer.lost}")
     assert dict(contents(Path(result.path))) == dict(contents(Path(whole.path)))
     assert [timeless(row) for row in rows(result.path)] == [timeless(row) for row in rows(whole.path)]
     assert result.metrics["recoveries"] == len(killer.lost)
