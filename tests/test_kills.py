@@ -150,6 +150,32 @@ def test_an_actor_may_die_while_it_is_made(tmp_path: Path, ray_session: object, 
     assert dict(contents(Path(result.path))) == dict(contents(Path(whole.path)))
 
 
+@pytest.mark.slow
+def test_the_fed_server_is_not_forgotten_if_another_dies_while_it_is_replaced(
+    tmp_path: Path, ray_session: object
+) -> None:
+    class Kill(rs.Callback):
+        lost: list[str] = []  # noqa: RUF012
+
+        def on_round_end(self, row: dict[str, Any]) -> None:
+            if row["round"] == 2:
+                self.second = while_being_made("FedServer", lambda _: kill("Client"))
+                kill("FedServer")
+
+        def on_recovery(self, round: int, lost: list[str]) -> None:
+            self.lost += lost
+
+    def kill(role: str) -> None:
+        os.kill(next(process for name, process in processes("ALIVE") if name == role), signal.SIGKILL)
+
+    killer = Kill()
+    result = rs.fit(config(tmp_path, "killed", "splitfed_v1", client_actors=1), callbacks=[killer])
+    killer.second.join()
+    assert sorted(killer.lost) == ["client 0", "fed server"]
+    whole = rs.fit(config(tmp_path, "whole", "splitfed_v1", backend="inprocess"), callbacks=[])
+    assert dict(contents(Path(result.path))) == dict(contents(Path(whole.path)))
+
+
 def for_drivers_only(num_classes: int) -> nn.Module:
     """A model that no actor can make."""
     if sys.argv[0].endswith("default_worker.py"):
