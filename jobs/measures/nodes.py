@@ -55,17 +55,17 @@ def seconds(cluster: Cluster, end: Callable[[Cluster, Any, int], None]) -> float
     """From the node's end to the error in the driver, which waits for a call."""
     node = cluster.add_node(num_cpus=1, num_gpus=1)
     actor = ray.remote(Busy).options(num_cpus=1, num_gpus=1).remote()
-    worker = ray.get(actor.process.remote())
+    processes = ray.get(actor.process.remote()), raylet(node)
     working = actor.work.remote()
     time.sleep(1)
     start = time.monotonic()
-    end(cluster, node, worker)
+    end(cluster, node, processes[0])
     try:
         ray.get(working)
     except RayActorError:
         return time.monotonic() - start
     finally:
-        for process in (worker, raylet(node)):
+        for process in processes:
             _end(process)
     raise RuntimeError("the call came to an end")
 
