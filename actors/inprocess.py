@@ -149,8 +149,8 @@ class InProcess:
             raise RuntimeError("the actors are not started")
         return self._roles
 
-    def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> list[str]:
-        """Make the actors; says where they run."""
+    def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
+        """Make the actors."""
         client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors
         clients = [
             LocalHandle(f"client {i}", lambda: Client(settings, parts, stream, borders), client_threads)
@@ -159,7 +159,10 @@ class InProcess:
         server = LocalHandle("server", lambda: Server(settings, borders), settings.server.num_cpus)
         fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, borders)), 1)
         self._roles = Roles(clients, server, fed_server, is_single(settings))
-        return [f"all actors in this process: {count} client(s), server, fed server"]
+
+    def ready(self) -> list[str]:
+        """Where the actors run; they are there at once."""
+        return [f"all actors in this process: {len(self.roles.clients)} client(s), server, fed server"]
 
     def get(self, refs: Sequence[LocalRef]) -> list[Any]:
         """The results. Raises what a call raised."""

@@ -61,10 +61,10 @@ def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks
     records.summary("running", 0)
     status, error = "failed", None
     try:
-        where = wiring.start(settings, parts, stream, borders)
+        wiring.start(settings, parts, stream, borders)
         loop.start()
         for callback in callbacks:
-            callback.on_run_start(settings, where, first)
+            callback.on_run_start(settings, loop.where, first)
         sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
         training.run(loop, settings, records, sizes, first)
         status = "finished"

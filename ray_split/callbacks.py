@@ -71,7 +71,7 @@ class PlainProgress(Callback):
 
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Say who died."""
-        self._say(f"round {round + 1} is run again: {', '.join(lost) or 'an actor'} died and was replaced")
+        self._say(f"round {max(round, 0) + 1} is run again: {', '.join(lost) or 'an actor'} died and was replaced")
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Say who is left out."""
@@ -118,7 +118,7 @@ class BarProgress(Callback):
 
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Say who died."""
-        self._console.print(f"round {round + 1} is run again: {', '.join(lost) or 'an actor'} died")
+        self._console.print(f"round {max(round, 0) + 1} is run again: {', '.join(lost) or 'an actor'} died")
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Say who is left out."""

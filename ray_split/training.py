@@ -68,6 +68,7 @@ class RoundLoop:
         self.wiring = wiring
         self.callbacks = callbacks
         self.recoveries = 0  # how many failures were made good
+        self.where: list[str] = []  # the actors run, for people
         self._attempt = 0  # no two attempts have the same number
         self._failures = Failures(settings.run.max_failures)
         self._skips = settings.run.on_bad_phone == "skip"
@@ -81,11 +82,12 @@ class RoundLoop:
     def start(self) -> int:
         """Give the fed server the state to begin with: the last checkpoint's, or the first weights. Returns the round.
 
-        What dies meanwhile is replaced.
+        What dies meanwhile is replaced, actors that are being made too.
         """
         return self._surviving(-1, self._begin)
 
     def _begin(self) -> int:
+        self.where = self.wiring.ready()
         roles = self.wiring.roles
         self.wiring.get([roles.fed_server.reach.remote()])
         restored = checkpoint.newest(self._checkpoints, self._restored_from)  # that claim chose, or a later one

@@ -53,8 +53,11 @@ class Wiring(Protocol):
     def roles(self) -> Roles:
         """The actors as they are now."""
 
-    def start(self, settings: config.Config, parts: Any, stream: Any, borders: Borders) -> list[str]:
-        """Start the actors of a run with its data; says where they run, a line each."""
+    def start(self, settings: config.Config, parts: Any, stream: Any, borders: Borders) -> None:
+        """Make the actors of a run with its data, without waiting for them."""
+
+    def ready(self) -> list[str]:
+        """Wait until all actors are there; says where they run, a line each. Raises ActorLostError if one died."""
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
         """The results, waited for. Raises what a call raised, or ActorLostError if an actor died."""

@@ -1,0 +1,90 @@
+"""Runs whose driver is killed and which are resumed: prints what they left as JSON.
+
+`python -m tests.killed_drivers FOLDER PLAN`; the plan is JSON, a list of "write N" (in the midst of writing the Nth
+file of checkpoints that the process writes) or seconds after its start. A process that has imported torch forks each
+driver, whose actors are in-process: what is killed is the driver, the fed server and all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from threading import Thread
+from time import sleep
+from typing import Any
+
+from ray_split import api, checkpoint, cli, training  # noqa: F401  before the fork
+
+
+def arguments(path: Path, name: str) -> list[str]:
+    flags = {
+        "model.name": "mlp", "schedule.name": "splitfed_v3", "phones.count": 4, "phones.local_steps": 2,
+        "phones.cohort": 2, "cluster.backend": "inprocess", "run.storage_path": path, "run.name": name,
+        "run.rounds": 12,
+    }  # fmt: skip
+    return ["train", *[part for flag, value in flags.items() for part in (f"--{flag}", str(value))], "--run.resume"]
+
+
+def kill_in_write(number: int) -> None:
+    """From now on the process dies in the midst of writing its Nth file of a checkpoint."""
+    write, count = checkpoint._write, [0]
+
+    def dying(path: Path, content: bytes) -> None:
+        count[0] += 1
+        if count[0] == number:
+            with path.open("wb") as file:
+                file.write(content[: len(content) // 2])
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+        write(path, content)
+
+    checkpoint._write = dying
+
+
+def kill_after(seconds: float) -> None:
+    """The process dies after that time."""
+
+    def die() -> None:
+        sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Thread(target=die, daemon=True).start()
+
+
+def driver(command: list[str], kill: str | float | None) -> int:
+    """Run the command in a process of its own, killed as said: its exit status, or minus the signal."""
+    process = os.fork()
+    if not process:
+        log = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(log, 1)
+        if isinstance(kill, str):
+            kill_in_write(int(kill.partition(" ")[2]))
+        elif kill is not None:
+            kill_after(kill)
+        os._exit(cli.main(command))
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """What a run leaves that depends on its settings alone: checksums, and the rounds' figures."""
+    files = [folder / "model.safetensors", *sorted((folder / "personal").rglob("*"))]
+    found = {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {"files": found, "rows": [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in lines]}
+
+
+def main(path: Path, plan: list[str | float]) -> None:
+    whole = driver(arguments(path, "whole"), None)
+    command = arguments(path, "killed")
+    statuses = [driver(command, kill) for kill in plan]
+    last = driver(command, None)
+    found = {"statuses": statuses, "whole": left(path / "whole"), "killed": left(path / "killed")}
+    print(json.dumps(found | {"ends": [whole, last]}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

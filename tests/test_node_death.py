@@ -1,0 +1,44 @@
+"""Nodes that die under a run, on a Ray cluster of several nodes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from jobs.submit import environment
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What tests/node_death.py prints."""
+    command = [sys.executable, "-m", "tests.node_death", str(tmp_path_factory.mktemp("nodes"))]
+    env = environment()
+    env.pop("RAY_ADDRESS", None)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-5000:]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_the_clients_node_dies_and_another_takes_over(found: dict[str, Any]) -> None:
+    assert found["client"]["bytes"] == found["whole"]
+    assert {name for lost in found["client"]["lost"] for name in lost} == {"client 0"}
+
+
+def test_the_servers_node_dies_and_the_run_waits_for_another(found: dict[str, Any]) -> None:
+    assert found["server"]["bytes"] == found["whole"]
+    assert {name for lost in found["server"]["lost"] for name in lost} == {"server"}
+    assert found["server"]["seconds"] > 12
+
+
+def test_without_room_the_run_fails_after_wait_seconds_and_says_for_what(found: dict[str, Any]) -> None:
+    needs = "no room within cluster.wait_seconds, 10: server: waits for 1 CPU and 1 GPU; the cluster has "
+    assert found["never"]["error"].startswith(needs + "1 CPU and 0 GPUs")
+    assert found["taken"]["error"].startswith(needs + "2 CPUs and 1 GPU, of which")
