@@ -11,8 +11,9 @@ from ray_split.storage import PARTIAL, Place, Uri
 
 MAY_DIFFER = (
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
-    *("checkpoint.", "cluster."),
+    *("run.on_bad_phone", "checkpoint.", "cluster."),
 )
+MAPPINGS = ("kwargs", "left_out")
 """Settings that may differ from the run that is resumed: they change how far, how often and where, not what."""
 
 
@@ -85,7 +86,7 @@ def _check_same(settings: config.Config, before: dict[str, Any]) -> None:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict) and name != "kwargs":
+        if isinstance(value, dict) and name not in MAPPINGS:
             found |= _flat(value, f"{prefix}{name}.")
         else:
             found[prefix + name] = value

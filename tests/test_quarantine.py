@@ -203,6 +203,13 @@ def test_a_phone_with_broken_data_is_left_out_and_reported(tmp_path: Path, kind:
     assert told.metrics["quarantined"] == [] and told.metrics["left_out"] == 1
 
 
+def test_a_run_that_left_a_phone_out_is_not_resumed_with_it(tmp_path: Path) -> None:
+    settings = config(tmp_path, "run", {"name": f"{HERE}:rings"}).with_values(phones={"left_out": {4: 0}})
+    rs.fit(settings, callbacks=[])
+    with pytest.raises(rs.SettingsError, match=r"phones\.left_out.* was \{'4': 0\}"):
+        rs.fit(settings.with_values(phones={"left_out": {}}, run={"resume": "auto"}), callbacks=[])
+
+
 def test_with_stop_the_run_fails_in_one_line_and_the_checkpoint_stands(tmp_path: Path) -> None:
     data, _ = SPOILT["unreadable"]
     with pytest.raises(RunFailedError, match="phone 4: its data can't be read: OSError: a broken image"):
