@@ -48,7 +48,7 @@ def test_a_tokens_class_is_by_itself_and_by_whether_token_1_came_before() -> Non
         (tasksets.regression, {"samples": 0}), (tasksets.regression, {"noise": -1}),
         (tasksets.segmentation, {"size": 1.5}), (tasksets.tokens, {"vocabulary": 3}), (tasksets.tokens, {"seed": True}),
     ],
-    ids=str,
+    ids=lambda x: getattr(x, "__name__", str(x)),
 )  # fmt: skip
 def test_sizes_that_are_none_are_refused(make, kwargs: dict) -> None:
     with pytest.raises(rs.SettingsError, match=rf"data\.kwargs: \{{'{next(iter(kwargs))}'"):
