@@ -21,16 +21,17 @@ def amounts(cpus: float, gpus: float) -> str:
 
 def waits(needs: Mapping[str, Needs], free: Mapping[str, float], total: Mapping[str, float]) -> str:
     """Who waits for what, and what the cluster has, for people."""
-    each = "; ".join(f"{name}: waits for {_asked(need)}" for name, need in needs.items())
+    each = "; ".join(f"{name}: waits for {_asked(need, free)}" for name, need in needs.items())
     has, left = (amounts(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in (total, free))
     return f"{each}; the cluster has {has}, of which {left} are free (an actor's must be on one node)"
 
 
-def _asked(need: Needs) -> str:
+def _asked(need: Needs, free: Mapping[str, float]) -> str:
     cpus, gpus = need.get("num_cpus", 0.0), need.get("num_gpus", 0.0)
-    if not cpus and not gpus:
-        return "its process"
-    return amounts(cpus, gpus) if gpus else f"{cpus:g} CPU{'' if cpus == 1 else 's'}"
+    asked = amounts(cpus, gpus) if gpus else f"{cpus:g} CPU{'' if cpus == 1 else 's'}"
+    # There may be room, and the machine is slow to start a process: or no single node has it.
+    fits = cpus <= free.get("CPU", 0.0) and gpus <= free.get("GPU", 0.0)
+    return f"its process, with {asked}" if fits else asked
 
 
 def death(message: str) -> str:

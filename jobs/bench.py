@@ -25,7 +25,7 @@ from jobs.measures.exchange import exchange_row
 from jobs.measures.holding import HOLDING_ROWS
 from jobs.measures.memory import MEMORY_ROWS
 from jobs.measures.phones import PHONE_ROWS
-from jobs.measures.recovery import recovery_row
+from jobs.measures.recovery import RECOVERY_ROWS
 from jobs.measures.rule import rule_row
 from jobs.measures.runs import RUN_ROWS
 from jobs.measures.timing import Row
@@ -43,7 +43,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **HOLDING_ROWS,
     **ZOO_ROWS,
     "what is stacked": rule_row,
-    "recovery": recovery_row,
+    **RECOVERY_ROWS,
 }
 
 
