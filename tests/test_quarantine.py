@@ -274,3 +274,24 @@ def test_messages_survive_a_pickle_with_their_phones() -> None:
     error = pickle.loads(pickle.dumps(BadPhoneError((3, 4), "its activation is late")))
     assert (str(error), error.phones) == ("phones 3, 4: its activation is late", (3, 4))
     assert isinstance(Sent([], 0.0), tuple) and isinstance(Closed((), {}, {}, 0), tuple)
+
+
+def test_of_phones_that_vanish_between_forward_and_backward_nothing_stays(tmp_path: Path) -> None:
+    from actors.client import Client
+    from actors.server import Server
+    from ray_split.draws import Turn
+
+    what = prepared(tmp_path, "splitfed_v1", "three")
+    server, client = Server(what.settings, what.borders), Client(*what)
+    ends, middle = client.initial_state(), server.initial_state()
+    for attempt in range(5):
+        at = Turn(0, attempt, (0, 1), 0)
+        client.load(at, ends)
+        server.load(at, middle)
+        server.open(at)
+        for forward in (server.forward_own, server.forward_shared):
+            forward(at, client.forward(at))
+    assert len(server._copies) == len(server._shared._passes) == len(server._checks._sent) == 1
+    server.load(at._replace(attempt=9), middle)
+    assert len(server._copies) == len(server._shared._passes) == len(server._checks._sent) == 0
+    assert sum(map(len, server._spare.values())) == 1  # one set of copies, that is used again
