@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
 
 from actors.figures import batch_sizes, bytes_each, evaluated
 from actors.guard import Guard
+from actors.reading import Reader
 from ray_split import aggregators, config, hostile, models
-from ray_split.batches import Batches, unreadable
-from ray_split.checks import check_labels, check_weights
+from ray_split.checks import check_weights
 from ray_split.copies import Copies
 from ray_split.cut import cut
 from ray_split.data import Parts
@@ -60,11 +59,10 @@ class Client:
         self._last = "b" if segments.c is None else "c"
         self._task = Task(settings.task)
         self._parts = parts
-        self._batches = Batches(settings, parts)
+        self._reader = Reader(settings, parts, stream, borders.labels)
         self._stream = stream
-        self._labels = borders.labels
         self._max_norm = settings.phones.max_norm.weights
-        self._expected = Expected(borders.learned, borders.slots, self._max_norm)
+        self._expected = Expected(borders.learned, borders.slots, self._max_norm, borders.bounded)
         self._like: dict[str, State] = {}  # for what is handed on
         self._scales = hostile.scales(settings)  # of gradients, where there are hostile phones
         self._by_sums = aggregators.by_sums(settings.aggregator)
@@ -155,7 +153,7 @@ class Client:
         """
         copies = self._cohorts[turn.phones].copies
         for name, each in copies.items():
-            check_weights(turn.phones, name.upper(), each.norms(), self._max_norm)
+            check_weights(turn.phones, f"part {name.upper()}", each.norms(), self._max_norm)
         return copies
 
     def forward(self, turn: Turn) -> Sent:
@@ -172,7 +170,7 @@ class Client:
         if not cohort.batches:
             cohort.batches = self._stream.cohort_batches(turn.round, turn.phones)
         groups = cohort.batches[turn.step]
-        batches = self._read(turn, groups)
+        batches = self._reader.batches(turn, groups)
         cohort.labels, cohort.counts = [labels for _, labels in batches], [len(group) for group in groups]
         sizes = batch_sizes(groups)
         seeds = self._seeds(turn, "a", cohort, len(sizes))
@@ -182,16 +180,6 @@ class Client:
         up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
         cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=up), turn
         return Sent(activation, time.time(), tuple(sizes.tolist()), wanted=self._make["a"].trains)
-
-    def _read(self, turn: Turn, groups: list[Group]) -> list[tuple[Array, Array]]:
-        """The batches. Raises BadPhoneError if a phone's data can't be read, or its labels are no classes."""
-        try:
-            batches = self._batches.of_groups(turn, groups)
-        except Exception as error:
-            steps = self._batches.of_phones(turn, groups)
-            raise unreadable(((draw.phone, partial(self._batches.of, draw)) for draw in steps), error) from error
-        check_labels(turn.phones, self._labels, [labels for _, labels in batches])
-        return batches
 
     def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
         return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
@@ -282,20 +270,9 @@ class Client:
     def evaluate_own_forward(self, turn: Turn, part: str, start: int, stop: int) -> Sent:
         """A in eval mode on samples start:stop of what each phone holds out for 'val' or 'test': the activation."""
         with self._guard.during(turn):
-            batches = self._read_own(turn.phones, part, start, stop)
+            batches = self._reader.held_out(turn.phones, part, start, stop)
             activation = self._evaluate_a(turn, [inputs for inputs, _ in batches])
             return self._with_labels(activation, [labels for _, labels in batches])
-
-    def _read_own(self, phones: tuple[int, ...], part: str, start: int, stop: int) -> list[tuple[Array, Array]]:
-        """What phones hold out. Raises BadPhoneError if a phone's can't be read."""
-
-        def read(some: tuple[int, ...]) -> list[tuple[Array, Array]]:
-            return [self._parts.batch("train", held) for held in self._stream.held_out(some, part, start, stop)]
-
-        try:
-            return read(phones)
-        except Exception as error:
-            raise unreadable(((phone, partial(read, (phone,))) for phone in phones), error) from error
 
     def evaluate_own_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
         """C in eval mode and the loss, phone by phone."""

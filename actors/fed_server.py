@@ -69,7 +69,7 @@ class FedServer:
             self._personal.clear()
         else:
             check_ends(phones, ends or {}, self._states, self._expected)
-            check_middle(middle or {})
+            check_middle(middle or {}, self._expected)
         given = {**(ends or {}), **({} if middle is None else {"b": middle})}
         rows = [closed.rows for closed in self._own if closed.rows is not None]
         averages = {**self._sums, **aggregators.combined(self._aggregator, rows, self._states)}

@@ -191,7 +191,7 @@ class Server:
         """
         with self._guard.during(turn):
             copies = self._copies[turn.phones]
-            check_weights(turn.phones, "its copy of B", copies.norms(), self._max_norm)
+            check_weights(turn.phones, "copy of B", copies.norms(), self._max_norm)
             self._release(turn.phones)
             if self._make.frozen:
                 return

@@ -18,7 +18,7 @@ from ray_split.loading import find
 from ray_split.losses import LOSSES, Distance
 from ray_split.prepare import prepare
 from ray_split.records import CONFIG
-from ray_split.schedules import SCHEDULES, one_by_one
+from ray_split.schedules import SCHEDULES, averages, one_by_one
 from ray_split.state import Array
 from ray_split.storage import Place, full, place
 
@@ -148,7 +148,8 @@ def _run(base: config.Config, schedule: str, seed: int) -> config.Config:
     kwargs = {key: value for key, value in base.schedule.kwargs.items() if key in _kwargs(schedule)}
     own = config.Schedule(name=schedule, kwargs=kwargs)
     alone = {"cohort": "auto", "stacked": None} if one_by_one(own) else {}
-    return base.with_values(schedule=own.model_dump(), phones=alone, run={"seed": seed})
+    mean = {} if averages(own) else config.Aggregator().model_dump()
+    return base.with_values(schedule=own.model_dump(), phones=alone, aggregator=mean, run={"seed": seed})
 
 
 def _in(settings: config.Config, out: str, name: str) -> config.Config:

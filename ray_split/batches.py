@@ -9,14 +9,13 @@ for draw in rs.stream(config):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ray_split import config, seeds
 from ray_split.augment import Augmentation
 from ray_split.draws import Draw, Group, Turn
-from ray_split.failure import BadPhoneError, told
 from ray_split.samples import Parts
 from ray_split.state import Array
 
@@ -67,15 +66,3 @@ class Batches:
         """The seeds (phones, samples) of a step's augmentation."""
         entropy: list[int | Array] = [self._seed, seeds.PURPOSES["augment"], round, phones, step]
         return seeds.words(entropy, np.arange(samples))
-
-
-def unreadable(reads: Iterable[tuple[int, Callable[[], object]]], error: Exception) -> Exception:
-    """Whose data it is that could not be read, given each phone's own reading; the error itself if all can be."""
-    bad = list[int]()
-    reason = ""
-    for phone, read in reads:
-        try:
-            read()
-        except Exception as own:  # noqa: BLE001  reading is the user's code, and may raise anything
-            bad, reason = [*bad, phone], reason or told(own)
-    return BadPhoneError(tuple(bad), f"its data can't be read: {reason}") if bad else error

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ray_split.failure import BadPhoneError
-from ray_split.message import BITS, Groups, Sent, leaves, receive_leaf, tree_map
+from ray_split.message import BITS, Groups, Sent, leaves, norms_of, tree_map
 from ray_split.phones import MaxNorm
 from ray_split.promises import Borders, Labels, structure
 from ray_split.state import Array
-from ray_split.state_checks import norms, shown
+from ray_split.state_checks import norm_shown, shown
 
 Phones = tuple[int, ...]
 Run = tuple[int, int]  # k, n
@@ -43,14 +43,16 @@ class Checks:
         problem = _first(_activation_problem(group, self._borders.activation, run) for group, run in _pairs(sent, runs))
         if problem:
             raise BadPhoneError(phones, f"its activation {problem}")
-        _check_norms(phones, sizes, sent.groups, self._bounds.activation, "activation")
+        bounded = [leaf.bounded for leaf in leaves(self._borders.activation)]
+        _check_norms(phones, sizes, sent.groups, self._bounds.activation, "activation", bounded)
         if self._with_labels or sent.labels is not None:
             self._labels(phones, sent.labels, runs)
 
     def _sizes(self, phones: Phones, sent: Any) -> tuple[int, ...]:
         problem = _envelope_problem(sent)
-        if problem is None and not _are_sizes(sent.sizes, len(phones), self._borders.batch_size):
-            problem = f"says batch sizes {shown(sent.sizes)}; each is from 1 to {self._borders.batch_size}"
+        smallest, largest = self._borders.smallest, self._borders.largest
+        if problem is None and not _are_sizes(sent.sizes, len(phones), smallest, largest):
+            problem = f"says batch sizes {shown(sent.sizes)}; each is from {smallest} to {largest}"
         if problem is None and len(sent.groups) != len(_runs(sent.sizes)):
             problem = f"has {len(sent.groups)} groups, for batch sizes {shown(sent.sizes)}"
         if problem is not None:
@@ -74,7 +76,7 @@ class Checks:
         problem = _envelope_problem(sent)
         if problem is None and sent.labels is not None:
             problem = "comes with labels"
-        if problem is None and (not _are_sizes(sent.sizes, len(sizes), max(sizes)) or tuple(sent.sizes) != sizes):
+        if problem is None and (not _are_sizes(sent.sizes, len(sizes), 1, max(sizes)) or sent.sizes != sizes):
             problem = f"says batch sizes {shown(sent.sizes)}, its activation {shown(sizes)}"
         if problem is None and len(sent.groups) != len(hidden):
             problem = f"has {len(sent.groups)} groups, not {len(hidden)}"
@@ -107,7 +109,7 @@ def labels_problem(labels: Any, promised: Labels, runs: Sequence[Run]) -> str | 
             return problem
         if promised.out_of_range(group):
             return f"are not all from 0 to {(promised.classes or 0) - 1}: {group.min()} to {group.max()}"
-        if group.dtype.kind == "f" and not np.isfinite(group).all():
+        if promised.finite and not np.isfinite(group).all():
             return "are not all finite"
     return None
 
@@ -128,10 +130,10 @@ def _envelope_problem(sent: Any) -> str | None:
     return "comes with what phones don't send" if sent.figures is not None else None
 
 
-def _are_sizes(sizes: Any, most_phones: int, largest: int) -> bool:
+def _are_sizes(sizes: Any, most_phones: int, smallest: int, largest: int) -> bool:
     if type(sizes) is not tuple or not 1 <= len(sizes) <= most_phones:
         return False
-    return all(type(size) is int and 1 <= size <= largest for size in sizes)
+    return all(type(size) is int and smallest <= size <= largest for size in sizes)
 
 
 def _activation_problem(group: Any, promised: Any, run: Run) -> str | None:
@@ -140,7 +142,7 @@ def _activation_problem(group: Any, promised: Any, run: Run) -> str | None:
     for leaf, like in zip(leaves(group), leaves(promised), strict=True):
         wanted = like.at(run[1])
         if like.dtype is None:
-            if type(leaf) is not type(wanted) or leaf != wanted:
+            if type(leaf) is not type(wanted) or (leaf != wanted and not like.varies):
                 return f"has {shown(leaf)} where {shown(wanted)} crosses"
         elif problem := _array_problem(leaf, like.dtype, (run[0], *wanted)):
             return problem
@@ -184,33 +186,23 @@ def _runs(sizes: Sequence[int]) -> list[Run]:
     return [(len(list(same)), n) for n, same in groupby(sizes)]
 
 
-def _check_norms(phones: Phones, sizes: Sequence[int], groups: Groups, bound: float, what: str) -> None:
+def _check_norms(
+    phones: Phones, sizes: Sequence[int], groups: Groups, bound: float, what: str, bounded: Sequence[bool] | None = None
+) -> None:
+    """`bounded`: of which of a group's leaves the norm is bounded; none: of all."""
     start, bad = 0, []
     for group, (k, _) in zip(groups, _runs(sizes), strict=True):
-        found = norms_of(group)
+        found = norms_of(
+            group if bounded is None else [x for x, own in zip(leaves(group), bounded, strict=True) if own]
+        )
         bad += [(phones[start + i], found[i]) for i in np.flatnonzero(~(found <= bound))]
         start += k
     if bad:
-        reason = f"its values of {what} {_norm_shown(bad[0][1], bound)}"
-        raise BadPhoneError(tuple(phone for phone, _ in bad), reason)
-
-
-def norms_of(message: Any) -> Array:
-    """Of each phone of a group the L2 norm over all its arrays (k, ...); of no numbers with a fraction, nothing."""
-    floats = [x for x in leaves(message) if isinstance(x, np.ndarray) and (x.dtype.kind == "f" or x.dtype == BITS)]
-    return norms([receive_leaf(x).float().numpy() if x.dtype == BITS else x for x in floats], 1)
+        raise BadPhoneError(tuple(phone for phone, _ in bad), f"its {norm_shown(what, bad[0][1], bound)}")
 
 
 def check_weights(phones: Phones, name: str, found: Array, bound: float) -> None:
     """Raises BadPhoneError for phones whose norm of a segment's weights is above the bound, or not finite."""
     bad = np.flatnonzero(~(found <= bound))
     if len(bad):
-        raise BadPhoneError(tuple(phones[i] for i in bad), f"its weights of {name} {_norm_shown(found[bad[0]], bound)}")
-
-
-def _norm_shown(norm: float, bound: float) -> str:
-    return (
-        f"have the norm {norm:.3g}; the bound is {bound:g}"
-        if np.isfinite(norm)
-        else "are not finite: broken data, or training that diverged?"
-    )
+        raise BadPhoneError(tuple(phones[i] for i in bad), f"its {norm_shown(name, found[bad[0]], bound)}")

@@ -13,8 +13,10 @@ MAY_DIFFER = (
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
     *("run.on_bad_phone", "checkpoint.", "cluster."),
 )
-MAPPINGS = ("kwargs", "left_out")
 """Settings that may differ from the run that is resumed: they change how far, how often and where, not what."""
+
+MAPPINGS = ("kwargs", "left_out")
+"""Fields that are compared whole."""
 
 
 def inherit(settings: config.Config) -> config.Config:
@@ -71,7 +73,7 @@ def _check_reached(folder: Uri) -> None:
         storage.try_out(folder)
     except (OSError, ValueError, ImportError, NotImplementedError) as error:
         allowed = f"a local path, or a URI that can be written to: {type(error).__name__}: {first_line(error)}"
-        raise SettingsError("run.storage_path", str(folder.parent), allowed) from error
+        raise SettingsError("run.storage_path", str(folder.parent), allowed) from None  # it may tell the credentials
 
 
 def _check_same(settings: config.Config, before: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from ray_split.average import added, scaled
 from ray_split.message import Groups, group_size, receive, row, send, stack
-from ray_split.segment import Segment
+from ray_split.segment import Segment, bounded_keys
 from ray_split.state import Array, State, place_of
 from ray_split.task import Task
 
@@ -67,7 +67,7 @@ class Copies(Protocol):
         """Every copy's weights and optimizer, (K, ...)."""
 
     def norms(self) -> Array:
-        """The L2 norm (K,) of each copy's weights and buffers; not finite where one of them isn't."""
+        """The L2 norm (K,) of each copy's weights and BatchNorm statistics; not finite where one of them isn't."""
 
 
 class Looped:
@@ -174,10 +174,11 @@ class Looped:
 
     def norms(self) -> Array:
         """As Copies.norms."""
-        return np.array([norm(segment.tensors().values()) for segment in self._segments[: self._count]])
+        return np.array([_norm(segment) for segment in self._segments[: self._count]])
 
 
-def norm(tensors: Iterable[torch.Tensor]) -> float:
-    """The L2 norm of tensors of numbers with a fraction."""
-    found = [torch.linalg.vector_norm(tensor.float()) for tensor in tensors if tensor.is_floating_point()]
+def _norm(segment: Segment) -> float:
+    bounded = bounded_keys(segment.module)
+    tensors = [tensor for key, tensor in segment.tensors().items() if key in bounded and tensor.is_floating_point()]
+    found = [torch.linalg.vector_norm(tensor.float()) for tensor in tensors]
     return float(torch.linalg.vector_norm(torch.stack(found))) if found else 0.0

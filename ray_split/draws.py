@@ -64,10 +64,18 @@ class Stream:
         return _rebuild, (state,)
 
     def _phones(self, round: int) -> tuple[int, ...]:
-        """The phones of a round, in their order: drawn from those that are not left out of it."""
+        """The phones of a round, in their order.
+
+        If some are left out the others that were drawn stay, and more are drawn in their place: whichever of several
+        is left out first, the same phones remain.
+        """
         draw, there = seeds.generator(self.seed, "phones", round), len(self.partition)
-        left = np.setdiff1d(np.arange(there), [phone for phone in self.left_out if self.is_left_out(phone, round)])
-        return tuple(left[draw.choice(len(left), min(self.per_round, len(left)), replace=False)].tolist())
+        drawn: list[int] = draw.choice(there, self.per_round, replace=False).tolist()
+        if not self.count_left_out(round):
+            return tuple(drawn)
+        more = [phone for phone in draw.permutation(there).tolist() if phone not in set(drawn)]
+        left = [phone for phone in [*drawn, *more] if not self.is_left_out(phone, round)]
+        return tuple(left[: self.per_round])
 
     def is_left_out(self, phone: int, round: int) -> bool:
         """Whether the run goes on without a phone in this round."""

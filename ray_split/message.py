@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ray_split.state import Array
+from ray_split.state_checks import norms
 
 # Said once per process by torch.from_numpy of a read-only array; what it warns of is what receive() prevents.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -124,3 +125,9 @@ def group_size(tree: Any) -> int:
 def num_bytes(message: Message) -> int:
     """Bytes of a message's arrays: what the four messages of an exchange are counted by."""
     return sum(leaf.nbytes for leaf in leaves(message) if isinstance(leaf, np.ndarray))
+
+
+def norms_of(message: Message) -> Array:
+    """Of each phone of a group the L2 norm over all its arrays (k, ...) of numbers with a fraction."""
+    floats = [x for x in leaves(message) if isinstance(x, np.ndarray) and (x.dtype.kind == "f" or x.dtype == BITS)]
+    return norms([receive_leaf(x).float().numpy() if x.dtype == BITS else x for x in floats], of_each=True)

@@ -137,7 +137,9 @@ class Personal:
             total = np.zeros(array.shape[1:], np.float64)
             for first in range(0, len(phones), CHUNK):
                 total += array[phones[first : first + CHUNK]].sum(0, dtype=np.float64)
-            mean = total / self._count + start[segment][key] * (1 - shares)
+            mean = total / self._count
+            if shares < 1:  # nothing times a mask of -inf is no number
+                mean = mean + start[segment][key] * (1 - shares)
             means[segment][key] = mean.astype(array.dtype)
         return means
 

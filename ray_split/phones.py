@@ -6,18 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from ray_split.section import Names, Positive, Section, as_mapping, segments
+from ray_split.section import Names, Section, as_mapping, segments
 
 LeftOut = Annotated[dict[int, int], BeforeValidator(as_mapping)]
 BEYOND_TRAINING = 1e9
+Norm = Annotated[float, Field(gt=0, le=1e18)]  # its square is a number of single precision
 
 
 class MaxNorm(Section):
     """The largest L2 norm of what a phone sends at once; more, or what is not finite, is a bad phone's."""
 
-    activation: Positive = Field(BEYOND_TRAINING, description="of a batch")
-    gradient: Positive = Field(BEYOND_TRAINING, description="of hidden, for a batch")
-    weights: Positive = Field(BEYOND_TRAINING, description="of a segment, at the round's end")
+    activation: Norm = Field(BEYOND_TRAINING, description="of a batch")
+    gradient: Norm = Field(BEYOND_TRAINING, description="of hidden, for a batch")
+    weights: Norm = Field(BEYOND_TRAINING, description="of a segment, at the round's end")
 
 
 class Phones(Section):

@@ -55,13 +55,15 @@ def prepare(settings: config.Config) -> Prepared:
         allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
         raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
     stream = Stream(settings, partition)
+    if not stream.phones(0) and stream.count_left_out(0) == len(partition):
+        raise SettingsError("phones.left_out", settings.phones.left_out, "fewer: no phone is left for the first round")
     settings = settings.with_values(model={"num_classes": _classes(settings.model, parts)})
     model = _model(settings)
     settings = settings.with_values(model={"cuts": models.cuts_of(settings.model, model)})
     settings = settle_task(settings, parts.train.labels)
-    segments, example, targets = _try(settings, model, parts, stream)
-    settings = settle(settings, segments, example, stream.per_round)
-    return Prepared(settings, parts, Stream(settings, partition), _borders(settings, segments, example, targets))
+    segments, examples, targets = _try(settings, model, parts, stream)
+    settings = settle(settings, segments, examples[-1], stream.per_round)
+    return Prepared(settings, parts, Stream(settings, partition), _borders(settings, segments, examples, targets))
 
 
 def _named(settings: config.Config) -> config.Config:
@@ -106,32 +108,35 @@ def _model(settings: config.Config) -> nn.Module:
 
 def _try(
     settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream
-) -> tuple[Segments, torch.Tensor, torch.Tensor]:
+) -> tuple[Segments, list[torch.Tensor], torch.Tensor]:
     """Cut the model, and take a training step's forward with the smallest and the largest batch of the stream.
 
-    Returns the segments and the largest batch, inputs and labels.
+    Returns the segments, these batches' inputs, and the largest one's labels.
     """
     cuts = settings.model.cuts or []
     if not 1 <= len(cuts) <= 2:
         raise SettingsError("model.cuts", cuts, "one layer (single split) or two, as first,last (double split)")
     if len(cuts) == 1 and "c" in settings.model.freeze:
         raise SettingsError("model.freeze", settings.model.freeze, "a or b: with one cut there is no c")
-    batches = Batches(settings, parts)
+    batches, examples = Batches(settings, parts), list[torch.Tensor]()
     for i, size in enumerate(sorted(_batch_sizes(stream))):
         inputs, labels = _example(settings, batches, stream.partition.indices[:size])
         example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
         outputs = _forward(settings, model, example)
+        examples.append(example)
         if not i:
             segments = cut(model, cuts, example)
         try_loss(settings, outputs, targets)
     try_metrics(settings, _forward(settings, model, example, training=False), targets)
-    return segments, example, targets
+    return segments, examples, targets
 
 
-def _borders(settings: config.Config, segments: Segments, example: torch.Tensor, targets: torch.Tensor) -> Borders:
+def _borders(
+    settings: config.Config, segments: Segments, examples: list[torch.Tensor], targets: torch.Tensor
+) -> Borders:
     try:
-        return borders(settings, segments, example, targets)
-    except ValueError as error:
+        return borders(settings, segments, examples, targets)
+    except MISFITS as error:
         allowed = f"others: what crosses is checked, and must have a shape that follows from the batch size ({error})"
         raise SettingsError("model.cuts", settings.model.cuts, allowed) from error
 
@@ -148,7 +153,8 @@ def _example(settings: config.Config, batches: Batches, indices: Array) -> tuple
 
 def _batch_sizes(stream: Stream) -> set[int]:
     """The smallest and the largest batch of the stream."""
-    samples = np.unique(stream.partition.training())
+    there = [phone for phone in range(len(stream.partition)) if not stream.is_left_out(phone, 0)]
+    samples = np.unique(stream.samples(there))
     full, rest = np.divmod(samples, stream.batch_size)
     reaches_rest = (rest > 0) & ((stream.local_steps or len(samples) + full) > full)
     sizes = np.concatenate([rest[reaches_rest], np.full(int((full > 0).any()), stream.batch_size)])

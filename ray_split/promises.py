@@ -6,7 +6,7 @@ Shapes: k phones with equally large batches of n samples.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,13 +15,12 @@ import torch
 
 from ray_split import config
 from ray_split.cut import Segments
-from ray_split.losses import IGNORED, LOSSES, CrossEntropy
-from ray_split.message import leaves, send, tree_map
+from ray_split.losses import IGNORED, LOSSES, CrossEntropy, Distance
+from ray_split.message import leaves, norms_of, send, tree_map
 from ray_split.optimizers import slots
-from ray_split.segment import call, learned_keys
+from ray_split.phones import BEYOND_TRAINING
+from ray_split.segment import bounded_keys, call, learned_keys
 from ray_split.state import Array
-
-FEW = 2
 
 
 class Linear(NamedTuple):
@@ -36,7 +35,9 @@ class Linear(NamedTuple):
 
     @classmethod
     def through(cls, few: int, n_few: int, many: int, n_many: int) -> Linear:
-        """What is `few` for batches of `n_few`, and `many` for those of `n_many`."""
+        """What is `few` for batches of `n_few`, and `many` for those of `n_many`; of one size, it and no other."""
+        if n_few == n_many:
+            return cls(many, 0)
         each, rest = divmod(many - few, n_many - n_few)
         if rest:
             raise ValueError(f"{few} for {n_few} samples and {many} for {n_many}: it does not grow with the batch")
@@ -49,7 +50,9 @@ class Leaf:
 
     dtype: np.dtype[Any] | None = None  # of an array
     shape: tuple[Linear, ...] = ()
+    bounded: bool = True  # whether its norm is: not of a mask that is honestly -inf
     value: Any = None  # what isn't an array: a Linear for whole numbers
+    varies: bool = False  # what isn't an array, and is another for another batch size: any of its type
 
     def at(self, n: int) -> Any:
         """For batches of `n`: the shape of the array, or the value."""
@@ -69,6 +72,7 @@ class Labels:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     classes: int | None = None
+    finite: bool = False  # whether values must be: a loss of the user's may have a use for those that aren't
 
     def out_of_range(self, labels: Array) -> bool:
         """Whether any is no class, and not one that is ignored either."""
@@ -83,26 +87,29 @@ class Borders:
 
     activation: Promise
     labels: Labels
-    batch_size: int
+    smallest: int  # of the batches
+    largest: int
     learned: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by segment: the keys of what is averaged
+    bounded: frozenset[str] = frozenset()  # the keys of what has a bounded norm: not of constants such as masks
     slots: frozenset[str] = frozenset()  # of the optimizer, for each weight
 
 
-def borders(settings: config.Config, segments: Segments, example: torch.Tensor, labels: torch.Tensor) -> Borders:
-    """What is promised by the segments, tried with the example (n, ...) and with few of its samples.
+def borders(
+    settings: config.Config, segments: Segments, examples: Sequence[torch.Tensor], labels: torch.Tensor
+) -> Borders:
+    """What is promised by the segments, tried with the smallest and the largest batch (n, ...); `labels` of that.
 
     Raises ValueError if an activation's shape doesn't grow with the batch.
     """
-    n = len(example)
-    other = example[:FEW] if n > FEW else torch.cat([example, example[:1]])
-    few, many = (_activation(segments, inputs) for inputs in (other, example))
-    frozen = settings.model.freeze
-    learned = {name: learned_keys(module) for name, module in segments.modules().items() if name not in frozen}
+    few, many = (_activation(segments, inputs) for inputs in (examples[0], examples[-1]))
+    frozen, modules = settings.model.freeze, segments.modules()
     return Borders(
-        promise(few, len(other), many, n),
+        promise(few, len(examples[0]), many, len(examples[-1])),
         _labels_of(settings, labels),
-        settings.data.batch_size,
-        learned,
+        len(examples[0]),
+        len(examples[-1]),
+        {name: learned_keys(module) for name, module in modules.items() if name not in frozen},
+        frozenset(key for module in modules.values() for key in bounded_keys(module)),
         frozenset([*slots(settings.optimizer), *([] if settings.optimizer.name == "sgd" else ["step"])]),
     )
 
@@ -130,13 +137,15 @@ def _leaf(few: Any, n_few: int, many: Any, n_many: int) -> Leaf:
         if few.ndim != many.ndim:
             raise ValueError(f"shapes {few.shape} and {many.shape}")
         sizes = zip(few.shape, many.shape, strict=True)
-        return Leaf(many.dtype, tuple(Linear.through(a, n_few, b, n_many) for a, b in sizes))
+        shape = tuple(Linear.through(a, n_few, b, n_many) for a, b in sizes)
+        return Leaf(many.dtype, shape, bool((norms_of(many[None]) <= BEYOND_TRAINING).all()))
     if type(many) is int:
         return Leaf(value=Linear.through(few, n_few, many, n_many))
-    return Leaf(value=many)
+    return Leaf(value=many, varies=bool(few != many))
 
 
 def _labels_of(settings: config.Config, labels: torch.Tensor) -> Labels:
     found = labels.numpy()
-    classes = isinstance(LOSSES.get(settings.task.loss), CrossEntropy)
-    return Labels(found.dtype, found.shape[1:], settings.model.num_classes if classes else None)
+    loss = LOSSES.get(settings.task.loss)
+    classes = settings.model.num_classes if isinstance(loss, CrossEntropy) else None
+    return Labels(found.dtype, found.shape[1:], classes, isinstance(loss, Distance))

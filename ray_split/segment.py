@@ -17,7 +17,7 @@ from torch import nn
 from ray_split import config, optimizers
 from ray_split.border import as_leaf, backward, gradients_of, own_copy
 from ray_split.message import Message, receive, tree_map
-from ray_split.state import Array, State, state_bytes
+from ray_split.state import Array, State, is_statistic, state_bytes
 
 
 @dataclass
@@ -178,6 +178,13 @@ def learned_keys(module: nn.Module) -> frozenset[str]:
     parameters = module.named_parameters(remove_duplicate=False)
     fixed = {f"weights/{name}" for name, parameter in parameters if not parameter.requires_grad}
     return frozenset(_tensors(module)) - fixed
+
+
+def bounded_keys(module: nn.Module) -> frozenset[str]:
+    """The keys of a module's parameters and BatchNorm statistics: a buffer may be a mask that is honestly -inf."""
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    statistics = [name for name, _ in module.named_buffers() if is_statistic(name)]
+    return frozenset(f"weights/{name}" for name in [*names, *statistics])
 
 
 def call(module: nn.Module, inputs: Any) -> Any:

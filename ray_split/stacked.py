@@ -24,7 +24,7 @@ from ray_split.copies import Learned
 from ray_split.dropout import SeededDropout, replace_dropout
 from ray_split.message import Groups, group_size, leaves, receive, row, send, tree_map
 from ray_split.segment import as_array
-from ray_split.state import Array, State, state_bytes
+from ray_split.state import Array, State, is_statistic, state_bytes
 from ray_split.task import Task
 
 Tensors = dict[str, torch.Tensor]
@@ -209,8 +209,9 @@ class Stacked:
         return state
 
     def norms(self) -> Array:
-        """The L2 norm (K,) of each copy's weights and buffers; not finite where one of them isn't."""
-        tensors = [t for t in [*self._weights.values(), *self._buffers.values()] if t.is_floating_point()]
+        """As Copies.norms."""
+        statistics = [buffer for name, buffer in self._buffers.items() if is_statistic(name)]
+        tensors = [t for t in [*self._weights.values(), *statistics] if t.is_floating_point()]
         if not tensors:
             return np.zeros(len(self._steps))
         each = [torch.linalg.vector_norm(t.reshape(len(t), -1).float(), dim=1) for t in tensors]

@@ -15,6 +15,7 @@ from ray_split.failure import BadPhoneError, DivergedError
 from ray_split.state import Array, Closed, Ends, Rows, State, is_statistic
 
 Phones = tuple[int, ...]
+FINITE = 1e18
 
 
 class Expected(NamedTuple):
@@ -23,6 +24,7 @@ class Expected(NamedTuple):
     learned: Mapping[str, frozenset[str]]  # by segment: the keys of what is averaged
     slots: frozenset[str]  # of the optimizer, for each weight
     max_norm: float  # of a segment's weights
+    bounded: frozenset[str] = frozenset()  # the keys of those
     rows: bool = False  # whether each phone's weights are sent, and not their sum
 
 
@@ -32,8 +34,12 @@ def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expect
         raise BadPhoneError(phones, f"what it leaves at the round's end is not its own: {shown(closed)}")
     if type(closed.bytes_per_phone) is not int or not (_are_states(closed.sums) and _are_states(closed.own)):
         raise BadPhoneError(phones, "what it leaves at the round's end are no states of segments")
+    what = "its weights at the round's end"
     if problem := _averaged_problem(closed, start, expected) or _own_problem(closed, start, expected):
-        raise BadPhoneError(phones, f"its weights at the round's end: {problem}")
+        raise BadPhoneError(phones, f"{what}: {problem}")
+    _check_norms(phones, closed.sums, expected, what)
+    _check_norms(phones, closed.rows.states if closed.rows else {}, expected, what, of_each=True)
+    _check_norms(phones, closed.own, expected, what, of_each=True)
 
 
 def check_ends(phones: Phones, ends: Any, start: Mapping[str, State], expected: Expected) -> None:
@@ -46,12 +52,35 @@ def check_ends(phones: Phones, ends: Any, start: Mapping[str, State], expected: 
             break
     if problem:
         raise BadPhoneError(phones, f"its weights, handed on: {problem}")
+    _check_norms(phones, ends, expected, "its weights, handed on")
 
 
-def check_middle(state: State) -> None:
+def check_middle(state: State, expected: Expected) -> None:
     """Raises DivergedError if B is not finite: all phones have trained it, and none can be told apart."""
-    if not np.isfinite(norms(state.values(), 0)).all():
+    if not np.isfinite(norms([array for key, array in state.items() if key in expected.bounded], False)).all():
         raise DivergedError("B's weights are not finite any more: training diverged; try a lower optimizer.lr")
+
+
+def _check_norms(
+    phones: Phones, states: Mapping[str, State], expected: Expected, what: str, of_each: bool = False
+) -> None:
+    """Of the weights, and whether what the optimizer remembers is finite. `of_each`: of each phone (K, ...)."""
+    for name, state in states.items():
+        weights = [array for key, array in state.items() if key in expected.bounded]
+        slots = [array for key, array in state.items() if key.startswith("optimizer/")]
+        for kind, arrays, bound in ((name, weights, expected.max_norm), (f"{name}'s optimizer", slots, FINITE)):
+            found = norms(arrays, of_each)
+            bad = np.flatnonzero(~(found <= bound))
+            if len(bad):
+                whose = tuple(phones[i] for i in bad) if of_each else phones
+                raise BadPhoneError(whose, f"{what}: {norm_shown(kind, found[bad[0]], bound)}")
+
+
+def norm_shown(what: str, norm: float, bound: float) -> str:
+    """A norm beyond its bound, for people."""
+    if np.isfinite(norm):
+        return f"{what} has the norm {norm:.3g}; the bound is {bound:g}"
+    return f"{what} is not finite: broken data, or training that diverged?"
 
 
 def _are_states(ends: Any) -> bool:
@@ -85,8 +114,6 @@ def _learned_problem(
             return _keys_problem(name, state, keys)
         if problem := _first(_array_problem(key, state[key], start[name][key], leading) for key in sorted(keys)):
             return problem
-        if problem := _norm_problem(name, state, expected.max_norm, len(leading)):
-            return problem
     return None
 
 
@@ -119,7 +146,7 @@ def _state_problem(state: State, like: State, expected: Expected, leading: tuple
             problem = _slot_problem(key, state[key], like, expected.slots, leading)
         if problem:
             return problem
-    return _norm_problem("the state", state, expected.max_norm, len(leading))
+    return None
 
 
 def _slot_problem(key: Any, array: Any, like: State, slots: frozenset[str], leading: tuple[int, ...]) -> str | None:
@@ -138,22 +165,14 @@ def _array_problem(key: str, array: Any, like: Array, leading: tuple[int, ...]) 
     return None
 
 
-def _norm_problem(name: str, state: Mapping[str, Array], bound: float, leading: int = 0) -> str | None:
-    each = norms(state.values(), leading)
-    if (each <= bound).all():
-        return None
-    norm = each[~(each <= bound)][0]
-    return f"{name} has the norm {norm:.3g}; the bound is {bound:g}" if np.isfinite(norm) else f"{name} is not finite"
-
-
-def norms(arrays: Iterable[Array], leading: int) -> Array:
-    """The L2 norm over all arrays of numbers with a fraction, of each phone where they are (K, ...); not finite if
-    one of them isn't.
+def norms(arrays: Iterable[Array], of_each: bool) -> Array:
+    """The L2 norm over all arrays of numbers with a fraction, `of_each` phone where they are (K, ...); not finite if
+    one of them isn't, or beyond 1.8e19 (its square is no number of single precision).
     """
     squares: Any = np.zeros(1)
     for array in arrays:
         if array.dtype.kind == "f":
-            flat = array.reshape(len(array) if leading else 1, -1)
+            flat = array.reshape(len(array) if of_each else 1, -1)
             flat = flat.astype(np.result_type(array.dtype, np.float32), copy=False)
             with np.errstate(over="ignore", invalid="ignore"):
                 squares = squares + np.einsum("ij,ij->i", flat, flat)

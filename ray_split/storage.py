@@ -52,7 +52,7 @@ class Uri:
         return f"{self.root}{below}{self.query}"
 
     def __str__(self) -> str:
-        return SECRET.sub(r"\1", USER.sub("", self.full))
+        return SECRET.sub(r"\1", SLOPPY_USER.sub("", self.full))
 
     def __repr__(self) -> str:
         return f"Uri({str(self)!r})"

@@ -100,7 +100,7 @@ class RoundLoop:
     def _restored_from(self, path: Place) -> int:
         return int(self.wiring.get([self.wiring.roles.fed_server.restore.remote(path)])[0])
 
-    def transaction(self, round: int, work: Callable[[Turn], T]) -> T:
+    def transaction(self, round: int, work: Callable[[Turn], T], training: bool = True) -> T:
         """Do `work` on the state at the start of `round`; if an actor dies, again, with a new attempt number."""
 
         def attempt() -> T:
@@ -108,7 +108,7 @@ class RoundLoop:
             self._restore(turn)
             return work(turn)
 
-        return self._surviving(round, attempt)
+        return self._surviving(round, attempt, self._quarantine if training else self._pass_over)
 
     def save(self, round: int) -> None:
         """Write a checkpoint of the start of `round`."""
@@ -118,33 +118,41 @@ class RoundLoop:
         """Write the model as it is at the start of `round`."""
         self._surviving(round, lambda: self.wiring.get([self.wiring.roles.fed_server.save_model.remote()]))
 
-    def _surviving(self, round: int, work: Callable[[], T]) -> T:
+    def _surviving(
+        self, round: int, work: Callable[[], T], leave_out: Callable[[int, BadPhoneError], None] | None = None
+    ) -> T:
         """Do `work`, for which the fed server holds the start of `round` (-1: of none); if an actor dies, again.
 
-        If a phone is bad, again without it.
+        If a phone is bad, again after it was left out.
         """
         while True:
             try:
                 return work()
             except BadPhoneError as error:
-                self._quarantine(round, error)
+                if leave_out is None:
+                    raise
+                leave_out(round, error)
             except ActorLostError as error:
                 self._recover(round, error)
 
     def _quarantine(self, round: int, error: BadPhoneError) -> None:
         """Go on without the phones from `round` on. Raises the error if the run is not to."""
-        stream, phones = self.stream, set(error.phones)
-        new = tuple(sorted(phone for phone in phones if not stream.is_left_out(phone, round)))
-        if not self._skips or phones <= stream.not_evaluated:
+        new = tuple(phone for phone in error.phones if not self.stream.is_left_out(phone, round))
+        if not self._skips or not new:
             raise error
         self.forget()
-        if not new:  # left out already: it was the evaluation of the round before that met them
-            stream.not_evaluated |= phones
-            return
         for phone in new:
-            stream.leave_out(phone, round)
+            self.stream.leave_out(phone, round)
         for callback in self.callbacks:
             callback.on_quarantine(round, new, error.reason)
+
+    def _pass_over(self, round: int, error: BadPhoneError) -> None:
+        """Evaluate without the phones. They go on training: when there is an evaluation must not change that."""
+        if not self._skips or set(error.phones) <= self.stream.not_evaluated:
+            raise error
+        self.forget()
+        self.stream.not_evaluated |= set(error.phones)
+        logger.warning("not evaluated: %s", error)
 
     def forget(self) -> None:
         """Nobody holds a state any more: what is next is a new attempt."""
@@ -260,8 +268,8 @@ def _evaluated(
 
     def on(part: str) -> Sums:
         if alone:
-            return loop.transaction(round, lambda turn: loop.evaluate_own(turn, part, batch))
-        return loop.transaction(round, lambda turn: loop.evaluate(turn, part, sizes[part], batch))
+            return loop.transaction(round, lambda turn: loop.evaluate_own(turn, part, batch), training=False)
+        return loop.transaction(round, lambda turn: loop.evaluate(turn, part, sizes[part], batch), training=False)
 
     def told(part: str, sums: Sums) -> dict[str, Any]:
         accuracy = sums.phone_mean if alone else sums.accuracy
@@ -276,5 +284,7 @@ def _evaluated(
     row |= told("test", test)
     if not settings.phones.held_out:
         return row, None
-    own = test if alone else loop.transaction(round, lambda turn: loop.evaluate_own(turn, "test", batch))
+    own = (
+        test if alone else loop.transaction(round, lambda turn: loop.evaluate_own(turn, "test", batch), training=False)
+    )
     return row | own.over_phones(), own

@@ -79,5 +79,5 @@ def fed_server_arguments(
 ) -> tuple[Place, int | None, int, Expected, config.Aggregator]:
     """What the fed server is made with."""
     rows = not aggregators.by_sums(settings.aggregator)
-    expected = Expected(borders.learned, borders.slots, settings.phones.max_norm.weights, rows)
+    expected = Expected(borders.learned, borders.slots, settings.phones.max_norm.weights, borders.bounded, rows)
     return settings.run.folder, settings.checkpoint.num_to_keep, settings.phones.count, expected, settings.aggregator

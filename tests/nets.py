@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -245,3 +246,35 @@ def three_linear(num_classes: int = 3) -> Segments:
 
 def two_linear(num_classes: int = 3) -> Segments:
     return Segments(nn.Linear(4, 3), nn.Sequential(nn.ReLU(), nn.Linear(3, num_classes)))
+
+
+class Masked(nn.Module):
+    """Constants that are honestly -inf: buffers in each segment, and one that crosses to the last."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, num_classes)
+        self.register_buffer("mask", torch.tensor([0.0, -math.inf, 0.0]))
+        self.register_buffer("large", torch.tensor([0.0, -1e12, 0.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = self.mask + 0 * self.a.bias.detach()
+        hidden = torch.relu(self.a(x)) + self.large.exp() - 1
+        hidden = self.b(hidden) + self.large.exp()
+        return self.c(torch.softmax(hidden + mask, 1))
+
+
+def masked(num_classes: int = 3) -> nn.Module:
+    return Masked(num_classes)
+
+
+class Shared(nn.Module):
+    """A number that depends on the batch size crosses."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        share = 1 / x.shape[0]
+        return self.c(self.b(self.a(x)) * share)

@@ -112,7 +112,7 @@ def test_in_single_split_too(tmp_path: Path, schedule: str) -> None:
 
 def test_by_default_the_run_stops_and_names_the_phone(tmp_path: Path) -> None:
     what = prepared(tmp_path, "splitfed_v1", "three")
-    with pytest.raises(BadPhoneError, match="phone 1: its values of activation are not finite"):
+    with pytest.raises(BadPhoneError, match="phone 1: its activation is not finite"):
         fit(what, tmp_path / "stopped", nan_activation, run={"on_bad_phone": "stop"})
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == []  # a checkpoint was due after round 2
 

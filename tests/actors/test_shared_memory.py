@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ SETTINGS = rs.Config(
     model={"name": "tests.nets:inplace_first", "cuts": "0,3"},
     optimizer={"lr": 0.5},
     server={"num_gpus": 0},
-    data={"batch_size": 500},
     schedule={"name": "splitfed_v1"},
     phones={"cohort": 3, "stacked": ["b"]},
 )
@@ -38,7 +38,11 @@ def reread(value: Any) -> Any:
 
 @pytest.fixture
 def server(ray_session: object) -> Any:
-    actor = ray.remote(Server).options(num_cpus=1).remote(SETTINGS, prepare(SETTINGS).borders)
+    actor = (
+        ray.remote(Server)
+        .options(num_cpus=1)
+        .remote(SETTINGS, replace(prepare(SETTINGS).borders, smallest=1, largest=500))
+    )
     yield actor
     ray.kill(actor)
 

@@ -9,7 +9,7 @@ from ray_split.state_checks import Expected, check_closed
 
 PHONES, X = (4, 7), "weights/x"
 START = {"a": {X: np.zeros(3, np.float32)}}
-EXPECTED = Expected({"a": frozenset({X})}, frozenset(), max_norm=10.0, rows=True)
+EXPECTED = Expected({"a": frozenset({X})}, frozenset(), 10.0, bounded=frozenset({X}), rows=True)
 GOOD, SHARES = np.ones((2, 3), np.float32), np.array([0.5, 0.25])
 
 
