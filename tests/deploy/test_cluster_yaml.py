@@ -155,6 +155,14 @@ def test_ray_starts_with_options_that_it_has(cluster: dict[str, Any]) -> None:
     assert worker["object_manager_port"] == head["object_manager_port"]
 
 
+def test_the_commands_for_machines_of_ones_own_have_options_that_there_are() -> None:
+    lines = (ROOT / "docs" / "cluster.md").read_text().splitlines()
+    head, server, client = (start_options(line) for line in lines if "ray start --" in line and line.startswith("    "))
+    assert (head["num_cpus"], head["num_gpus"], head["dashboard_host"]) == (0, 0, "127.0.0.1")
+    assert (server["num_cpus"], server["num_gpus"], client["num_gpus"]) == (1, 1, 0)
+    assert [each["labels"].partition("=")[2] for each in (head, server, client)] == ["head", "server", "client"]
+
+
 def test_fixed_versions_are_versions_that_this_project_takes() -> None:
     lines = (ROOT / "deploy" / "constraints.txt").read_text().splitlines()
     fixed = {r.name: r.specifier for r in (Requirement(line) for line in lines if line[0] != "#")}
