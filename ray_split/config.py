@@ -188,6 +188,7 @@ class Cluster(Section):
     cpus_per_client: int = Field(1, ge=1, description="CPUs and torch threads")
     address: str | None = Field(None, description="of a running Ray; none: the one found, or a local one")
     wait_seconds: Positive = Field(600.0, description="how long actors may wait for room on the cluster")
+    autoscaled: bool = Field(False, description="nodes come when actors ask: wait for room that is not there yet")
 
 
 class Checkpoint(Section):

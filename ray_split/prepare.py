@@ -179,7 +179,10 @@ def resolve(settings: config.Config, resources: Resources) -> config.Config:
     left = (resources.cpus - server) // per_client
     clients, gpus = settings.cluster.client_actors, settings.server.num_gpus
     if settings.cluster.backend == "ray":
-        _check_fits(settings, resources, left)
+        if settings.cluster.autoscaled:
+            _check_numbers(settings)
+        else:
+            _check_fits(settings, resources, left)
     if clients == "auto":
         clients = min(max(1, left), cohorts(settings.phones))
     if gpus == "auto":
@@ -191,6 +194,14 @@ def cohorts(phones: Phones) -> int:
     """How many cohorts a round has."""
     size = 1 if phones.cohort == "auto" else phones.cohort
     return -(-chosen(phones.per_round, phones.count) // size)
+
+
+def _check_numbers(settings: config.Config) -> None:
+    """An autoscaled cluster may have no worker yet: what it has now says nothing of what there will be."""
+    found = {"cluster.client_actors": settings.cluster.client_actors, "server.num_gpus": settings.server.num_gpus}
+    for field, value in found.items():
+        if value == "auto":
+            raise SettingsError(field, value, "a number: with cluster.autoscaled nodes come when actors ask for them")
 
 
 def _check_fits(settings: config.Config, resources: Resources, left: int) -> None:

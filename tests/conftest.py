@@ -38,7 +38,15 @@ def ray_session(ray_head: RayHead) -> Iterator[RayHead]:
     ray.shutdown()
 
 
-OWN_RAY = ("jobs/", "actors/", "test_node_death", "test_driver_kills", "test_memory", "test_tasks")
+OWN_RAY = (
+    "jobs/",
+    "actors/",
+    "deploy/test_autoscaled",
+    "test_node_death",
+    "test_driver_kills",
+    "test_memory",
+    "test_tasks",
+)
 """Tests that start a Ray of their own, or a process that looks for one."""
 
 

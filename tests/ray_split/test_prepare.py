@@ -55,6 +55,15 @@ def test_what_the_cluster_has_no_room_for_is_refused(cpus: int, sections: dict, 
         resolve(rs.Config(**sections), Resources(cpus, 0))
 
 
+def test_on_an_autoscaled_cluster_numbers_are_given_and_may_be_more_than_there_is() -> None:
+    cluster = {"autoscaled": True, "client_actors": 4}
+    assert resolved(0, 0, server={"num_gpus": 1}, cluster=cluster) == (4, 1)
+    with pytest.raises(rs.SettingsError, match=r"server\.num_gpus: 'auto' .* a number"):
+        resolved(0, cluster=cluster)
+    with pytest.raises(rs.SettingsError, match=r"cluster\.client_actors: 'auto' .* a number"):
+        resolved(0, server={"num_gpus": 1}, cluster={"autoscaled": True})
+
+
 def test_a_loss_that_would_broadcast_is_refused_for_a_batch_of_one_too() -> None:
     settings = rs.Config(
         task={"loss": "mse"},
