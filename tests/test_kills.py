@@ -139,8 +139,7 @@ def while_being_made(name: str, do: Callable[[int], None]) -> Thread:
     return thread
 
 
-@pytest.mark.parametrize("role", ["Server", pytest.param("Client", marks=pytest.mark.slow),
-                                  pytest.param("FedServer", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.parametrize("role", ["FedServer", *(pytest.param(r, marks=pytest.mark.slow) for r in ROLES[:2])])
 def test_an_actor_may_die_while_it_is_made(tmp_path: Path, ray_session: object, role: str) -> None:
     killer = while_being_made(role, lambda process: os.kill(process, signal.SIGKILL))
     result = rs.fit(config(tmp_path, "killed", "splitfed_v1", client_actors=1), callbacks=[])
