@@ -134,9 +134,9 @@ def main(path: Path) -> None:
         "never": scenarios.run("never", scenarios.remove_server, wait_seconds=10),
         "taken": scenarios.taken(),
     }
-    print(json.dumps(found))
     ray.shutdown()
     scenarios.cluster.shutdown()
+    print(json.dumps(found))  # last: Ray prints here too
 
 
 if __name__ == "__main__":

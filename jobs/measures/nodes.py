@@ -86,9 +86,9 @@ def main(repeats: int) -> None:
         "raylet_killed": median(seconds(cluster, without_ray) for _ in range(repeats)),
         "silent": seconds(cluster, silent),
     }
-    print(json.dumps({name: round(value, 2) for name, value in found.items()}))
     ray.shutdown()
     cluster.shutdown()
+    print(json.dumps({name: round(value, 2) for name, value in found.items()}))  # last: Ray prints here too
 
 
 if __name__ == "__main__":
