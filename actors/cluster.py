@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from actors.auth import use_token
-
-use_token()  # before ray is imported
-# Refs of a round that failed are dropped unread. Ray would print what each of them holds, a page long.
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+from actors.connection import connect as _connect, first_line  # first: it sets what ray reads when it is imported
 
 import ray
-from ray._private import services, state
+from ray._private import state
 from ray.exceptions import (
     ActorUnavailableError,
     LocalRayletDiedError,
@@ -29,17 +25,19 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors import reach, room
+from actors import room
 from actors.client import Client
 from actors.fed_server import FedServer
+from actors.group import POLL_SECONDS, WARN_SECONDS, Group, nodes
 from actors.memory import settle
 from actors.server import Server
-from ray_split import config
+from ray_split import config, placement
 from ray_split.data import Parts
 from ray_split.draws import Stream
-from ray_split.failure import ActorLostError, RunFailedError, SettingsError
+from ray_split.failure import ActorLostError, RunFailedError
+from ray_split.placement import Node
 from ray_split.promises import Borders
-from ray_split.wiring import FED_SERVER, Handle, Ref, Resources, Roles, fed_server_arguments, is_single
+from ray_split.wiring import FED_SERVER, Handle, Ref, Roles, fed_server_arguments, is_single
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
@@ -54,45 +52,15 @@ DEATHS = (
 )
 PING_SECONDS = 10.0  # who doesn't answer within these is busy
 VERDICT_SECONDS = 120.0  # Ray says within these whether a node that is out of reach is dead
-POLL_SECONDS = 1.0
-WARN_SECONDS = (10.0, 60.0)  # of waiting: for the first warning, and between the others
+PLAN_SECONDS = 30.0  # within which Ray says where it would place what there is room for
 
 logger = logging.getLogger(__name__)
 
 
-def connect(settings: config.Cluster) -> tuple[RayWiring, Resources]:
+def connect(settings: config.Cluster) -> tuple[RayWiring, list[Node]]:
     """Use the Ray that this process is in, the one at the address, or a running one; else start a local one."""
-    ours = not ray.is_initialized()
-    if ours:
-        _init(settings.address)
-    total = ray.cluster_resources()
-    return RayWiring(ours), Resources(cpus=int(total.get("CPU", 0)), gpus=total.get("GPU", 0.0))
-
-
-def _init(address: str | None) -> None:
-    options: dict[str, Any] = {"log_to_driver": True, "logging_level": logging.ERROR}
-    if named := address or os.environ.get("RAY_ADDRESS"):
-        if complaint := reach.complaint(named):
-            raise SettingsError("cluster.address", named, f"the address of a running Ray: {complaint}")
-        try:
-            ray.init(address=named, **options)
-        except (ConnectionError, ValueError) as error:
-            allowed = f"the address of a running Ray, with its token: {_first_line(error)}"
-            raise SettingsError("cluster.address", named, allowed) from error
-        return
-    try:
-        ray.init(address=_running(), **options)
-    except ConnectionError:
-        # Two at least: a client and the server each take one.
-        ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **options)
-
-
-def _running() -> str:
-    """The Ray that was last started on this machine. Raises ConnectionError if it is gone."""
-    found = str(services.get_ray_address_from_environment("auto", None))
-    if reach.complaint(found):
-        raise ConnectionError(f"the Ray at {found} is gone")
-    return found
+    ours = _connect(settings.address)
+    return RayWiring(ours), list(nodes().values())
 
 
 class RayWiring:
@@ -102,8 +70,8 @@ class RayWiring:
         self._ours = ours  # whether this process connected to Ray, and so disconnects
         self._roles: Roles | None = None
         self._makers: dict[str, Callable[[], Handle]] = {}
-        self._needs: dict[str, room.Needs] = {}
-        self._wait_seconds = 0.0
+        self._group: Group | None = None
+        self._settings: config.Config | None = None
         self._single = False
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
@@ -116,25 +84,44 @@ class RayWiring:
         return self._roles
 
     def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
-        """Make the actors; `ready` waits for them."""
+        """Ask for room for all actors at once, and make them; `ready` waits for them."""
         # Shared by all clients of a node, read without a copy.
-        parts_ref, stream_ref = ray.put(parts), ray.put(stream)
+        data = (settings, ray.put(parts), ray.put(stream), borders)
+        self._settings, self._group = settings, _group(settings)
         gpus = 0 if settings.server.num_gpus == "auto" else settings.server.num_gpus
-        for_client = {"num_cpus": settings.cluster.cpus_per_client, "num_gpus": 0}
-        for_server = {"num_cpus": settings.server.num_cpus, "num_gpus": gpus}
-        client, server = _actor(Client, **for_client), _actor(Server, **for_server)
-        # It writes beside the driver's own files.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        fed_server = _actor(FedServer, num_cpus=0, num_gpus=0, scheduling_strategy=here)
-        count = int(settings.cluster.client_actors)
-        self._makers = {
-            f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref, borders) for i in range(count)
-        }
-        self._makers["server"] = lambda: server.remote(settings, borders)
+        client = self._role(Client, settings.cluster.cpus_per_client)
+        server = self._role(Server, settings.server.num_cpus, gpus)
+        fed_server = ray.remote(FedServer).options(num_cpus=0, num_gpus=0, scheduling_strategy=_here(), **NO_RESTARTS)
+        names = [f"client {i}" for i in range(int(settings.cluster.client_actors))]
+        self._makers = {name: partial(client, name, *data) for name in names}
+        self._makers["server"] = partial(server, "server", settings, borders)
         self._makers[FED_SERVER] = lambda: fed_server.remote(*fed_server_arguments(settings, borders))
-        self._needs = {**dict.fromkeys(self._makers, for_client), "server": for_server, FED_SERVER: {}}
-        self._single, self._wait_seconds = is_single(settings), settings.cluster.wait_seconds
+        self._single = is_single(settings)
         self._roles = self._of({name: make() for name, make in self._makers.items()})
+
+    def _role(self, role: type, cpus: float, gpus: float = 0) -> Callable[..., Handle]:
+        """What makes an actor of a name, where the group has room for it."""
+        made = ray.remote(role)
+
+        def make(name: str, *arguments: Any) -> Handle:
+            place = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": self.group.strategy(name)}
+            return made.options(**place, **NO_RESTARTS).remote(*arguments)
+
+        return make
+
+    @property
+    def group(self) -> Group:
+        """The room that the actors have."""
+        if self._group is None:
+            raise RuntimeError("the actors are not started")
+        return self._group
+
+    @property
+    def settings(self) -> config.Config:
+        """Those of the run."""
+        if self._settings is None:
+            raise RuntimeError("the actors are not started")
+        return self._settings
 
     def _of(self, named: dict[str, Handle]) -> Roles:
         clients = [handle for name, handle in named.items() if name.startswith("client")]
@@ -142,10 +129,30 @@ class RayWiring:
 
     def ready(self) -> list[str]:
         """Wait until all actors answer, and say where they run. Raises RunFailedError if there is no room for one."""
+        settings = self.settings
+        self.group.wait(settings.cluster.wait_seconds)
         self._wait_until_ready()
-        device = _device(self.get([self.roles.server.device.remote()])[0], self._needs["server"]["num_gpus"])
-        count = len(self.roles.clients)
-        return [f"server on {device}, {count} client actor(s) on CPU, fed server beside the driver"]
+        device = _device(self.get([self.roles.server.device.remote()])[0], bool(settings.server.num_gpus))
+        count, there = len(self.roles.clients), nodes()
+        line = f"server on {device}, {count} client actor(s) on CPU, fed server beside the driver"
+        places = {name: there[node].name for name, node in self.group.where().items() if node in there}
+        return [line, *placement.spread(places, there), *placement.unlabelled(settings, list(there.values()))]
+
+    def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
+        """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back."""
+        there = nodes()
+        each = list(there.values())
+        wanted, told = placement.needs(settings, each), placement.unlabelled(settings, each)
+        if missing := placement.without_room(wanted, each, placement.apart(settings, wanted)):
+            return False, [placement.waits(missing, each), *told]
+        group = _group(settings)
+        try:
+            group.wait(PLAN_SECONDS)
+            places = {name: there[node] for name, node in group.where().items()}
+        finally:
+            group.remove()
+        places[FED_SERVER] = there[ray.get_runtime_context().get_node_id()]
+        return True, [*placement.table(wanted, places), *told]
 
     def _wait_until_ready(self) -> None:
         handles, start = _named(self.roles), time.monotonic()
@@ -156,7 +163,7 @@ class RayWiring:
             self.get(done)
             pings = {name: ping for name, ping in pings.items() if ping not in done}
             late = time.monotonic() > warn
-            if late or time.monotonic() - start > self._wait_seconds:
+            if late or time.monotonic() - start > self.settings.cluster.wait_seconds:
                 self._check_room([name for name in pings if not _has_process(handles[name])], start)
             if late and pings:
                 warn = time.monotonic() + WARN_SECONDS[1]
@@ -166,10 +173,9 @@ class RayWiring:
         """Say who waits for room. Raises RunFailedError if it is for too long."""
         if not waiting:
             return
-        needs = {name: self._needs[name] for name in waiting}
-        text = room.waits(needs, ray.available_resources(), ray.cluster_resources())
-        if time.monotonic() - start > self._wait_seconds:
-            raise RunFailedError(f"no room within cluster.wait_seconds, {self._wait_seconds:g}: {text}")
+        text = placement.waits(self.group.unplaced(), list(nodes().values())) or f"{', '.join(waiting)}: no process yet"
+        if time.monotonic() - start > self.settings.cluster.wait_seconds:
+            raise RunFailedError(f"no room within cluster.wait_seconds, {self.settings.cluster.wait_seconds:g}: {text}")
         logger.warning("%s", text)
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
@@ -189,7 +195,7 @@ class RayWiring:
         if not isinstance(error, DEATHS):
             return error
         if not isinstance(error, RayActorError):
-            return ActorLostError(_first_line(error))
+            return ActorLostError(first_line(error))
         if error.actor_init_failed:
             return RunFailedError(f"{self._name(error)} could not be made: {room.raised(str(error))}")
         self._named_dead.add(error.actor_id)
@@ -240,19 +246,27 @@ class RayWiring:
         if self._roles is not None and ray.is_initialized():
             for handle in _named(self._roles).values():
                 ray.kill(handle)
-        self._roles = None
+        if self._group is not None and ray.is_initialized():
+            self._group.remove()
+        self._roles = self._group = None
         if self._ours:
             ray.shutdown()
 
 
-def _device(name: str, gpus: float) -> str:
+def _device(name: str, gpus: bool) -> str:
     if name != "CPU":
         return name
     return "CPU (torch sees no GPU there)" if gpus else "CPU (the cluster has no GPU, or server.num_gpus is 0)"
 
 
-def _actor(role: type, **options: Any) -> Any:
-    return ray.remote(role).options(**options, **NO_RESTARTS)
+def _group(settings: config.Config) -> Group:
+    wanted = placement.needs(settings, list(nodes().values()))
+    return Group(wanted, placement.apart(settings, wanted))
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    """The driver's node: the fed server writes beside the driver's own files."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _named(roles: Roles) -> dict[str, Handle]:
@@ -276,7 +290,3 @@ def _error(ref: Ref) -> Exception | None:
         failure: Exception = error
         return failure
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split()[:60])

@@ -20,8 +20,9 @@ from ray_split import config
 from ray_split.data import Parts
 from ray_split.draws import Stream
 from ray_split.failure import ActorLostError
+from ray_split.placement import Node, whole
 from ray_split.promises import Borders
-from ray_split.wiring import FED_SERVER, Resources, Roles, fed_server_arguments, is_single
+from ray_split.wiring import FED_SERVER, Roles, fed_server_arguments, is_single
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ def _holds_ref(argument: Any) -> bool:
     return isinstance(argument, (list, tuple, dict)) and any(_holds_ref(item) for item in items)
 
 
-def connect(settings: config.Cluster) -> tuple[InProcess, Resources]:
+def connect(settings: config.Cluster) -> tuple[InProcess, list[Node]]:
     """The wiring, and what it places actors on: one client is as good as many here."""
-    return InProcess(), Resources(cpus=1, gpus=float(torch.cuda.is_available()))
+    return InProcess(), [whole("this process", 1, float(torch.cuda.is_available()))]
 
 
 class InProcess:
@@ -163,6 +164,10 @@ class InProcess:
     def ready(self) -> list[str]:
         """Where the actors run; they are there at once."""
         return [f"all actors in this process: {len(self.roles.clients)} client(s), server, fed server"]
+
+    def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
+        """There is room."""
+        return True, [f"all actors in this process: {settings.cluster.client_actors} client(s), server, fed server"]
 
     def get(self, refs: Sequence[LocalRef]) -> list[Any]:
         """The results. Raises what a call raised."""

@@ -32,9 +32,9 @@ from ray_split import config, storage
 from ray_split.api import BACKENDS, fit
 from ray_split.callbacks import Callback, number
 from ray_split.failure import RunFailedError, RunStoppedError, SettingsError, told
+from ray_split.placement import Node
 from ray_split.prepare import resolve
 from ray_split.records import SUMMARY
-from ray_split.wiring import Resources
 
 
 def finished(settings: config.Config) -> bool:
@@ -44,14 +44,14 @@ def finished(settings: config.Config) -> bool:
 
 
 @contextmanager
-def connected(settings: config.Cluster) -> Iterator[Resources]:
+def connected(settings: config.Cluster) -> Iterator[list[Node]]:
     """What all runs share: Ray, if it is not running, is started once, and stopped at the end. Raises SettingsError."""
     try:
-        wiring, resources = importlib.import_module(BACKENDS[settings.backend]).connect(settings)
+        wiring, nodes = importlib.import_module(BACKENDS[settings.backend]).connect(settings)
     except ConnectionError as error:
         raise SettingsError("cluster.address", settings.address, f"a running Ray's: {tally.one_line(error)}") from error
     try:
-        yield resources
+        yield nodes
     finally:
         wiring.stop()
 
@@ -99,9 +99,9 @@ def run_all(runs: dict[str, config.Config], console: Console) -> None:
             watch.end(name, f"{outcome(settings)} (finished before)")
     if not due:
         return
-    with connected(next(iter(due.values())).cluster) as resources:
+    with connected(next(iter(due.values())).cluster) as nodes:
         for settings in due.values():
-            resolve(settings, resources)
+            resolve(settings, nodes)
         with watch.bar:
             for name, settings in due.items():
                 watch.end(name, train(settings, watch))

@@ -65,7 +65,9 @@ def plan_of(arguments: Sequence[str], help: str = "") -> Plan:
     flags, rest = _parser(help).parse_known_args(arguments)
     _check_ours(rest)
     schedules, seeds, target = _schedules(flags.schedules), _seeds(flags.seeds), _target(flags.target)
-    base, show = settings_of(["train", *rest])
+    base, wanted = settings_of(["train", *rest])
+    if wanted == "dry_run":
+        raise SettingsError("command line", "--dry-run", "left out: it is about one run, as ray-split train --dry-run")
     _check_base(base, schedules)
     try:
         runs = _runs(base, flags.out or full(_place(base.run)), schedules, seeds)
@@ -76,7 +78,7 @@ def plan_of(arguments: Sequence[str], help: str = "") -> Plan:
     out = next(iter(runs.values())).run.folder.parent
     if (out / CONFIG).exists():
         raise SettingsError("--out", str(out), "a folder for runs; this one is a run's own")
-    return Plan(out, schedules, seeds, target, runs, show)
+    return Plan(out, schedules, seeds, target, runs, wanted == "print_config")
 
 
 def _check_ours(rest: Sequence[str]) -> None:

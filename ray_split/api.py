@@ -40,12 +40,27 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     prepared = prepared._replace(settings=inherit(prepared.settings))
     checkpoint = claim(prepared.settings)
     backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
-    wiring, resources = backend.connect(prepared.settings.cluster)
+    wiring, nodes = backend.connect(prepared.settings.cluster)
     try:
         # After connect: ray.init sets a handler for SIGTERM of its own.
         with _stoppable():
-            resolved = resolve(prepared.settings, resources)
+            resolved = resolve(prepared.settings, nodes)
             return _run(prepared._replace(settings=resolved), checkpoint, wiring, told)
+    finally:
+        wiring.stop()
+
+
+def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
+    """Whether a run's actors have room now, and lines that say who would be placed where. Nothing is written.
+
+    Raises SettingsError as `fit` does.
+    """
+    prepared = prepare(settings).settings
+    backend = importlib.import_module(BACKENDS[prepared.cluster.backend])
+    wiring: Wiring
+    wiring, nodes = backend.connect(prepared.cluster)
+    try:
+        return wiring.plan(resolve(prepared, nodes))
     finally:
         wiring.stop()
 

@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--config", metavar="FILE", help="a YAML file of settings, by section")
     train.add_argument("--print-config", action="store_true", help="check and print the resolved settings, and exit")
+    train.add_argument(
+        "--dry-run", action="store_true", help="check the settings, say which actor would be placed where, and exit"
+    )
     add_flags(train, config.Config)
     return parser
 
@@ -72,14 +75,15 @@ def nested(flags: dict[str, str]) -> dict[str, Any]:
     return values
 
 
-def _merged(below: Any, above: Any) -> Any:
+def merged(below: Any, above: Any) -> Any:
+    """Mappings within mappings: what is above wins."""
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
-    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+    return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
 
 
-def settings_of(arguments: Sequence[str]) -> tuple[config.Config, bool]:
-    """The settings that a command line and its file say, and whether only to print them. Raises SettingsError."""
+def settings_of(arguments: Sequence[str]) -> tuple[config.Config, str]:
+    """The settings that a command line and its file say, and what to do by them. Raises SettingsError."""
     Parser.given = arguments
     namespace, unknown = _parser().parse_known_args(arguments)
     if unknown:
@@ -87,22 +91,42 @@ def settings_of(arguments: Sequence[str]) -> tuple[config.Config, bool]:
         flag = unknown[0].partition("=")[0]
         raise SettingsError(flag, " ".join(unknown[1:2]), f"one of the flags that --help shows{suggest(flag, known)}")
     flags = vars(namespace)
-    _, file, show = flags.pop("command"), flags.pop("config"), flags.pop("print_config")
+    _, file, wanted = flags.pop("command"), flags.pop("config"), [name for name in INSTEAD if flags.pop(name)]
     values = read_yaml(file) if file else {}
-    return config.Config(**_merged(values, nested(flags))), show
+    return config.Config(**merged(values, nested(flags))), (wanted or ["train"])[0]
+
+
+def _train(settings: config.Config) -> int:
+    from ray_split.api import fit  # torch and more: not for --help
+
+    fit(settings)
+    return 0
+
+
+def _print_config(settings: config.Config) -> int:
+    from ray_split.prepare import prepare
+
+    print(prepare(settings).settings.to_yaml(), end="")
+    return 0
+
+
+def _dry_run(settings: config.Config) -> int:
+    from ray_split.api import dry_run
+
+    room, lines = dry_run(settings)
+    print("\n".join(lines if room else ["there is no room now, so the run would wait", *lines]))
+    return 0 if room else 1
+
+
+INSTEAD = ("print_config", "dry_run")  # flags that ask for something else than training
+COMMANDS = {"train": _train, "print_config": _print_config, "dry_run": _dry_run}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     try:
-        settings, show = settings_of(sys.argv[1:] if arguments is None else arguments)
-        from ray_split.api import fit  # torch and more: not for --help
-        from ray_split.prepare import prepare
-
-        if show:
-            print(prepare(settings).settings.to_yaml(), end="")
-            return 0
-        fit(settings)
+        settings, wanted = settings_of(sys.argv[1:] if arguments is None else arguments)
+        return COMMANDS[wanted](settings)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -115,7 +139,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFailedError as error:
         print(f"error: the run failed: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

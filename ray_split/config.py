@@ -186,6 +186,11 @@ class Cluster(Section):
         "auto", description="auto (the CPUs left, at least 1), or a number"
     )
     cpus_per_client: int = Field(1, ge=1, description="CPUs and torch threads")
+    clients_per_node: int | None = Field(
+        None,
+        ge=1,
+        description="at most, and then none beside a server; none: spread evenly, as the CPUs allow",
+    )
     address: str | None = Field(None, description="of a running Ray; none: the one found, or a local one")
     wait_seconds: Positive = Field(600.0, description="how long actors may wait for room on the cluster")
     autoscaled: bool = Field(False, description="nodes come when actors ask: wait for room that is not there yet")

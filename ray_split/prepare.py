@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +20,13 @@ from ray_split.cut import Segments, cut
 from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.phones import Phones
+from ray_split.placement import Node, most_clients, server_need, suits
 from ray_split.promises import Borders, borders
 from ray_split.schedules import averages, personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
 from ray_split.state import Array
 from ray_split.storage import Place, full, place
-from ray_split.wiring import Resources
 
 logger = logging.getLogger(__name__)
 
@@ -173,21 +174,20 @@ def _forward(settings: config.Config, model: nn.Module, example: torch.Tensor, t
         raise SettingsError("model.name", settings.model.name, allowed) from error
 
 
-def resolve(settings: config.Config, resources: Resources) -> config.Config:
+def resolve(settings: config.Config, nodes: Sequence[Node]) -> config.Config:
     """Settle what the cluster decides: client actors and the server's GPU. Raises SettingsError if they don't fit."""
-    per_client, server = settings.cluster.cpus_per_client, settings.server.num_cpus
-    left = (resources.cpus - server) // per_client
-    clients, gpus = settings.cluster.client_actors, settings.server.num_gpus
-    if settings.cluster.backend == "ray":
-        if settings.cluster.autoscaled:
-            _check_numbers(settings)
-        else:
-            _check_fits(settings, resources, left)
-    if clients == "auto":
-        clients = min(max(1, left), cohorts(settings.phones))
-    if gpus == "auto":
-        gpus = 1.0 if resources.gpus >= 1 else 0.0
-    return settings.with_values(cluster={"client_actors": clients}, server={"num_gpus": gpus})
+    if settings.cluster.backend == "ray" and settings.cluster.autoscaled:
+        _check_numbers(settings)
+    if settings.server.num_gpus == "auto":
+        gpus = sum(node.gpus for node in nodes if suits(node, server_need(settings, nodes).labels))
+        settings = settings.with_values(server={"num_gpus": 1.0 if gpus >= 1 else 0.0})
+    most = most_clients(settings, nodes)
+    if settings.cluster.backend == "ray" and not settings.cluster.autoscaled:
+        _check_fits(settings, nodes, most)
+    if settings.cluster.client_actors == "auto":
+        most = min(max(1, most), cohorts(settings.phones))
+        settings = settings.with_values(cluster={"client_actors": most})
+    return settings
 
 
 def cohorts(phones: Phones) -> int:
@@ -204,14 +204,18 @@ def _check_numbers(settings: config.Config) -> None:
             raise SettingsError(field, value, "a number: with cluster.autoscaled nodes come when actors ask for them")
 
 
-def _check_fits(settings: config.Config, resources: Resources, left: int) -> None:
-    clients, gpus = settings.cluster.client_actors, settings.server.num_gpus
-    if left < 1:
-        need = settings.server.num_cpus + settings.cluster.cpus_per_client
-        allowed = f"less: one client and the server need {need} CPUs, the cluster has {resources.cpus}"
+def _check_fits(settings: config.Config, nodes: Sequence[Node], most: int) -> None:
+    clients, need = settings.cluster.client_actors, server_need(settings, nodes)
+    gpus = max((node.gpus for node in nodes if suits(node, need.labels)), default=0.0)
+    hint = "; with cluster.autoscaled a run waits for nodes to come"
+    if need.gpus > gpus:
+        raise SettingsError("server.num_gpus", need.gpus, f"at most {gpus:g}, as many as a node for it has{hint}")
+    cpus = sum(node.cpus for node in nodes)
+    if most < 1:
+        least = settings.server.num_cpus + settings.cluster.cpus_per_client
+        there = f"the cluster has {cpus:g}" + (f", on {len(nodes)} nodes" if len(nodes) > 1 else "")
+        allowed = f"less: one client and the server need {least:g} CPUs, {there}{hint}"
         raise SettingsError("server.num_cpus", settings.server.num_cpus, allowed)
-    if clients != "auto" and clients > left:
-        allowed = f"at most {left}: the cluster has {resources.cpus} CPUs, and the server takes its own"
+    if clients != "auto" and clients > most:
+        allowed = f"at most {most}: the cluster has {cpus:g} CPUs, and the server takes its own{hint}"
         raise SettingsError("cluster.client_actors", clients, allowed)
-    if gpus != "auto" and gpus > resources.gpus:
-        raise SettingsError("server.num_gpus", gpus, f"at most {resources.gpus:g}, as many as the cluster has")

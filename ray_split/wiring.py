@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ray_split import aggregators, config
 from ray_split.promises import Borders
@@ -39,13 +39,6 @@ class Roles:
         return self.clients[cohort % len(self.clients)]
 
 
-class Resources(NamedTuple):
-    """What there is to place actors on."""
-
-    cpus: int
-    gpus: float
-
-
 class Wiring(Protocol):
     """Starts actors, waits for their results, replaces those that died."""
 
@@ -58,6 +51,9 @@ class Wiring(Protocol):
 
     def ready(self) -> list[str]:
         """Wait until all actors are there; says where they run, a line each. Raises ActorLostError if one died."""
+
+    def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
+        """Whether there is room for a run's actors now, and lines that say who would be placed where."""
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
         """The results, waited for. Raises what a call raised, or ActorLostError if an actor died."""

@@ -43,6 +43,7 @@ OWN_RAY = (
     "actors/",
     "deploy/test_autoscaled",
     "test_node_death",
+    "test_placing",
     "test_driver_kills",
     "test_memory",
     "test_tasks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ class Look(rs.Callback):
     def on_run_start(self, settings: rs.Config, where: list[str], first_round: int) -> None:
         self.where = where
         for actor in alive_actors():
-            self.resources.setdefault(actor.class_name, []).append(dict(actor.required_resources or {}))
+            self.resources.setdefault(actor.class_name, []).append(asked(actor.required_resources or {}))
+
+
+def asked(resources: dict[str, float]) -> dict[str, float]:
+    """What an actor takes of its placement group, as CPUs and GPUs."""
+    found = {re.fullmatch(r"(CPU|GPU)_group_[0-9a-f]{8,}", name): amount for name, amount in resources.items()}
+    return {match[1]: amount for match, amount in found.items() if match}
 
 
 def look(path: Path, **sections: Any) -> tuple[rs.Result, Look]:

@@ -1,4 +1,4 @@
-"""What is said of actors that wait for room or died, and of addresses where there is no Ray."""
+"""What is said of actors that died, and of addresses where there is no Ray."""
 
 from __future__ import annotations
 
@@ -37,15 +37,6 @@ def test_a_death_is_told_in_one_line_with_process_and_node() -> None:
 
 def test_of_a_traceback_the_exception_is_told() -> None:
     assert room.raised(RAISED) == "ValueError: boom again"
-
-
-def test_who_waits_is_told_with_what_the_cluster_has() -> None:
-    needs = {"client 0": {"num_cpus": 2, "num_gpus": 0}, "server": {"num_cpus": 1, "num_gpus": 0.5}, "fed server": {}}
-    assert room.waits(needs, {"CPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}) == (
-        "client 0: waits for 2 CPUs; server: waits for 1 CPU and 0.5 GPUs; "
-        "fed server: waits for its process, with 0 CPUs; "
-        "the cluster has 4 CPUs and 1 GPU, of which 1 CPU and 0 GPUs are free (an actor's must be on one node)"
-    )
 
 
 @pytest.fixture

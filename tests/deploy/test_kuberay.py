@@ -13,8 +13,8 @@ from ray.scripts.scripts import start
 
 from ray_split import config
 from ray_split.cli import settings_of
+from ray_split.placement import whole
 from ray_split.prepare import resolve
-from ray_split.wiring import Resources
 from tests.conftest import ROOT
 
 # The fields of KubeRay's types, as far as they are for people to set; required ones first.
@@ -108,14 +108,14 @@ def test_ray_starts_with_options_that_it_has(groups: dict[str, Any]) -> None:
 def settings(job: dict[str, Any]) -> config.Config:
     program, *arguments = shlex.split(job["spec"]["entrypoint"])
     assert program == "ray-split"
-    found, only_show = settings_of(arguments)
-    assert not only_show
+    found, wanted = settings_of(arguments)
+    assert wanted == "train"
     return found
 
 
 def test_the_entrypoint_is_a_run_that_starts_before_there_are_workers(job: dict[str, Any]) -> None:
     found = settings(job)
-    assert resolve(found, Resources(0, 0)).cluster.client_actors == found.cluster.client_actors
+    assert resolve(found, [whole("x", 0, 0)]).cluster.client_actors == found.cluster.client_actors
     assert found.run.resume == "auto"  # what backoffLimit is for
 
 

@@ -112,3 +112,11 @@ def test_help_shows_every_field_with_its_default(capsys):
                 yield prefix + name, "none" if value is None else str(value)
 
     assert shown[-len(dict(fields(Config(), ""))) :] == list(fields(Config(), ""))
+
+
+def test_a_dry_run_says_who_is_placed_where_and_writes_nothing(capsys, tmp_path):
+    flags = ["--cluster.backend", "inprocess", "--run.storage_path", str(tmp_path), "--cluster.client_actors", "3"]
+    assert cli.main(["train", *flags, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "all actors in this process: 3 client(s), server, fed server\n"
+    assert list(tmp_path.iterdir()) == []
+    assert cli.main(["train", *flags, "--dry-run", "--model.cuts", "nowhere,fc"]) == 2

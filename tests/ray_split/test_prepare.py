@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 import ray_split as rs
+from ray_split.placement import whole
 from ray_split.prepare import prepare, resolve
-from ray_split.wiring import Resources
 
 
 def resolved(cpus: int, gpus: float = 0, **sections: dict) -> tuple[object, object]:
-    settings = resolve(rs.Config(**sections), Resources(cpus, gpus))
+    settings = resolve(rs.Config(**sections), [whole("x", cpus, gpus)])
     return settings.cluster.client_actors, settings.server.num_gpus
 
 
@@ -52,7 +52,7 @@ def test_numbers_are_kept() -> None:
 )
 def test_what_the_cluster_has_no_room_for_is_refused(cpus: int, sections: dict, named: str) -> None:
     with pytest.raises(rs.SettingsError, match=named):
-        resolve(rs.Config(**sections), Resources(cpus, 0))
+        resolve(rs.Config(**sections), [whole("x", cpus, 0)])
 
 
 def test_on_an_autoscaled_cluster_numbers_are_given_and_may_be_more_than_there_is() -> None:
