@@ -33,6 +33,9 @@ class CutError(SettingsError):
     def __init__(self, value: Any, allowed: str) -> None:
         super().__init__("model.cuts", value, allowed)
 
+    def __reduce__(self) -> tuple[type[CutError], tuple[Any, str]]:
+        return CutError, (self.value, self.allowed)  # it crosses processes, in a sweep
+
 
 class Segments(NamedTuple):
     """The modules of a cut model. Called in turn, `c(*b(*a(x)))`, they compute what the model does."""

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -145,3 +148,9 @@ def test_an_input_that_is_only_rearranged_never_crosses():
             return self.layer(x), x.flip(0)
 
     assert said in refusal(Chain(Leaking(), nn.Bilinear(4, 4, 2)), ["a"], torch.randn(3, 4))
+
+
+def test_a_refusal_crosses_processes() -> None:
+    error = CutError(["a"], "b")
+    for crossed in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (type(crossed), str(crossed)) == (CutError, str(error))

@@ -1,0 +1,177 @@
+"""A sweep's axes, and a real one on Ray Tune."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+
+import ray_split as rs
+from jobs.axes import settings_at, space
+from jobs.submit import environment
+from jobs.sweep import plan_of
+from jobs.sweeping import by_point
+from jobs.trials import name_of
+from tests.conftest import ROOT, RayHead, alive_actors
+
+CUTS = "[layers.0,layers.1],[nowhere,layers.1]"
+SETTINGS = ["--model.name", "mlp", "--phones.count", "4", "--run.rounds", "4", "--schedule.name", "splitfed_v1"]
+AXES = ["--over", "optimizer.lr=0.3,0.0001", "--over", f"model.cuts={CUTS}", "--seeds", "5"]
+HOW = ["--stop-early", "--grace", "1", "--concurrent", "1"]
+
+
+def grid(axis: Any) -> list[Any]:
+    return list(axis["grid_search"])
+
+
+def test_an_axis_is_a_list_of_values_of_any_kind() -> None:
+    axes = space(["optimizer.lr=0.01,0.1", "schedule.name=splitfed_v1,parallel", f"model.cuts={CUTS}"], [3, 4])
+    assert {name: grid(axis) for name, axis in axes.items()} == {
+        "optimizer.lr": [0.01, 0.1],
+        "schedule.name": ["splitfed_v1", "parallel"],
+        "model.cuts": [["layers.0", "layers.1"], ["nowhere", "layers.1"]],
+        "run.seed": [3, 4],
+    }
+
+
+def test_an_axis_may_be_drawn_from() -> None:
+    axis = space(["optimizer.lr=loguniform(1e-3, 1)"], [])["optimizer.lr"]
+    assert (axis.lower, axis.upper) == (1e-3, 1)
+    choice = space(["optimizer.name=choice(sgd, adam)"], [])["optimizer.name"]
+    assert choice.categories == ["sgd", "adam"]
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        ["optimizer.lr"],
+        ["optimizer.lr="],
+        ["nothing.lr=1,2"],
+        ["optimizer.lr=loguniform(a, 1)"],
+        ["optimizer.lr=gauss(1, 2)"],
+        ["optimizer.lr=[1"],
+        ["optimizer.lr=1", "optimizer.lr=2"],
+    ],
+    ids=str,
+)
+def test_what_is_no_axis_is_refused(over: list[str]) -> None:
+    with pytest.raises(rs.SettingsError, match="--over"):
+        space(over, [])
+
+
+def test_a_point_is_the_base_with_its_values() -> None:
+    base = rs.Config(optimizer={"momentum": 0.5}, data={"partition": {"min_samples": 2}})
+    found = settings_at(base, {"optimizer.lr": 0.3, "data.partition.alpha": 0.1})
+    assert (found.optimizer.lr, found.optimizer.momentum) == (0.3, 0.5)
+    assert (found.data.partition.alpha, found.data.partition.min_samples) == (0.1, 2)
+    with pytest.raises(rs.SettingsError, match=r"optimizer\.lr"):
+        settings_at(base, {"optimizer.lr": "high"})
+
+
+def test_runs_have_readable_names_of_their_own() -> None:
+    names = [name_of({"optimizer.lr": lr, "model.cuts": ["a/b", "c"]}) for lr in (0.1, 0.2)]
+    assert len(set(names)) == 2
+    assert all(name.startswith("cuts=['a_b',_'c'],lr=0.") and "/" not in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "there is nothing to search"),
+        (["--seeds", "a"], "whole numbers"),
+        (["--seeds", "1", "--run.name", "x"], "without --run.name"),
+        (["--seeds", "1", "--cluster.backend", "inprocess"], r"cluster\.backend"),
+        (["--seeds", "1", "--optimiser.lr", "1"], "--optimiser.lr"),
+    ],
+    ids=str,
+)
+def test_a_sweep_that_can_not_be_is_refused(arguments: list[str], named: str) -> None:
+    with pytest.raises(rs.SettingsError, match=named):
+        plan_of(arguments)
+
+
+def test_points_are_compared_over_their_seeds() -> None:
+    frame = pd.DataFrame(
+        {"config/optimizer.lr": [0.1, 0.1, 0.2, 0.2], "config/run.seed": [0, 1, 0, 1], "val_loss": [1.0, 3.0, 1.0, 2.0]}
+    )
+    points = by_point(frame, ["optimizer.lr"], "val_loss", "min").to_dict("records")
+    assert [(p["optimizer.lr"], p["mean"], p["runs"]) for p in points] == [("0.2", 1.5, 2), ("0.1", 2.0, 2)]
+    assert points[1]["std"] == pytest.approx(2**0.5)
+
+
+class Swept(NamedTuple):
+    done: subprocess.CompletedProcess[str]
+    again: subprocess.CompletedProcess[str]
+    out: Path
+
+    @property
+    def runs(self) -> dict[str, Path]:
+        """The runs' folders by their learning rates: those whose cut can be made."""
+        return {path.name.partition("lr=")[2].partition(",")[0]: path for path in (self.out / "runs").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Swept:
+    """A sweep, and the same command once more."""
+    out = tmp_path_factory.mktemp("sweep")
+    env = environment(RAY_ADDRESS=ray_head.address, PYTHONPATH=os.pathsep.join([str(ROOT)]))
+    command = [sys.executable, "-m", "jobs.sweep", *SETTINGS, *AXES, *HOW, "--server.num_gpus", "0", "--out", str(out)]
+    done, again = (
+        subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500) for _ in range(2)
+    )
+    return Swept(done, again, out)
+
+
+def test_runs_that_fail_do_not_stop_the_others_and_are_told_of(swept: Swept) -> None:
+    assert swept.done.returncode == 1, swept.done.stderr[-3000:]
+    failed = [line for line in swept.done.stdout.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2
+    assert all("model.cuts: 'nowhere' is not possible" in line for line in failed)
+    assert "Traceback" not in swept.done.stderr + swept.done.stdout
+    assert json.loads((swept.runs["0.3"] / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_run_that_falls_behind_is_stopped_in_order(swept: Swept) -> None:
+    rows = (swept.runs["0.0001"] / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) < 4
+    assert json.loads((swept.runs["0.0001"] / "summary.json").read_text())["status"] == "stopped"
+
+
+def test_the_table_has_each_run_and_the_best_point_can_be_trained_again(swept: Swept) -> None:
+    table = pd.read_csv(swept.out / "sweep.csv")
+    scored = table[table["val_accuracy"].notna()]
+    assert sorted(scored["config/optimizer.lr"]) == [0.0001, 0.3]
+    last = json.loads((swept.runs["0.3"] / "metrics.jsonl").read_text().splitlines()[-1])
+    assert scored.set_index("config/optimizer.lr").loc[0.3, "val_accuracy"] == last["val_accuracy"]
+    best = rs.Config.from_yaml(swept.out / "best.yaml")
+    assert (best.optimizer.lr, best.model.cuts) == (0.3, ["layers.0", "layers.1"])
+
+
+def test_a_trials_weights_are_those_of_the_run_alone(swept: Swept, tmp_path: Path) -> None:
+    settings = rs.Config.from_yaml(swept.runs["0.3"] / "config.yaml")
+    alone = settings.with_values(
+        run={"storage_path": str(tmp_path), "resume": "never"}, cluster={"backend": "inprocess"}
+    )
+    result = rs.fit(alone, callbacks=[])
+    weights = Path(result.path) / "model.safetensors"
+    assert weights.read_bytes() == (swept.runs["0.3"] / "model.safetensors").read_bytes()
+
+
+def test_started_again_it_goes_on_where_it_stopped(swept: Swept) -> None:
+    assert swept.again.returncode == 1, swept.again.stderr[-3000:]
+    assert swept.again.stdout.splitlines()[-1] == f"results: {swept.out}"
+    assert len((swept.runs["0.3"] / "metrics.jsonl").read_text().splitlines()) == 4
+    assert len(list((swept.out / "runs").iterdir())) == 2
+
+
+def test_nothing_of_a_sweep_is_left_on_the_cluster(swept: Swept, ray_session: RayHead) -> None:
+    import ray
+
+    assert not [actor for actor in alive_actors() if actor.class_name in ("Client", "Server", "FedServer", "Trial")]
+    assert all(group["state"] == "REMOVED" for group in ray.util.placement_group_table().values())
