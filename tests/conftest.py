@@ -42,6 +42,7 @@ OWN_RAY = (
     "jobs/",
     "actors/",
     "deploy/test_autoscaled",
+    "test_across_nodes",
     "test_node_death",
     "test_placing",
     "test_driver_kills",

@@ -1,6 +1,7 @@
 """Runs on a Ray cluster of several nodes, and ends nodes while they go on: prints what came of each as JSON.
 
-A process of its own, since a process is in one Ray only: `python -m tests.node_death FOLDER`.
+A process of its own, since a process is in one Ray only: `python -m tests.node_death FOLDER`; with `undisturbed` after
+it no node is ended.
 """
 
 from __future__ import annotations
@@ -124,20 +125,23 @@ def model(result: rs.Result) -> str:
     return hashlib.sha256((Path(result.path) / "model.safetensors").read_bytes()).hexdigest()
 
 
-def main(path: Path) -> None:
-    whole = model(rs.fit(config(path, "whole", backend="inprocess"), callbacks=[]))
-    scenarios = Scenarios(path)
-    found = {
-        "whole": whole,
+def deaths(scenarios: Scenarios) -> dict[str, Any]:
+    return {
         "client": scenarios.client_with_spare(),
         "server": scenarios.server_replaced_later(),
         "never": scenarios.run("never", scenarios.remove_server, wait_seconds=10),
         "taken": scenarios.taken(),
     }
+
+
+def main(path: Path, undisturbed: bool) -> None:
+    found: dict[str, Any] = {"whole": model(rs.fit(config(path, "whole", backend="inprocess"), callbacks=[]))}
+    scenarios = Scenarios(path)
+    found |= {"several": scenarios.run("several", lambda: None)} if undisturbed else deaths(scenarios)
     ray.shutdown()
     scenarios.cluster.shutdown()
     print(json.dumps(found))  # last: Ray prints here too
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), undisturbed=sys.argv[2:] == ["undisturbed"])
