@@ -39,7 +39,7 @@ from ray_split.data import Parts
 from ray_split.draws import Stream
 from ray_split.failure import ActorLostError, RunFailedError, SettingsError
 from ray_split.promises import Borders
-from ray_split.wiring import FED_SERVER, Handle, Ref, Resources, Roles, fed_server_arguments, is_single
+from ray_split.wiring import FED_SERVER, Handle, Ref, Resources, Roles, fed_server_arguments, is_single, server_names
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
@@ -130,22 +130,25 @@ class RayWiring:
         self._makers = {
             f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref, borders) for i in range(count)
         }
-        self._makers["server"] = lambda: server.remote(settings, borders)
+        servers = server_names(settings.server.replicas)
+        self._makers |= {name: lambda: server.remote(settings, borders) for name in servers}
         self._makers[FED_SERVER] = lambda: fed_server.remote(*fed_server_arguments(settings, borders))
-        self._needs = {**dict.fromkeys(self._makers, for_client), "server": for_server, FED_SERVER: {}}
+        self._needs = {**dict.fromkeys(self._makers, for_client), **dict.fromkeys(servers, for_server), FED_SERVER: {}}
         self._single, self._wait_seconds = is_single(settings), settings.cluster.wait_seconds
         self._roles = self._of({name: make() for name, make in self._makers.items()})
 
     def _of(self, named: dict[str, Handle]) -> Roles:
         clients = [handle for name, handle in named.items() if name.startswith("client")]
-        return Roles(clients, named["server"], named[FED_SERVER], self._single)
+        servers = [handle for name, handle in named.items() if name.startswith("server")]
+        return Roles(clients, servers, named[FED_SERVER], self._single)
 
     def ready(self) -> list[str]:
         """Wait until all actors answer, and say where they run. Raises RunFailedError if there is no room for one."""
         self._wait_until_ready()
-        device = _device(self.get([self.roles.server.device.remote()])[0], self._needs["server"]["num_gpus"])
-        count = len(self.roles.clients)
-        return [f"server on {device}, {count} client actor(s) on CPU, fed server beside the driver"]
+        servers, count = self.roles.servers, len(self.roles.clients)
+        devices = zip(server_names(len(servers)), self.get([each.device.remote() for each in servers]), strict=True)
+        on = ", ".join(f"{name} on {_device(device, self._needs[name]['num_gpus'])}" for name, device in devices)
+        return [f"{on}, {count} client actor(s) on CPU, fed server beside the driver"]
 
     def _wait_until_ready(self) -> None:
         handles, start = _named(self.roles), time.monotonic()
@@ -257,7 +260,8 @@ def _actor(role: type, **options: Any) -> Any:
 
 def _named(roles: Roles) -> dict[str, Handle]:
     clients = {f"client {i}": handle for i, handle in enumerate(roles.clients)}
-    return {**clients, "server": roles.server, FED_SERVER: roles.fed_server}
+    servers = dict(zip(server_names(len(roles.servers)), roles.servers, strict=True))
+    return {**clients, **servers, FED_SERVER: roles.fed_server}
 
 
 def _id(handle: Handle) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from ray_split.draws import Stream, chosen
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.phones import Phones
 from ray_split.promises import Borders, borders
-from ray_split.schedules import averages, personal, schedule_of, with_held_out
+from ray_split.schedules import averages, check_replicas, personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
 from ray_split.state import Array
@@ -46,6 +47,7 @@ def prepare(settings: config.Config) -> Prepared:
         file = Path(settings.model.weights).expanduser().absolute()  # actors work in other folders
         settings = settings.with_values(model={"weights": str(file)})
     schedule_of(settings.schedule)
+    check_replicas(settings)
     aggregators.check(settings.aggregator, averages(settings.schedule))
     check_names(settings.task)
     settings = with_held_out(settings)
@@ -174,9 +176,13 @@ def _forward(settings: config.Config, model: nn.Module, example: torch.Tensor, t
 
 
 def resolve(settings: config.Config, resources: Resources) -> config.Config:
-    """Settle what the cluster decides: client actors and the server's GPU. Raises SettingsError if they don't fit."""
-    per_client, server = settings.cluster.cpus_per_client, settings.server.num_cpus
-    left = (resources.cpus - server) // per_client
+    """Settle what the cluster decides: client actors and the server's GPU. Raises SettingsError if they don't fit.
+
+    `auto` is a GPU for each replica. If there are some, but too few, it is refused: whether replicas are to share a GPU
+    or to do without is a person's to say.
+    """
+    per_client, servers = settings.cluster.cpus_per_client, settings.server.replicas * settings.server.num_cpus
+    left = (resources.cpus - servers) // per_client
     clients, gpus = settings.cluster.client_actors, settings.server.num_gpus
     if settings.cluster.backend == "ray":
         if settings.cluster.autoscaled:
@@ -205,13 +211,28 @@ def _check_numbers(settings: config.Config) -> None:
 
 
 def _check_fits(settings: config.Config, resources: Resources, left: int) -> None:
-    clients, gpus = settings.cluster.client_actors, settings.server.num_gpus
+    clients, gpus, replicas = settings.cluster.client_actors, settings.server.num_gpus, settings.server.replicas
     if left < 1:
-        need = settings.server.num_cpus + settings.cluster.cpus_per_client
-        allowed = f"less: one client and the server need {need} CPUs, the cluster has {resources.cpus}"
+        need = replicas * settings.server.num_cpus + settings.cluster.cpus_per_client
+        who = "the server" if replicas == 1 else f"{replicas} replicas of the server"
+        allowed = f"less: one client and {who} need {need} CPUs, the cluster has {resources.cpus}"
         raise SettingsError("server.num_cpus", settings.server.num_cpus, allowed)
     if clients != "auto" and clients > left:
         allowed = f"at most {left}: the cluster has {resources.cpus} CPUs, and the server takes its own"
         raise SettingsError("cluster.client_actors", clients, allowed)
-    if gpus != "auto" and gpus > resources.gpus:
-        raise SettingsError("server.num_gpus", gpus, f"at most {resources.gpus:g}, as many as the cluster has")
+    _check_gpus(gpus, replicas, resources.gpus)
+
+
+def _check_gpus(gpus: float | str, replicas: int, there: float) -> None:
+    most = f"{_floor(there / replicas):g}"
+    has = "as many as the cluster has" if replicas == 1 else f"of {there:g} GPUs for each of {replicas} replicas"
+    if isinstance(gpus, str):
+        if 0 < there < replicas:
+            raise SettingsError("server.num_gpus", gpus, f"a number, such as 0 or {most} {has}")
+    elif gpus * replicas > there:
+        raise SettingsError("server.num_gpus", gpus, f"at most {most}, {has}")
+
+
+def _floor(share: float) -> float:
+    """A GPU's share as Ray takes it: below one in steps, above it whole."""
+    return math.floor(share) if share >= 1 else math.floor(share * 100) / 100
