@@ -278,3 +278,9 @@ class Shared(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         share = 1 / x.shape[0]
         return self.c(self.b(self.a(x)) * share)
+
+
+def three_with_batchnorm(num_classes: int = 3) -> Segments:
+    """As small, with a BatchNorm in B."""
+    middle = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 3))
+    return Segments(nn.Linear(4, 3), middle, nn.Linear(3, num_classes))
