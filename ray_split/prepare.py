@@ -189,6 +189,9 @@ def resolve(settings: config.Config, resources: Resources) -> config.Config:
             _check_numbers(settings)
         else:
             _check_fits(settings, resources, left)
+    if (idle := settings.server.replicas - cohorts(settings.phones)) > 0:
+        few = "%d of the server's replicas have nothing to train: a round has fewer cohorts; see phones.cohort"
+        logger.warning(few, idle)
     if clients == "auto":
         clients = min(max(1, left), cohorts(settings.phones))
     if gpus == "auto":
