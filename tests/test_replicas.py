@@ -218,7 +218,7 @@ def test_the_replicas_are_told_of(tmp_path: Path) -> None:
     assert "server replicas" in out.getvalue()
 
 
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v2"])
+@pytest.mark.parametrize("schedule", [pytest.param("splitfed_v1", marks=pytest.mark.slow), "splitfed_v2"])
 def test_on_ray_any_replica_may_die_and_the_bytes_are_those_of_this_process(
     tmp_path: Path, ray_session: object, schedule: str
 ) -> None:

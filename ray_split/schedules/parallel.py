@@ -76,7 +76,7 @@ def parallel(
             if step + 1 == steps[number]:
                 closed[number] = end(*host)
 
-    for step in range(max(steps)):
+    for step in range(max(steps)):  # a share's first cohort has most
         now = [_joint_step(share, steps, stream, step) for share in shares if steps[share.numbers[0]] > step]
         if batch == "joint":
             yield from abreast(joint(*each, step) for each in now)
