@@ -24,9 +24,9 @@ SCHEDULES = {
     "splitfed_v3": {"phones": {"cohort": 2, "held_out": 0.2}},
     "parallel": {"phones": {"cohort": 2}},
     "parallel joint": {"phones": {"cohort": 2}, "schedule": {"kwargs": {"batch": "joint"}}},
-    "splitfed_v1 replicas": {"phones": {"cohort": 1}, "server": {"replicas": 2}},
+    "splitfed_v1 replicas": {"phones": {"cohort": 2}, "server": {"replicas": 2}},
     "splitfed_v2 replicas": {"server": {"replicas": 2}},
-    "parallel replicas": {"phones": {"cohort": 1}, "server": {"replicas": 2}},
+    "parallel replicas": {"phones": {"cohort": 2}, "server": {"replicas": 2}},
     "fedavg": {"phones": {"cohort": 2}},
     "unsplit": {},
 }
