@@ -37,7 +37,7 @@ from ray_split.draws import Stream
 from ray_split.failure import ActorLostError, RunFailedError
 from ray_split.placement import Node
 from ray_split.promises import Borders
-from ray_split.wiring import FED_SERVER, Handle, Ref, Roles, fed_server_arguments, is_single
+from ray_split.wiring import FED_SERVER, Handle, Ref, Roles, fed_server_arguments, is_single, server_names
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
@@ -94,7 +94,8 @@ class RayWiring:
         fed_server = ray.remote(FedServer).options(num_cpus=0, num_gpus=0, scheduling_strategy=_here(), **NO_RESTARTS)
         names = [f"client {i}" for i in range(int(settings.cluster.client_actors))]
         self._makers = {name: partial(client, name, *data) for name in names}
-        self._makers["server"] = partial(server, "server", settings, borders)
+        servers = server_names(settings.server.replicas)
+        self._makers |= {name: partial(server, name, settings, borders) for name in servers}
         self._makers[FED_SERVER] = lambda: fed_server.remote(*fed_server_arguments(settings, borders))
         self._single = is_single(settings)
         self._roles = self._of({name: make() for name, make in self._makers.items()})
@@ -125,16 +126,18 @@ class RayWiring:
 
     def _of(self, named: dict[str, Handle]) -> Roles:
         clients = [handle for name, handle in named.items() if name.startswith("client")]
-        return Roles(clients, named["server"], named[FED_SERVER], self._single)
+        servers = [handle for name, handle in named.items() if name.startswith("server")]
+        return Roles(clients, servers, named[FED_SERVER], self._single)
 
     def ready(self) -> list[str]:
         """Wait until all actors answer, and say where they run. Raises RunFailedError if there is no room for one."""
         settings = self.settings
         self.group.wait(settings.cluster.wait_seconds)
         self._wait_until_ready()
-        device = _device(self.get([self.roles.server.device.remote()])[0], bool(settings.server.num_gpus))
-        count, there = len(self.roles.clients), nodes()
-        line = f"server on {device}, {count} client actor(s) on CPU, fed server beside the driver"
+        servers, count, there = self.roles.servers, len(self.roles.clients), nodes()
+        devices = zip(server_names(len(servers)), self.get([each.device.remote() for each in servers]), strict=True)
+        on = ", ".join(f"{name} on {_device(device, bool(settings.server.num_gpus))}" for name, device in devices)
+        line = f"{on}, {count} client actor(s) on CPU, fed server beside the driver"
         places = {name: there[node].name for name, node in self.group.where().items() if node in there}
         return [line, *placement.spread(places, there), *placement.unlabelled(settings, list(there.values()))]
 
@@ -271,7 +274,8 @@ def _here() -> NodeAffinitySchedulingStrategy:
 
 def _named(roles: Roles) -> dict[str, Handle]:
     clients = {f"client {i}": handle for i, handle in enumerate(roles.clients)}
-    return {**clients, "server": roles.server, FED_SERVER: roles.fed_server}
+    servers = dict(zip(server_names(len(roles.servers)), roles.servers, strict=True))
+    return {**clients, **servers, FED_SERVER: roles.fed_server}
 
 
 def _id(handle: Handle) -> str:

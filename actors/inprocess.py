@@ -22,7 +22,7 @@ from ray_split.draws import Stream
 from ray_split.failure import ActorLostError
 from ray_split.placement import Node, whole
 from ray_split.promises import Borders
-from ray_split.wiring import FED_SERVER, Roles, fed_server_arguments, is_single
+from ray_split.wiring import FED_SERVER, Roles, fed_server_arguments, is_single, server_names
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,17 @@ class InProcess:
             LocalHandle(f"client {i}", lambda: Client(settings, parts, stream, borders), client_threads)
             for i in range(int(count))
         ]
-        server = LocalHandle("server", lambda: Server(settings, borders), settings.server.num_cpus)
+        servers = [
+            LocalHandle(name, lambda: Server(settings, borders), settings.server.num_cpus)
+            for name in server_names(settings.server.replicas)
+        ]
         fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, borders)), 1)
-        self._roles = Roles(clients, server, fed_server, is_single(settings))
+        self._roles = Roles(clients, servers, fed_server, is_single(settings))
 
     def ready(self) -> list[str]:
         """Where the actors run; they are there at once."""
-        return [f"all actors in this process: {len(self.roles.clients)} client(s), server, fed server"]
+        clients, servers = len(self.roles.clients), ", ".join(server_names(len(self.roles.servers)))
+        return [f"all actors in this process: {clients} client(s), {servers}, fed server"]
 
     def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
         """There is room."""
@@ -176,7 +180,7 @@ class InProcess:
     def rebuild(self) -> list[str]:
         """Replace the actors that were killed, and say which: nothing here dies by itself."""
         roles = self.roles
-        return [handle.name for handle in (*roles.clients, roles.server, roles.fed_server) if handle.rebuilt()]
+        return [handle.name for handle in (*roles.clients, *roles.servers, roles.fed_server) if handle.rebuilt()]
 
     def stop(self) -> None:
         """Drop the actors."""

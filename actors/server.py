@@ -7,23 +7,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
+from actors.averaging import Averaging, Kept
 from actors.figures import CPU, evaluated
 from actors.guard import Guard
-from ray_split import aggregators, config, models
-from ray_split.average import added
+from ray_split import config, models
+from ray_split.average import averaged
 from ray_split.checks import Checks, check_weights
 from ray_split.copies import Copies, Learned, Looped
 from ray_split.cut import cut
 from ray_split.draws import Turn, forward_seeds
 from ray_split.maker import Maker, first_states
-from ray_split.message import Groups, Sent, group_size, leaves, receive
+from ray_split.message import Groups, Sent, group_size, labels_of, receive, scales_of
 from ray_split.metrics import Report, Spent
 from ray_split.promises import Borders
 from ray_split.shared import Shared, join, split
-from ray_split.state import Array, Rows, State, with_fixed
+from ray_split.state import Array, State, state_bytes
 from ray_split.task import Task
 
 Cohorts = Sequence[tuple[int, ...]]
@@ -39,6 +39,7 @@ class Server:
     Phones whose batches make one joint step: forward_shared and backward_shared of all, then step_shared; or, where
     B mixes the samples of a batch (BatchNorm), forward_joint and backward_joint. In single split learn, learn_own,
     learn_shared and learn_joint stand for a forward, the loss and a backward.
+    Of several replicas each does this for its share; `pass_on` and `take`, or `average`, make one B of theirs.
     What phones send is checked first (ray_split/checks.py): a message that is refused has changed nothing.
     """
 
@@ -63,8 +64,7 @@ class Server:
         self._pending: Turn | None = None
         self._joint: list[Groups] = []  # the activations of the joint batch under way
         self._start: State = {}
-        self._sum: State | None = None
-        self._rows: list[Rows] = []  # each phone's copy, where the aggregator wants them
+        self._averaging = Averaging(settings.aggregator)
 
     def device(self) -> str:
         """What B computes on, for people."""
@@ -76,7 +76,8 @@ class Server:
 
     def load(self, turn: Turn, state: State) -> Report:
         """Begin a round with this state."""
-        self._pending, self._joint, self._sum, self._rows, self._start = None, [], None, [], state
+        self._pending, self._joint, self._start = None, [], state
+        self._averaging.begin(state)
         self._shared.forget()
         self._checks.forget()
         for phones in list(self._copies):
@@ -90,13 +91,36 @@ class Server:
         self._spare[len(phones) > 1].append(copies)
         return copies
 
-    def state(self, turn: Turn) -> State:
-        """B's state at the round's end: as it is now, or the average of the copies that were closed."""
+    def state(self, turn: Turn, *others: Kept) -> State:
+        """B's state at the round's end: as it is now, or the average of the copies that were closed.
+
+        `others`: of other replicas, what each one's `rows` gave.
+        """
         with self._guard.during(turn):
-            if self._rows:
-                self._sum = aggregators.combined(self._settings.aggregator, self._rows, {"b": self._start})["b"]
-                self._rows = []
-            return self.b.state() if self._sum is None else with_fixed(self._sum, self._start)
+            average = self._averaging.state(*others)
+            return self.b.state() if average is None else average
+
+    def rows(self, turn: Turn) -> Kept:
+        """The copies that were closed and kept, by their cohorts' numbers, for the replica that aggregates them."""
+        with self._guard.during(turn):
+            return self._averaging.take_rows()
+
+    def pass_on(self, turn: Turn) -> State | None:
+        """The sum of the copies that were closed, here and before that, for the replica that goes on with it."""
+        with self._guard.during(turn):
+            return self._averaging.take_sum()
+
+    def take(self, turn: Turn, total: State | None) -> Report:
+        """Go on with the sum that another replica passed on."""
+        with self._guard.during(turn):
+            self._averaging.go_on(total)
+            return Report(bytes_weights=state_bytes(total or {}))
+
+    def average(self, turn: Turn, shares: Sequence[float], *others: State) -> Report:
+        """End a round of several replicas: from now on `state` is the average of this one's B and theirs, by shares."""
+        with self._guard.during(turn):
+            self._averaging.go_on(averaged([self.b.state(), *others], shares))
+            return Report(bytes_weights=sum(state_bytes(state) for state in others))
 
     def begin(self) -> None:
         """A round begins: its account of time does."""
@@ -135,7 +159,7 @@ class Server:
             return self._learn(self._one, activation, forward_seeds(self._seed, turn, "b", 1))
 
     def _learn(self, copies: Copies, activation: Sent, seeds: Sequence[int]) -> Sent:
-        learned = copies.learn(activation.groups, _labels(activation), seeds, self._task, activation.wanted)
+        learned = copies.learn(activation.groups, labels_of(activation), seeds, self._task, activation.wanted)
         copies.step()
         return self._told(learned)
 
@@ -184,21 +208,18 @@ class Server:
             copies.step()
             return self._sent(gradient)
 
-    def close(self, turn: Turn, shares: Array) -> None:
+    def close(self, turn: Turn, shares: Array, number: int = 0) -> None:
         """End the phones' round: their copies are added to the average by shares, in the order of these calls.
 
-        An aggregator other than the mean takes the copies themselves: they are kept until `state`.
+        An aggregator other than the mean takes the copies themselves: they are kept until `state`, by the cohort's
+        number in the round.
         """
         with self._guard.during(turn):
             copies = self._copies[turn.phones]
             check_weights(turn.phones, "copy of B", copies.norms(), self._max_norm)
             self._release(turn.phones)
-            if self._make.frozen:
-                return
-            if aggregators.by_sums(self._settings.aggregator):
-                self._sum = added(self._sum, copies.average(shares))
-            else:
-                self._rows.append(Rows({"b": copies.learned()}, shares))
+            if not self._make.frozen:
+                self._averaging.add(copies, shares, number)
 
     def forward_shared(self, turn: Turn, activation: Sent) -> Sent:
         """B forward for a cohort, before the joint step: hidden."""
@@ -215,16 +236,16 @@ class Server:
         """
         with self._guard.during(turn, hidden_gradient):
             self._checks.gradient(turn.phones, hidden_gradient)
-            scales = _scales(hidden_gradient, largest)
+            scales = scales_of(hidden_gradient, largest)
             return self._sent(self._shared.backward(turn.phones, hidden_gradient.groups, scales))
 
     def learn_shared(self, turn: Turn, activation: Sent, largest: int) -> Sent:
         """Single split: B forward, loss and backward for a cohort, as forward_shared and backward_shared."""
         with self._guard.during(turn, activation):
             self._checks.activation(turn.phones, activation)
-            seeds, scales = self._seeds(turn, activation, True), _scales(activation, largest)
+            seeds, scales = self._seeds(turn, activation, True), scales_of(activation, largest)
             learned = self._shared.learn(
-                activation.groups, _labels(activation), seeds, self._task, scales, activation.wanted
+                activation.groups, labels_of(activation), seeds, self._task, scales, activation.wanted
             )
             return self._told(learned)
 
@@ -254,7 +275,7 @@ class Server:
         with self._guard.during(turn, *hidden_gradients):
             for phones, sent in zip(cohorts, hidden_gradients, strict=True):
                 self._checks.gradient(phones, sent)
-            scales = [_scales(sent, largest) for sent in hidden_gradients]
+            scales = [scales_of(sent, largest) for sent in hidden_gradients]
             gradients = self._shared.backward_joint([s.groups for s in hidden_gradients], scales, self._joint)
             self._shared.step(factor)
             return _each([self._sent(groups) for groups in gradients])
@@ -266,8 +287,8 @@ class Server:
         with self._guard.during(turn, *activations):
             self._check_joint(cohorts, activations)
             seeds, wanted = forward_seeds(self._seed, turn, "b", 1), activations[0].wanted
-            groups, labels = [sent.groups for sent in activations], [_labels(sent) for sent in activations]
-            scales = [_scales(sent, largest) for sent in activations]
+            groups, labels = [sent.groups for sent in activations], [labels_of(sent) for sent in activations]
+            scales = [scales_of(sent, largest) for sent in activations]
             learned = self._shared.learn_joint(groups, labels, seeds, self._task, scales, wanted)
             self._shared.step(factor)
             return _each([self._told(each) for each in learned])
@@ -281,27 +302,9 @@ class Server:
         """Single split: B in eval mode and the loss, phone by phone if the turn has phones."""
         with self._guard.during(turn, activation):
             outputs = [receive(group, CPU) for group in self._shared.evaluate(activation.groups)]
-            return evaluated(self._task, outputs, _labels(activation), turn.phones)
-
-
-def _labels(activation: Sent) -> Sequence[Array]:
-    if activation.labels is None:
-        raise ValueError("single split, and the activation came without labels")
-    return activation.labels
+            return evaluated(self._task, outputs, labels_of(activation), turn.phones)
 
 
 def _each(cohorts: list[Sent]) -> list[Sent] | Sent:
     """What a method returns that has a result for each cohort: of one, not in a list."""
     return cohorts if len(cohorts) > 1 else cohorts[0]
-
-
-def _scales(sent: Sent, largest: int) -> list[Array]:
-    """Each phone's batch size over the largest one, for each group; of gradients that nobody wanted none."""
-    if sent.sizes is None:
-        raise ValueError("a message without its phones' batch sizes")
-    found, start = [], 0
-    for group in sent.groups:
-        phones = group_size(group) if any(isinstance(x, np.ndarray) for x in leaves(group)) else 0
-        found.append(np.array(sent.sizes[start : start + phones]) / largest)
-        start += phones
-    return found

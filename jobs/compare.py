@@ -6,8 +6,8 @@ Takes the flags of `ray-split train` too. A run's folder is OUT/<schedule>_seed<
 .tex and .png. All runs share one Ray. Started again with the same --out it goes on where it stopped: what is finished
 is read, what is not is resumed.
 
-Settings that a schedule has no use for (schedule.kwargs; phones.cohort and phones.stacked where phones train one by
-one) are left out of its runs. splitfed_v3 holds a fifth of each phone's samples out, to evaluate on: with
+Settings that a schedule has no use for (schedule.kwargs; server.replicas; phones.cohort and phones.stacked where phones
+train one by one) are left out of its runs. splitfed_v3 holds a fifth of each phone's samples out, to evaluate on: with
 --phones.held_out 0.2 all schedules do, and train on the same samples.
 
 Exit status: 0 if all runs finished, 1 if one failed (the others are run all the same), 2 for a bad setting, before
@@ -33,8 +33,8 @@ from ray_split.api import BACKENDS, fit
 from ray_split.callbacks import Callback, number
 from ray_split.failure import RunFailedError, RunStoppedError, SettingsError, told
 from ray_split.placement import Node
-from ray_split.prepare import resolve
 from ray_split.records import SUMMARY
+from ray_split.resolve import resolve
 
 
 def finished(settings: config.Config) -> bool:

@@ -18,7 +18,7 @@ from ray_split.loading import find
 from ray_split.losses import LOSSES, Distance
 from ray_split.prepare import prepare
 from ray_split.records import CONFIG
-from ray_split.schedules import SCHEDULES, averages, one_by_one
+from ray_split.schedules import SCHEDULES, averages, one_by_one, takes_replicas
 from ray_split.state import Array
 from ray_split.storage import Place, full, place
 
@@ -151,7 +151,8 @@ def _run(base: config.Config, schedule: str, seed: int) -> config.Config:
     own = config.Schedule(name=schedule, kwargs=kwargs)
     alone = {"cohort": "auto", "stacked": None} if one_by_one(own) else {}
     mean = {} if averages(own) else config.Aggregator().model_dump()
-    return base.with_values(schedule=own.model_dump(), phones=alone, aggregator=mean, run={"seed": seed})
+    one = {} if takes_replicas(own) else {"replicas": 1}
+    return base.with_values(schedule=own.model_dump(), phones=alone, aggregator=mean, server=one, run={"seed": seed})
 
 
 def _in(settings: config.Config, out: str, name: str) -> config.Config:

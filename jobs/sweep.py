@@ -37,7 +37,7 @@ from jobs.trials import Trial, resources
 from ray_split import config, storage
 from ray_split.cli import settings_of
 from ray_split.failure import SettingsError
-from ray_split.prepare import resolve
+from ray_split.resolve import resolve
 from ray_split.storage import Place, full, place
 
 TUNE, RUNS, ASKED, TABLE, POINTS, BEST = "tune", "runs", "sweep.yaml", "sweep.csv", "points.csv", "best.yaml"

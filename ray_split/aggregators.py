@@ -4,7 +4,8 @@ An aggregator is a function (rows, shares, start, **kwargs): of one segment the 
 buffers (P, ...), each phone's share of the round's samples (P,), and the state before the round (...); it returns the
 state after it (...). Of integers (BatchNorm's num_batches_tracked) there is always the largest. To add one, write it
 and its line in AGGREGATORS. All but the mean need one round's phones x weights of memory where they are made, at the
-fed server (A, C) and at the server (B's copies), and while a segment is aggregated that segment's a second time.
+fed server (A, C) and at the server (B's copies; of several replicas at one of them, and each its own copies' besides),
+and while a segment is aggregated that segment's a second time.
 numpy alone: the fed server's process has no torch.
 """
 

@@ -18,8 +18,9 @@ from ray_split.checkpoint import round_of
 from ray_split.claim import claim, inherit
 from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
 from ray_split.personal import FOLDER, Personal
-from ray_split.prepare import Prepared, prepare, resolve
+from ray_split.prepare import Prepared, prepare
 from ray_split.records import CONFIG, MODEL, Records
+from ray_split.resolve import resolve
 from ray_split.result import Result
 from ray_split.state import weights
 from ray_split.storage import Place, place

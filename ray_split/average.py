@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ray_split.state import State
+from ray_split.state import Array, State
 
 
 def scaled(state: State, share: float) -> State:
@@ -24,3 +26,26 @@ def added(total: State | None, part: State) -> State:
         key: np.asarray(array + part[key] if np.issubdtype(array.dtype, np.floating) else np.maximum(array, part[key]))
         for key, array in total.items()
     }
+
+
+def averaged(states: Sequence[State], shares: Sequence[float]) -> State:
+    """The mean of whole states, with their optimizers; of integers and of optimizers' step counters the largest.
+
+    What is the same in all stays so, to the last bit. A slot that an optimizer does not have yet counts as zeros.
+    """
+    keys = {key: array for state in states for key, array in state.items()}
+    each = {key: [state.get(key, np.zeros_like(like)) for state in states] for key, like in keys.items()}
+    return {key: _averaged(key, arrays, shares) for key, arrays in each.items()}
+
+
+def _averaged(key: str, arrays: Sequence[Array], shares: Sequence[float]) -> Array:
+    first, *others = arrays
+    if all(np.array_equal(first, other) for other in others):
+        return first
+    counts = key.startswith("optimizer/") and key.endswith("/step")
+    if counts or not np.issubdtype(first.dtype, np.floating):
+        return np.asarray(np.maximum.reduce(arrays))
+    total = np.zeros_like(first)
+    for array, share in zip(arrays, shares, strict=True):
+        total = np.asarray(total + array * first.dtype.type(share))
+    return total

@@ -161,6 +161,7 @@ def closing_table(summary: dict[str, Any], path: str) -> Table:
         "seconds": number(summary["seconds"], 1),
         "samples/s": number(summary["samples_per_second"], 0),
         "sent up / down": f"{summary['bytes_up_total'] / 1e6:.1f} / {summary['bytes_down_total'] / 1e6:.1f} MB",
+        **({"server replicas": str(summary["server_replicas"])} if summary["server_replicas"] > 1 else {}),
         "recoveries": str(summary["recoveries"]),
         **({"quarantined": str(len(summary["quarantined"]))} if summary["quarantined"] else {}),
         "results": path,

@@ -7,13 +7,17 @@ from typing import Any
 from ray_split import checkpoint, config, storage
 from ray_split.failure import SettingsError, first_line
 from ray_split.records import CONFIG
+from ray_split.schedules import same_with_replicas
 from ray_split.storage import PARTIAL, Place, Uri
 
 MAY_DIFFER = (
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
     *("run.on_bad_phone", "checkpoint.", "cluster."),
 )
-"""Settings that may differ from the run that is resumed: they change how far, how often and where, not what."""
+"""Settings that may differ from the run that is resumed: they change how far, how often and where, not what.
+
+So does server.replicas, where any number of them gives the same bits.
+"""
 
 MAPPINGS = ("kwargs", "left_out")
 """Fields that are compared whole."""
@@ -78,7 +82,8 @@ def _check_reached(folder: Uri) -> None:
 
 def _check_same(settings: config.Config, before: dict[str, Any]) -> None:
     now, then = _flat(settings.model_dump(mode="json")), _flat(before)
-    names = [n for n in now if now[n] != then.get(n) and not n.startswith(MAY_DIFFER)]
+    may = (*MAY_DIFFER, *(("server.replicas",) if same_with_replicas(settings.schedule) else ()))
+    names = [n for n in now if now[n] != then.get(n) and not n.startswith(may)]
     if names:
         was = "; ".join(f"{n} was {then.get(n)!r}" for n in names)
         allowed = f"as in the run that is resumed: {was}"

@@ -173,9 +173,12 @@ class Server(Section):
     """The actor that hosts B."""
 
     num_gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        "auto", description="auto (1 if the cluster has a GPU), or a number"
+        "auto", description="auto (1 if the cluster has a GPU for each replica, 0 if it has none), or a number"
     )
     num_cpus: int = Field(1, ge=1, description="CPUs and torch threads")
+    replicas: int = Field(
+        1, ge=1, description="of the server, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
+    )
 
 
 class Cluster(Section):

@@ -25,7 +25,8 @@ def evaluate(turn: Turn, wiring: Wiring, part: str, total: int, batch: int) -> S
         for i, start in enumerate(range(0, total, batch)):
             client, stop = roles.clients[i % len(roles.clients)], min(start + batch, total)
             activation = client.evaluate_forward.remote(turn, part, start, stop)
-            yield _figures(roles, turn, activation, partial(client.evaluate_loss.remote, turn, part, start, stop))
+            of_hidden = partial(client.evaluate_loss.remote, turn, part, start, stop)
+            yield _figures(roles, i, turn, activation, of_hidden)
 
     return _summed(wiring, reports())
 
@@ -44,17 +45,19 @@ def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str, batch: i
             for start in range(0, most, each):
                 stop = min(start + each, most)
                 activation = client.evaluate_own_forward.remote(at, part, start, stop)
-                yield _figures(roles, at, activation, partial(client.evaluate_own_loss.remote, at, part, start, stop))
+                of_hidden = partial(client.evaluate_own_loss.remote, at, part, start, stop)
+                yield _figures(roles, number, at, activation, of_hidden)
             yield client.release.remote(at)
 
     return _summed(wiring, reports())
 
 
-def _figures(roles: Roles, at: Turn, activation: Ref, of_hidden: Callable[[Ref], Ref]) -> Ref:
-    """The ref of the report: of B in single split, else of C."""
+def _figures(roles: Roles, number: int, at: Turn, activation: Ref, of_hidden: Callable[[Ref], Ref]) -> Ref:
+    """The ref of the report: of B in single split, else of C. Numbers are dealt over the server's replicas."""
+    server = roles.server_of(number)
     if roles.single:
-        return roles.server.evaluate_loss.remote(at, activation)
-    return of_hidden(roles.server.evaluate.remote(at, activation))
+        return server.evaluate_loss.remote(at, activation)
+    return of_hidden(server.evaluate.remote(at, activation))
 
 
 def _together(stream: Stream, part: str, round: int) -> Iterator[tuple[int, ...]]:

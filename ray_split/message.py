@@ -131,3 +131,22 @@ def norms_of(message: Message) -> Array:
     """Of each phone of a group the L2 norm over all its arrays (k, ...) of numbers with a fraction."""
     floats = [x for x in leaves(message) if isinstance(x, np.ndarray) and (x.dtype.kind == "f" or x.dtype == BITS)]
     return norms([receive_leaf(x).float().numpy() if x.dtype == BITS else x for x in floats], of_each=True)
+
+
+def labels_of(activation: Sent) -> Sequence[Array]:
+    """Single split: the labels that came with an activation."""
+    if activation.labels is None:
+        raise ValueError("single split, and the activation came without labels")
+    return activation.labels
+
+
+def scales_of(sent: Sent, largest: int) -> list[Array]:
+    """Each phone's batch size over the largest one, for each group; of gradients that nobody wanted none."""
+    if sent.sizes is None:
+        raise ValueError("a message without its phones' batch sizes")
+    found, start = [], 0
+    for group in sent.groups:
+        phones = group_size(group) if any(isinstance(x, np.ndarray) for x in leaves(group)) else 0
+        found.append(np.array(sent.sizes[start : start + phones]) / largest)
+        start += phones
+    return found

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ray_split import config
+from ray_split.wiring import server_names
 
 ROLE = "ray-split/role"
 SERVER, CLIENT = "server", "client"
@@ -65,11 +66,11 @@ def suits(node: Node, labels: Labels) -> bool:
     return labels.items() <= node.labels.items()
 
 
-def server_need(settings: config.Config, nodes: Sequence[Node], name: str = SERVER) -> Need:
-    """What a server asks for. Its GPUs must be settled."""
+def server_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
+    """What servers ask for, each on its own."""
     gpus = 0.0 if settings.server.num_gpus == "auto" else settings.server.num_gpus
     labels = labels_for(SERVER, nodes, settings.cluster.autoscaled)
-    return Need((name,), settings.server.num_cpus, gpus, labels)
+    return [Need((name,), settings.server.num_cpus, gpus, labels) for name in server_names(settings.server.replicas)]
 
 
 def client_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
@@ -85,7 +86,7 @@ def client_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
 
 def needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
     """All that must have room before a run starts; the fed server asks for none."""
-    return [server_need(settings, nodes), *client_needs(settings, nodes)]
+    return [*server_needs(settings, nodes), *client_needs(settings, nodes)]
 
 
 def apart(settings: config.Config, wanted: Sequence[Need]) -> bool:
@@ -130,10 +131,10 @@ def in_all(nodes: Iterable[Node]) -> list[Node]:
 
 
 def most_clients(settings: config.Config, nodes: Sequence[Node]) -> int:
-    """How many clients the cluster has room for beside the server; none, if it has none for that."""
+    """How many clients the cluster has room for beside the servers; none, if it has none for them."""
     bound = settings.cluster.clients_per_node
     fit = Fit(in_all(nodes), apart=bound is not None and len(nodes) > 1)
-    if fit.place(server_need(settings, nodes)) is None:
+    if None in [fit.place(need) for need in server_needs(settings, nodes)]:
         return 0
     labels = labels_for(CLIENT, nodes, settings.cluster.autoscaled)
     return fit.clients(labels, settings.cluster.cpus_per_client, bound)

@@ -6,7 +6,6 @@ import copy
 import logging
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +16,10 @@ from torch import nn
 from ray_split import aggregators, config, data, models, partitions, weights, zoo
 from ray_split.batches import Batches
 from ray_split.cut import Segments, cut
-from ray_split.draws import Stream, chosen
+from ray_split.draws import Stream
 from ray_split.failure import MISFITS, SettingsError, told
-from ray_split.phones import Phones
-from ray_split.placement import Node, most_clients, server_need, suits
 from ray_split.promises import Borders, borders
-from ray_split.schedules import averages, personal, schedule_of, with_held_out
+from ray_split.schedules import averages, check_replicas, personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
 from ray_split.state import Array
@@ -47,6 +44,7 @@ def prepare(settings: config.Config) -> Prepared:
         file = Path(settings.model.weights).expanduser().absolute()  # actors work in other folders
         settings = settings.with_values(model={"weights": str(file)})
     schedule_of(settings.schedule)
+    check_replicas(settings)
     aggregators.check(settings.aggregator, averages(settings.schedule))
     check_names(settings.task)
     settings = with_held_out(settings)
@@ -172,50 +170,3 @@ def _forward(settings: config.Config, model: nn.Module, example: torch.Tensor, t
             raise SettingsError("data.batch_size", settings.data.batch_size, allowed) from error
         allowed = f"a model that takes this data, batches of shape {tuple(example.shape)}: {told(error)}"
         raise SettingsError("model.name", settings.model.name, allowed) from error
-
-
-def resolve(settings: config.Config, nodes: Sequence[Node]) -> config.Config:
-    """Settle what the cluster decides: client actors and the server's GPU. Raises SettingsError if they don't fit."""
-    if settings.cluster.backend == "ray" and settings.cluster.autoscaled:
-        _check_numbers(settings)
-    if settings.server.num_gpus == "auto":
-        gpus = sum(node.gpus for node in nodes if suits(node, server_need(settings, nodes).labels))
-        settings = settings.with_values(server={"num_gpus": 1.0 if gpus >= 1 else 0.0})
-    most = most_clients(settings, nodes)
-    if settings.cluster.backend == "ray" and not settings.cluster.autoscaled:
-        _check_fits(settings, nodes, most)
-    if settings.cluster.client_actors == "auto":
-        most = min(max(1, most), cohorts(settings.phones))
-        settings = settings.with_values(cluster={"client_actors": most})
-    return settings
-
-
-def cohorts(phones: Phones) -> int:
-    """How many cohorts a round has."""
-    size = 1 if phones.cohort == "auto" else phones.cohort
-    return -(-chosen(phones.per_round, phones.count) // size)
-
-
-def _check_numbers(settings: config.Config) -> None:
-    """An autoscaled cluster may have no worker yet: what it has now says nothing of what there will be."""
-    found = {"cluster.client_actors": settings.cluster.client_actors, "server.num_gpus": settings.server.num_gpus}
-    for field, value in found.items():
-        if value == "auto":
-            raise SettingsError(field, value, "a number: with cluster.autoscaled nodes come when actors ask for them")
-
-
-def _check_fits(settings: config.Config, nodes: Sequence[Node], most: int) -> None:
-    clients, need = settings.cluster.client_actors, server_need(settings, nodes)
-    gpus = max((node.gpus for node in nodes if suits(node, need.labels)), default=0.0)
-    hint = "; with cluster.autoscaled a run waits for nodes to come"
-    if need.gpus > gpus:
-        raise SettingsError("server.num_gpus", need.gpus, f"at most {gpus:g}, as many as a node for it has{hint}")
-    cpus = sum(node.cpus for node in nodes)
-    if most < 1:
-        least = settings.server.num_cpus + settings.cluster.cpus_per_client
-        there = f"the cluster has {cpus:g}" + (f", on {len(nodes)} nodes" if len(nodes) > 1 else "")
-        allowed = f"less: one client and the server need {least:g} CPUs, {there}{hint}"
-        raise SettingsError("server.num_cpus", settings.server.num_cpus, allowed)
-    if clients != "auto" and clients > most:
-        allowed = f"at most {most}: the cluster has {cpus:g} CPUs, and the server takes its own{hint}"
-        raise SettingsError("cluster.client_actors", clients, allowed)

@@ -157,6 +157,7 @@ class Records:
             "seed": self._settings.run.seed,
             "schedule": self._settings.schedule.name,
             "phones": self._settings.phones.count,
+            "server_replicas": self._settings.server.replicas,
             "rounds": self._totals.rounds,
             "test_accuracy": last.get("test_accuracy"),
             "best_val_accuracy": best.get("val_accuracy"),

@@ -77,7 +77,7 @@ class RoundLoop:
         self._serverless = serverless(settings.schedule)
         self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
         self._loading: list[Ref] = []  # that load, not yet checked
-        self._received = Report()  # of that load
+        self._received: list[Report] = []  # of that load
 
     def start(self) -> int:
         """Give the fed server the state to begin with: the last checkpoint's, or the first weights. Returns the round.
@@ -184,18 +184,17 @@ class RoundLoop:
                 return lost
 
     def _restore(self, turn: Turn) -> None:
-        """Give the server the round's start. Not waited for: what is submitted after it comes after it."""
+        """Give the server's replicas the round's start. Not waited for: what is submitted after it comes after it."""
         if self._restored == (turn.round, turn.attempt):
             return
         roles = self.wiring.roles
         state = roles.fed_server.server_state.remote(turn)
-        self._loading = [roles.server.load.remote(turn, state)]
+        self._loading = [server.load.remote(turn, state) for server in roles.servers]
         self._restored = (turn.round, turn.attempt)
 
-    def _loaded(self) -> Report:
+    def _loaded(self) -> list[Report]:
         loading, self._loading = self._loading, []
-        for report in self.wiring.get(loading):
-            self._received = report or self._received
+        self._received = [report for report in self.wiring.get(loading) if report is not None] or self._received
         return self._received
 
     def train(self, turn: Turn) -> RoundSums:
@@ -204,7 +203,7 @@ class RoundLoop:
             raise RunFailedError(f"no phone is left for round {turn.round}: all are left out")
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.wiring.roles
-        self._loading += [actor.begin.remote() for actor in (roles.server, *roles.clients)]
+        self._loading += [actor.begin.remote() for actor in (*roles.servers, *roles.clients)]
         schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
         for reports in schedule:
@@ -215,12 +214,13 @@ class RoundLoop:
                 callback.on_progress(turn.round, samples, total, samples / max(watch.seconds(), 1e-9))
         # Everybody answers before the commit: after it there is no way back to the round's start.
         received = self._loaded()
-        server, *clients = self.wiring.get([actor.spent.remote(turn) for actor in (roles.server, *roles.clients)])
+        spent = self.wiring.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
         last = self.stream.phones(turn.round)[-1:]  # whose weights are handed on
         committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
-        moved = [received, committed]  # the round's start and end, from and to the fed server
+        moved = [*received, committed]  # the round's start and end, from and to the fed server
         sums.extend([] if self._serverless else moved)
-        sums.spent = {"server": server, "client": mean_spent(clients)}
+        servers = len(roles.servers)
+        sums.spent = {"server": mean_spent(spent[:servers]), "client": mean_spent(spent[servers:])}
         return sums
 
     def evaluate(self, turn: Turn, part: str, total: int, batch: int) -> Sums:

@@ -30,9 +30,18 @@ class Roles:
     """The actors of a run. `single`: the model is cut once, and B has the loss."""
 
     clients: Sequence[Handle]
-    server: Handle
+    servers: Sequence[Handle]
     fed_server: Handle
     single: bool = False
+
+    @property
+    def server(self) -> Handle:
+        """The server, or the first of its replicas."""
+        return self.servers[0]
+
+    def server_of(self, number: int) -> Handle:
+        """The replica that serves a round's cohort, phone or batch of this number."""
+        return self.servers[number % len(self.servers)]
 
     def client(self, cohort: int) -> Handle:
         """The client that hosts a round's cohort of this number."""
@@ -68,6 +77,11 @@ class Wiring(Protocol):
 def is_single(settings: config.Config) -> bool:
     """Whether the model is cut once. Only where the cuts are settled."""
     return len(settings.model.cuts or ()) == 1
+
+
+def server_names(replicas: int) -> list[str]:
+    """What the server is called, or each of its replicas."""
+    return ["server"] if replicas == 1 else [f"server {i}" for i in range(replicas)]
 
 
 def fed_server_arguments(

@@ -285,3 +285,9 @@ def wide(width: int = 2048, num_classes: int = 10) -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(64, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, num_classes)
     )
+
+
+def three_with_batchnorm(num_classes: int = 3) -> Segments:
+    """As small, with a BatchNorm in B."""
+    middle = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 3))
+    return Segments(nn.Linear(4, 3), middle, nn.Linear(3, num_classes))

@@ -13,7 +13,8 @@ import ray_split as rs
 from actors.inprocess import InProcess, LocalHandle, connect
 from ray_split.failure import ActorLostError
 from ray_split.personal import Personal
-from ray_split.prepare import Prepared, prepare, resolve
+from ray_split.prepare import Prepared, prepare
+from ray_split.resolve import resolve
 from ray_split.training import RoundLoop, run
 
 SCHEDULES = {
@@ -24,6 +25,9 @@ SCHEDULES = {
     "splitfed_v3": {"phones": {"cohort": 2, "held_out": 0.2}},
     "parallel": {"phones": {"cohort": 2}},
     "parallel joint": {"phones": {"cohort": 2}, "schedule": {"kwargs": {"batch": "joint"}}},
+    "splitfed_v1 replicas": {"phones": {"cohort": 2}, "server": {"replicas": 2}},
+    "splitfed_v2 replicas": {"server": {"replicas": 2}},
+    "parallel replicas": {"phones": {"cohort": 2}, "server": {"replicas": 2}},
     "fedavg": {"phones": {"cohort": 2}},
     "unsplit": {},
 }

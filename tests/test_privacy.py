@@ -34,11 +34,14 @@ RUNS = {
         {"phones": {"cohort": 2}, "model": BATCHNORM, "schedule": {"kwargs": {"statistics": "local"}}},
         OWN | {"close"},
     ),
+    "splitfed_v1 replicas": ({"phones": {"cohort": 1}, "server": {"replicas": 2}}, OWN | {"close", "take"}),
     "splitfed_v2": ({}, ONE),
+    "splitfed_v2 replicas": ({"server": {"replicas": 2}}, ONE | {"average"}),
     "splitfed_v3": ({"phones": {"cohort": 2, "per_round": 4}}, OWN | {"close"}),
     "parallel": ({"phones": {"cohort": 2}}, {"forward_shared", "backward_shared"}),
     "parallel joint": ({"phones": {"cohort": 2}, "model": BATCHNORM}, {"forward_joint", "backward_joint"}),
 }
+PASSED = {"take", "average"}  # of B, from replica to replica
 MERGED = {"splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel"}
 
 
@@ -93,7 +96,7 @@ class Run:
 
     def crossed(self) -> list[np.ndarray]:
         """Activations and gradients, both ways."""
-        to_server = self.server.to(*self.calls - {"close"}, "evaluate")
+        to_server = self.server.to(*self.calls - {"close", *PASSED}, "evaluate")
         return [*to_server, *self.client.to("loss", "backward", "evaluate_loss", "evaluate_own_loss")]
 
 
@@ -126,6 +129,7 @@ def test_the_server_gets_activations_and_gradients_and_its_own_state(run: Run) -
     own = [array for name, array in run.server.returned if name == "initial_state"]
     assert [array.shape for array in run.server.to("load")][: len(own)] == [array.shape for array in own]
     assert shapes(run.server.to("load")) == shapes(own)
+    assert shapes(run.server.to(*PASSED)) == (shapes(own) if run.calls & PASSED else set())
 
 
 def test_of_the_phones_the_server_learns_their_shares_alone(run: Run) -> None:
@@ -154,7 +158,7 @@ def test_no_input_reaches_the_server(run: Run) -> None:
 def test_no_label_reaches_the_server(run: Run) -> None:
     present = set(range(10))
     for name, array in run.server.arrived:
-        if name == "load":  # B's state: see above
+        if name in {"load", *PASSED}:  # B's state: see above
             continue
         assert array.dtype == np.float32 or name == "close"
         if array.size < 5000:

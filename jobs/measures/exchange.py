@@ -44,7 +44,7 @@ class Exchanges:
     def __init__(self, prepared: Prepared) -> None:
         self.client = ray.remote(Client).options(num_cpus=1).remote(*prepared)
         self.server = ray.remote(Server).options(num_cpus=1).remote(prepared.settings, prepared.borders)
-        self._methods = middle(Roles([self.client], self.server, None))
+        self._methods = middle(Roles([self.client], [self.server], None), self.server)
         self._last = int(prepared.stream.steps([0])[0])
         self._step = 0
         turn = FIRST

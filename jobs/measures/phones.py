@@ -19,7 +19,8 @@ from jobs.measures.timing import Row, interleaved, ratio
 from ray_split import models
 from ray_split.draws import Turn
 from ray_split.optimizers import OPTIMIZERS
-from ray_split.prepare import Prepared, prepare, resolve
+from ray_split.prepare import Prepared, prepare
+from ray_split.resolve import resolve
 from ray_split.training import RoundLoop
 
 

@@ -4,7 +4,8 @@ A schedule yields every ref that no other call consumes, so that the round loop 
 and check them all, and returns the refs of the round's end: the state of A and C, and of B; None where it is the
 average that the fed server collected. To add one, write its file and its line here. Its function's attributes:
 `kwargs` (the settings it takes and what they may be), `one_by_one` (phones take turns: no cohorts), `personal`
-(A and C are each phone's own), `serverless` (B is not on the server), `hands_on` (nothing is averaged).
+(A and C are each phone's own), `serverless` (B is not on the server), `hands_on` (nothing is averaged), `replicas` (the
+server may have several: any number gives the "same bits", or each has its "own b" through a round).
 """
 
 from __future__ import annotations
@@ -72,6 +73,28 @@ def serverless(settings: config.Schedule) -> bool:
 def averages(settings: config.Schedule) -> bool:
     """Whether anything is averaged at a round's end, and not handed from phone to phone."""
     return not getattr(find("schedule.name", settings.name, SCHEDULES), "hands_on", False)
+
+
+def check_replicas(settings: config.Config) -> None:
+    """Raises SettingsError if the server has replicas, and the schedule has no use for them."""
+    name, replicas = settings.schedule.name, settings.server.replicas
+    if replicas > 1 and not takes_replicas(settings.schedule):
+        allowed = f"1: {name} has no use for more (splitfed_v1, splitfed_v2, splitfed_v3 and parallel do)"
+        raise SettingsError("server.replicas", replicas, allowed)
+
+
+def takes_replicas(settings: config.Schedule) -> bool:
+    """Whether the server may have several replicas."""
+    return _replicas(settings) is not None
+
+
+def same_with_replicas(settings: config.Schedule) -> bool:
+    """Whether any number of the server's replicas gives the same bits."""
+    return _replicas(settings) == "same bits"
+
+
+def _replicas(settings: config.Schedule) -> str | None:
+    return getattr(find("schedule.name", settings.name, SCHEDULES), "replicas", None)
 
 
 def personal(settings: config.Schedule) -> bool:

@@ -15,7 +15,7 @@ from ray_split.wiring import Handle, Method, Ref, Roles
 
 Lane = Iterator[Sequence[Ref]]
 
-LANES, MOST_LANES = 3, 8  # cohorts under way for each client, and in all: the server holds their copies of B
+LANES, MOST_LANES = 3, 8  # cohorts under way for each client, and for each server: it holds their copies of B
 COLLECT = 32  # cohorts whose sums go to the fed server in one call
 
 
@@ -28,9 +28,8 @@ class Middle(NamedTuple):
     learn: Method
 
 
-def middle(roles: Roles) -> Middle:
-    """One B for all."""
-    server = roles.server
+def middle(roles: Roles, server: Handle) -> Middle:
+    """One B for all that this server serves."""
     return Middle(roles.single, server.forward, server.backward, server.learn)
 
 
@@ -92,7 +91,7 @@ def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
     What they hold is in memory, so not all at once; but in waves of like size, since one alone has nobody to overlap
     with. Nothing that is computed may depend on how many these are.
     """
-    count = -(-len(numbers) // min(LANES * len(roles.clients), MOST_LANES))
+    count = -(-len(numbers) // min(LANES * len(roles.clients), MOST_LANES * len(roles.servers)))
     borders = [len(numbers) * i // count for i in range(count + 1)] if count else [0]
     return (numbers[start:stop] for start, stop in pairwise(borders))
 

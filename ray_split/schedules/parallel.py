@@ -6,18 +6,23 @@ sum of the batch sizes; what goes back to A is the gradient of the phone's own m
 Optimizer state: B's stays on the server; A's and C's are new each round. BatchNorm statistics of A and C are averaged
 like weights (`statistics: local`: they stay with their phone); B's are those of the joint batch. A backward uses the
 weights of its forward because B steps once all are through.
+Replicas of the server: the round's i-th cohort is served by replica i % N, whose own B takes a joint step on the
+batches of its phones; at the round's end the replicas' B, optimizer and statistics are averaged (replicas.py). That is
+another training than with one server.
 Equal within rounding, with one local step, to one step of B on one large batch.
 Source: Pal et al. 2021, https://arxiv.org/abs/2112.01299; Jeon and Kim 2020, https://doi.org/10.1109/ICOIN48656.2020.9016486.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ray_split.draws import Stream, Turn
 from ray_split.schedules.exchange import STATISTICS, Lane, Middle, abreast, cohort_turns, collected, visit, waves
+from ray_split.schedules.replicas import Share, averaged, dealt
 from ray_split.wiring import Handle, Ref, Roles
 
 
@@ -28,9 +33,9 @@ def parallel(
 
     `batch`: accumulated over the cohorts, or joint, which a B that mixes the samples of a batch needs.
     """
-    ends, keep, server = roles.fed_server.client_state.remote(turn), STATISTICS[statistics], roles.server
-    turns, phones = cohort_turns(turn, stream), np.array(stream.phones(turn.round))
-    shared = Middle(roles.single, server.forward_shared, server.backward_shared, server.learn_shared)
+    ends, keep = roles.fed_server.client_state.remote(turn), STATISTICS[statistics]
+    turns = cohort_turns(turn, stream)
+    shares = dealt(turns, roles)
     steps, closed = [int(stream.steps(at.phones)[0]) for at in turns], [None] * len(turns)
 
     def begin(client: Handle, at: Turn) -> Ref:
@@ -45,40 +50,64 @@ def parallel(
         refs = [] if step else [begin(client, at)]
         activation = client.forward.remote(at)
         yield refs
-        activation_gradient = yield from visit(client, at, activation, shared, largest)
+        activation_gradient = yield from visit(client, at, activation, _shared(roles, number), largest)
         yield [client.backward.remote(at, activation_gradient)]
         if step + 1 == steps[number]:
             closed[number] = end(client, at)
 
-    def joint(active: list[int], step: int, largest: int, factor: float) -> Iterator[Ref]:
+    def joint(server: Handle, active: Sequence[int], largest: int, factor: float, step: int) -> Lane:
         hosts = [(roles.client(number), turns[number]._replace(step=step)) for number in active]
-        if not step:
-            yield from [begin(*host) for host in hosts]
+        refs = [] if step else [begin(*host) for host in hosts]
         activations = [client.forward.remote(at) for client, at in hosts]
+        yield refs
         first = turn._replace(phones=turns[active[0]].phones[:1], step=step)
         cohorts = [at.phones for _, at in hosts]
         if roles.single:
             back = _each(server.learn_joint, len(hosts), first, cohorts, largest, factor, *activations)
         else:
             hidden = _each(server.forward_joint, len(hosts), first, cohorts, *activations)
+            yield []
             gradients = [client.loss.remote(at, h) for (client, at), h in zip(hosts, hidden, strict=True)]
+            yield []
             back = _each(server.backward_joint, len(hosts), first, cohorts, largest, factor, *gradients)
-        yield from [client.backward.remote(at, g) for (client, at), g in zip(hosts, back, strict=True)]
+        yield []
+        yield [client.backward.remote(at, g) for (client, at), g in zip(hosts, back, strict=True)]
         for number, host in zip(active, hosts, strict=True):
             if step + 1 == steps[number]:
                 closed[number] = end(*host)
 
-    for step in range(max(steps)):
-        sizes, active = stream.batch_sizes(phones, step), [i for i, count in enumerate(steps) if count > step]
-        largest, factor = int(sizes.max()), float(sizes.max() / sizes.sum())
+    for step in range(max(steps)):  # a share's first cohort has most
+        now = [_joint_step(share, steps, stream, step) for share in shares if steps[share.numbers[0]] > step]
         if batch == "joint":
-            yield from joint(active, step, largest, factor)
+            yield from abreast(joint(*each, step) for each in now)
         else:
-            for wave in waves(active, roles):
-                yield from abreast(lane(number, step, largest) for number in wave)
-            yield server.step_shared.remote(turn, factor)
+            largest = {number: each.largest for each in now for number in each.active}
+            for wave in waves(sorted(largest), roles):
+                yield from abreast(lane(number, step, largest[number]) for number in wave)
+            for each in now:
+                yield each.server.step_shared.remote(turn, each.factor)
     yield from collected(turns, roles, closed)
-    return None, server.state.remote(turn)
+    return None, (yield from averaged(turn, stream, shares))
+
+
+class _JointStep(NamedTuple):
+    """A replica's: the cohorts that have a batch, the largest batch of a phone, and that over all samples."""
+
+    server: Handle
+    active: list[int]
+    largest: int
+    factor: float
+
+
+def _joint_step(share: Share, steps: Sequence[int], stream: Stream, step: int) -> _JointStep:
+    sizes = stream.batch_sizes(np.array(share.phones), step)
+    active = [number for number in share.numbers if steps[number] > step]
+    return _JointStep(share.server, active, int(sizes.max()), float(sizes.max() / sizes.sum()))
+
+
+def _shared(roles: Roles, number: int) -> Middle:
+    server = roles.server_of(number)
+    return Middle(roles.single, server.forward_shared, server.backward_shared, server.learn_shared)
 
 
 def _each(method: Handle, count: int, *arguments: object) -> list[Ref]:
@@ -87,4 +116,5 @@ def _each(method: Handle, count: int, *arguments: object) -> list[Ref]:
     return list(refs) if count > 1 else [refs]
 
 
+parallel.replicas = "own b"  # type: ignore[attr-defined]
 parallel.kwargs = {"statistics": ("average", "local"), "batch": ("accumulated", "joint")}  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ def sequential(
         client = roles.client(number)
         yield client.load.remote(at, ends, optimizer == "fresh", None, None, True, sender)
         for step in range(int(stream.steps(at.phones)[0])):
-            yield from exchange(client, middle(roles), at._replace(step=step))
+            yield from exchange(client, middle(roles, roles.server), at._replace(step=step))
         ends, sender = client.state.remote(at), at.phones
     return ends, roles.server.state.remote(turn)
 

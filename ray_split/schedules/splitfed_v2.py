@@ -5,15 +5,19 @@ fed server averages them at its end, phone i with n_i of the round's N samples w
 Optimizer state: B's stays on the server; A's and C's are new each round. BatchNorm statistics of A and C are averaged
 like weights (`statistics: local`: they stay with their phone); B's stay. A backward uses the weights of its forward by
 strict turn-taking at B; the next phone's A runs meanwhile, on weights that nobody else has.
+Replicas of the server: the round's i-th phone is served by replica i % N. Its phones take turns at the replica's own B,
+in the same drawn order but for the others' phones; at the round's end the replicas' B, optimizer and statistics are
+averaged (replicas.py). That is another training than with one server.
 Source: Thapa et al. 2020, https://arxiv.org/abs/2004.12088, section 3.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import STATISTICS, Middle, collected, ended, middle, phone_turns, visit
+from ray_split.schedules.exchange import STATISTICS, Lane, Middle, abreast, collected, middle, phone_turns, visit
+from ray_split.schedules.replicas import Share, averaged, dealt
 from ray_split.wiring import Handle, Ref, Roles
 
 
@@ -23,16 +27,18 @@ def splitfed_v2(
     """Submit one round; returns the ref of B's state."""
     ends, keep = roles.fed_server.client_state.remote(turn), STATISTICS[statistics]
     turns = phone_turns(turn, stream)
+    shares = dealt(turns, roles)
     hosts = {at.phones[0]: roles.client(number) for number, at in enumerate(turns)}
     for at in turns:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
         yield hosts[at.phones[0]].load.remote(at, ends, True, own)
-    yield from _exchanges(list(_in_order(turn, stream)), hosts, middle(roles))
+    order = list(_in_order(turn, stream))
+    yield from abreast(_exchanges(_own(order, share), hosts, middle(roles, share.server)) for share in shares)
     closed, turns = [], sorted(turns, key=lambda at: at.phones)
     for at in turns:  # in the phones' order: it is that of the sums
         closed.append(hosts[at.phones[0]].close.remote(at, stream.shares(at.round, at.phones), keep))
     yield from collected(turns, roles, closed)
-    return None, roles.server.state.remote(turn)
+    return None, (yield from averaged(turn, stream, shares))
 
 
 def _in_order(turn: Turn, stream: Stream) -> Iterator[Turn]:
@@ -41,7 +47,12 @@ def _in_order(turn: Turn, stream: Stream) -> Iterator[Turn]:
             yield turn._replace(phones=(phone,), step=step)
 
 
-def _exchanges(turns: list[Turn], hosts: dict[int, Handle], methods: Middle) -> Iterator[Ref]:
+def _own(order: Sequence[Turn], share: Share) -> list[Turn]:
+    phones = set(share.phones)
+    return [at for at in order if at.phones[0] in phones]
+
+
+def _exchanges(turns: list[Turn], hosts: dict[int, Handle], methods: Middle) -> Lane:
     ahead: Ref | None = None
     for i, now in enumerate(turns):
         client, following = hosts[now.phones[0]], turns[i + 1] if i + 1 < len(turns) else None
@@ -51,8 +62,11 @@ def _exchanges(turns: list[Turn], hosts: dict[int, Handle], methods: Middle) -> 
         # The next phone's A runs while B does; but a phone's own A has to step first.
         free = following is not None and following.phones != now.phones
         ahead = hosts[following.phones[0]].forward.remote(following) if following is not None and free else None
-        yield client.backward.remote(now, ended(under_way))
+        yield []
+        activation_gradient = yield from under_way
+        yield [client.backward.remote(now, activation_gradient)]
 
 
+splitfed_v2.replicas = "own b"  # type: ignore[attr-defined]
 splitfed_v2.kwargs = {"statistics": ("average", "local")}  # type: ignore[attr-defined]
 splitfed_v2.one_by_one = True  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from ray.scripts.scripts import start
 from ray_split import config
 from ray_split.cli import settings_of
 from ray_split.placement import whole
-from ray_split.prepare import resolve
+from ray_split.resolve import resolve
 from tests.conftest import ROOT
 
 # The fields of KubeRay's types, as far as they are for people to set; required ones first.

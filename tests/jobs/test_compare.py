@@ -419,11 +419,15 @@ def test_inside_a_job_a_relative_folder_is_refused(
     assert "--out: 'results' is not possible; it may be absolute" in refused(capsys, *arguments(Path("results")))
 
 
-def test_cohorts_are_left_to_the_schedules_that_have_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cohorts_and_replicas_are_left_to_the_schedules_that_have_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--schedules", "sequential,parallel", "--seeds", "0", "--phones.cohort", "2", "--print-config"]
+    flags += ["--server.replicas", "2"]
     assert compare.main([*HERE, *flags, "--run.storage_path", str(tmp_path), "--run.name", "mine"]) == 0
     sequential, parallel = yaml.safe_load_all(capsys.readouterr().out)
     assert (sequential["phones"]["cohort"], parallel["phones"]["cohort"]) == (1, 2)
+    assert (sequential["server"]["replicas"], parallel["server"]["replicas"]) == (1, 2)
     assert sequential["run"]["storage_path"] == str(tmp_path / "mine")
     assert list(tmp_path.iterdir()) == []
 

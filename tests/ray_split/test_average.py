@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_split.average import added, scaled
+from ray_split.average import added, averaged, scaled
 
 
 def state(*values, dtype=np.float32, batches=0):
@@ -69,3 +69,23 @@ def test_a_mean_is_weighted_by_samples(weights, samples):
     samples = np.array(samples[: len(weights)])
     found = mean([state(w, dtype=np.float64) for w in weights], samples / samples.sum())
     assert found["weights/x"][0] == pytest.approx(np.average(weights, weights=samples), abs=1e-9)
+
+
+def test_averaged_is_the_mean_of_weights_and_optimizers_and_the_largest_counter():
+    one, two = (
+        {**state(*values, batches=n), "optimizer/x/step": np.array(float(n), np.float32)}
+        for values, n in (((4, 8), 3), ((8, 8), 7))
+    )
+    found = averaged([one, two], [0.25, 0.75])
+    assert found["weights/x"].tolist() == found["optimizer/x/momentum_buffer"].tolist() == [7, 8]
+    assert found["weights/num_batches_tracked"] == found["optimizer/x/step"] == 7
+    assert {key: array.dtype for key, array in found.items()} == {key: array.dtype for key, array in one.items()}
+
+
+def test_averaged_keeps_what_is_the_same_in_all_and_takes_a_missing_slot_as_zeros():
+    same, shares = state(0.1, 0.7), [1 / 3, 1 / 3, 1 / 3]
+    found = averaged([same, same, same], shares)
+    assert all(np.array_equal(found[key], same[key]) for key in same)
+    new = {key: array for key, array in same.items() if not key.startswith("optimizer/")}
+    assert averaged([new, same], [0.5, 0.5])["optimizer/x/momentum_buffer"].tolist() == pytest.approx([0.05, 0.35])
+    assert averaged([same], [1.0]).keys() == same.keys()

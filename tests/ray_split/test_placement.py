@@ -17,7 +17,7 @@ from ray_split.placement import (
     labels_for,
     most_clients,
     needs,
-    server_need,
+    server_needs,
     spread,
     table,
     unlabelled,
@@ -25,7 +25,7 @@ from ray_split.placement import (
     whole,
     without_room,
 )
-from ray_split.prepare import resolve
+from ray_split.resolve import resolve
 
 HEAD = whole("head", 0, 0, {"ray-split/role": "head"})
 SERVER = whole("server", 2, 1, {"ray-split/role": "server"})
@@ -119,7 +119,7 @@ def test_who_waits_is_told_with_what_and_with_what_there_is() -> None:
     many = client_needs(settings(clients=12), [HEAD, SERVER])
     there = "the cluster has 2 CPUs and 1 GPU, of which 2 CPUs and 1 GPU are free (an actor's must be on one node)"
     assert waits(many, [HEAD, SERVER]) == f"client 0, client 1, client 2 and 9 more: wait for 1 CPU each; {there}"
-    assert waits([server_need(settings(autoscaled=True), [HEAD])], [HEAD]).endswith("there is no such node")
+    assert waits([*server_needs(settings(autoscaled=True), [HEAD])], [HEAD]).endswith("there is no such node")
     assert waits([], busy) == ""
 
 

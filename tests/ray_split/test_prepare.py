@@ -4,7 +4,8 @@ import pytest
 
 import ray_split as rs
 from ray_split.placement import whole
-from ray_split.prepare import prepare, resolve
+from ray_split.prepare import prepare
+from ray_split.resolve import resolve
 
 
 def resolved(cpus: int, gpus: float = 0, **sections: dict) -> tuple[object, object]:
@@ -48,11 +49,31 @@ def test_numbers_are_kept() -> None:
         (1, {}, "server.num_cpus: 1 .* the cluster has 1"),
         (4, {"cluster": {"client_actors": 4}}, "cluster.client_actors: 4 .* at most 3"),
         (4, {"server": {"num_gpus": 1}}, "server.num_gpus: 1.0 .* at most 0"),
+        (4, {"server": {"num_cpus": 2, "replicas": 2}}, "server.num_cpus: 2 .* 2 replicas of the server need 5 CPUs"),
+        (4, {"server": {"replicas": 2}, "cluster": {"client_actors": 3}}, "cluster.client_actors: 3 .* at most 2"),
     ],
 )
 def test_what_the_cluster_has_no_room_for_is_refused(cpus: int, sections: dict, named: str) -> None:
     with pytest.raises(rs.SettingsError, match=named):
         resolve(rs.Config(**sections), [whole("x", cpus, 0)])
+
+
+def test_auto_is_a_gpu_for_each_replica_and_refused_where_there_are_fewer() -> None:
+    assert resolved(8, 2, server={"replicas": 2}) == (6, 1.0)
+    assert resolved(8, 0, server={"replicas": 2}) == (6, 0.0)
+    assert resolved(8, 1, server={"replicas": 2, "num_gpus": 0.5}) == (6, 0.5)
+    assert resolved(8, 1, server={"replicas": 2}, cluster={"backend": "inprocess"})[1] == 1.0
+    with pytest.raises(rs.SettingsError, match=r"server.num_gpus: 'auto' .* such as 0 or 0.33 of 1 GPUs for each of 3"):
+        resolved(8, 1, server={"replicas": 3})
+    with pytest.raises(rs.SettingsError, match=r"server.num_gpus: 2.0 .* at most 1, of 3 GPUs for each of 2 replicas"):
+        resolved(8, 3, server={"replicas": 2, "num_gpus": 2})
+
+
+def test_replicas_that_have_nothing_to_train_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    resolved(8, phones={"count": 100, "cohort": 50}, server={"replicas": 2})
+    assert not caplog.records
+    resolved(8, phones={"count": 100, "cohort": 50}, server={"replicas": 3})
+    assert "1 of the server's replicas have nothing to train" in caplog.text
 
 
 def test_on_an_autoscaled_cluster_numbers_are_given_and_may_be_more_than_there_is() -> None:
