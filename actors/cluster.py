@@ -235,6 +235,12 @@ class RayWiring:
                 dead |= {name} if error else set()
         return dead
 
+    def abandon(self) -> None:
+        """Kill all but the fed server: calls of it that wait for the others fail, and it goes on with the next."""
+        for name, handle in _named(self.roles).items():
+            if name != FED_SERVER:
+                ray.kill(handle)
+
     def stop(self) -> None:
         """Kill the actors, and disconnect from Ray if this process was not connected before."""
         if self._roles is not None and ray.is_initialized():

@@ -173,6 +173,9 @@ class InProcess:
         roles = self.roles
         return [handle.name for handle in (*roles.clients, roles.server, roles.fed_server) if handle.rebuilt()]
 
+    def abandon(self) -> None:
+        """Nothing is under way here when this is called."""
+
     def stop(self) -> None:
         """Drop the actors."""
         self._roles = None

@@ -97,6 +97,11 @@ class Records:
             for name in (MODEL, checkpoint.FOLDER, personal.FOLDER):
                 storage.remove(self.folder / name)
 
+    @property
+    def rounds(self) -> int:
+        """How many rounds have a row."""
+        return self._totals.rounds
+
     def would_be_best(self, row: dict[str, Any]) -> bool:
         """Whether a round's validation beats every round's before."""
         return self._totals.would_be_best(row)
@@ -105,7 +110,8 @@ class Records:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
         row = _finite(row)
         self._totals.add(row)
-        self._append(row, flush)
+        with (self._here / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
         self._phone_tables.append(phones)
         for name, value in row.items():
             if name != "round" and value is not None:
@@ -117,16 +123,14 @@ class Records:
         """Take down that the run goes on without these phones."""
         self.quarantined += [{"phone": phone, "round": round, "reason": reason} for phone in phones]
 
-    def _append(self, row: dict[str, Any], flush: bool) -> None:
-        with (self._here / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            if flush:  # a checkpoint is written next: whoever resumes from it can't make this line again
-                file.flush()
-                storage.sync(file.fileno())
-
     def flush(self) -> None:
-        """Write what was held back: the phones' lines, in one more file of the parquet data set; at a URI all rows."""
+        """Write what was held back: the phones' lines, in one more file of the parquet data set; at a URI all rows.
+
+        Rows are on the disk then: whoever resumes from the checkpoint that follows can't make them again.
+        """
         self._board.flush()
+        with (self._here / METRICS).open("a") as rows:
+            storage.sync(rows.fileno())
         if self._scratch:
             for file in self._here.iterdir():
                 storage.write(self.folder / file.name, file.read_bytes())

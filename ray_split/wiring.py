@@ -65,6 +65,9 @@ class Wiring(Protocol):
     def rebuild(self) -> list[str]:
         """Replace the actors that died with empty ones, and say which."""
 
+    def abandon(self) -> None:
+        """End all actors but the fed server: it does not wait any more for what they were doing."""
+
     def stop(self) -> None:
         """End all actors."""
 
