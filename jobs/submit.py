@@ -24,6 +24,7 @@ from urllib.error import URLError
 
 from actors.auth import has_token, token_file
 
+RUNTIME_ENV = Path(__file__).parent.parent / "deploy" / "runtime_env.yaml"
 START_SECONDS = 90
 STOP_SECONDS = 30
 
@@ -115,7 +116,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def submit(entrypoint: Sequence[str], address: str, working_dir: str = ".") -> int:
     """Run a job to its end, its log on this process's output; SIGINT and SIGTERM stop it. Returns its exit status."""
     job = f"ray_split_{uuid.uuid4().hex[:12]}"
-    options = ["--submission-id", job, "--working-dir", working_dir]
+    options = ["--submission-id", job, "--runtime-env", str(RUNTIME_ENV), "--working-dir", working_dir]
     command = ray_command(sys.executable, "job", "submit", *options, "--", *entrypoint)
     env = environment(RAY_ADDRESS=address)
     # A session of its own: Ctrl-C is for us to turn into `ray job stop`, not for the log to end.
