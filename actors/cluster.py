@@ -29,7 +29,7 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors import reach, room
+from actors import reach, room, versions
 from actors.client import Client
 from actors.fed_server import FedServer
 from actors.memory import settle
@@ -75,16 +75,25 @@ def _init(address: str | None) -> None:
         if complaint := reach.complaint(named):
             raise SettingsError("cluster.address", named, f"the address of a running Ray: {complaint}")
         try:
-            ray.init(address=named, **options)
+            _connect(named, options)
         except (ConnectionError, ValueError) as error:
             allowed = f"the address of a running Ray, with its token: {_first_line(error)}"
             raise SettingsError("cluster.address", named, allowed) from error
         return
     try:
-        ray.init(address=_running(), **options)
+        _connect(_running(), options)
     except ConnectionError:
         # Two at least: a client and the server each take one.
         ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **options)
+
+
+def _connect(address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, **options)
+    except RuntimeError as error:
+        if told := versions.mismatch(str(error)):
+            raise SettingsError("cluster.address", address, f"the address of a Ray like this one: {told}") from error
+        raise
 
 
 def _running() -> str:
@@ -107,6 +116,7 @@ class RayWiring:
         self._single = False
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
+        self.differing: dict[str, dict[str, str]] = {}  # by node: software that is not the driver's
 
     @property
     def roles(self) -> Roles:
@@ -143,6 +153,7 @@ class RayWiring:
     def ready(self) -> list[str]:
         """Wait until all actors answer, and say where they run. Raises RunFailedError if there is no room for one."""
         self._wait_until_ready()
+        self._compare_software()
         device = _device(self.get([self.roles.server.device.remote()])[0], self._needs["server"]["num_gpus"])
         count = len(self.roles.clients)
         return [f"server on {device}, {count} client actor(s) on CPU, fed server beside the driver"]
@@ -161,6 +172,15 @@ class RayWiring:
             if late and pings:
                 warn = time.monotonic() + WARN_SECONDS[1]
                 logger.warning("not ready yet: %s", ", ".join(pings))
+
+    def _compare_software(self) -> None:
+        """Name each node whose software is not the driver's, once. Raises RunFailedError if a run can't be."""
+        named = _named(self.roles)
+        found = self.get([handle.__ray_call__.remote(_software) for handle in named.values()])
+        for node, told, has in versions.compared(dict(zip(named, found, strict=True)), versions.here()):
+            if node not in self.differing:
+                logger.warning("%s", told)
+            self.differing[node] = has
 
     def _check_room(self, waiting: list[str], start: float) -> None:
         """Say who waits for room. Raises RunFailedError if it is for too long."""
@@ -210,6 +230,7 @@ class RayWiring:
         # Kept until told: if another dies while these start, both are lost.
         self._lost += [name for name in named if name in dead and name not in self._lost]
         self._wait_until_ready()
+        self._compare_software()
         lost, self._lost = self._lost, []
         return lost
 
@@ -249,6 +270,10 @@ class RayWiring:
         self._roles = None
         if self._ours:
             ray.shutdown()
+
+
+def _software(_: object) -> versions.Found:
+    return versions.Found(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), versions.here())
 
 
 def _device(name: str, gpus: float) -> str:

@@ -141,6 +141,7 @@ class InProcess:
 
     def __init__(self) -> None:
         self._roles: Roles | None = None
+        self.differing: dict[str, dict[str, str]] = {}  # all is the driver's
 
     @property
     def roles(self) -> Roles:

@@ -62,7 +62,8 @@ def head(
     """
     if not has_token():  # `ray start` asks for one and makes none
         make = ray_command(python, "get-auth-token", "--generate")
-        subprocess.run(make, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        asked = {**os.environ, "RAY_AUTH_MODE": "token"}  # Ray 2.52 makes none without
+        subprocess.run(make, check=True, env=asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         token_file().chmod(0o600)  # Ray leaves it readable for everybody
     gcs, dashboard, client, agent = _free_ports(4)
     # Two CPUs at least: a client and the server each take one.

@@ -52,7 +52,7 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
 def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks: list[Callback], stop: Stop) -> Result:
     settings, parts, stream, borders = prepared
     first = round_of(checkpoint) if checkpoint else 0
-    records = Records(settings, first)
+    records = Records(settings, first, wiring.differing)
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
     loop = training.RoundLoop(settings, stream, wiring, callbacks, stop)

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import logging
 import math
+import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from ray_split import __version__, checkpoint, config, personal, storage
@@ -30,7 +32,12 @@ from ray_split.totals import Totals
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-VERSIONS = {"ray-split": __version__} | {n: importlib.metadata.version(n) for n in ("ray", "torch", "numpy")}
+VERSIONS: dict[str, Any] = {
+    "ray-split": __version__,
+    **{name: importlib.metadata.version(name) for name in ("ray", "torch", "numpy")},
+    "python": platform.python_version(),
+    "cpu": torch.backends.cpu.get_cpu_capability(),
+}
 CONFIG, METRICS, PHONES, SUMMARY, MODEL = (
     "config.yaml",
     "metrics.jsonl",
@@ -62,7 +69,10 @@ def read_quarantined(folder: Place) -> list[dict[str, Any]]:
 class Records:
     """The files that the driver writes, a line a round."""
 
-    def __init__(self, settings: config.Config, first_round: int) -> None:
+    def __init__(
+        self, settings: config.Config, first_round: int, differing: dict[str, dict[str, str]] | None = None
+    ) -> None:
+        self._differing = {} if differing is None else differing  # a wiring's, which adds to it
         self.folder = settings.run.folder
         self._settings = settings
         self._phone_tables: list[dict[str, Array]] = []
@@ -157,7 +167,7 @@ class Records:
             "schema_version": SCHEMA_VERSION,
             "status": status,
             "error": error and storage.masked(error),
-            "versions": VERSIONS,
+            "versions": {**VERSIONS, **({"nodes": [*self._differing.values()]} if self._differing else {})},
             "seed": self._settings.run.seed,
             "schedule": self._settings.schedule.name,
             "phones": self._settings.phones.count,

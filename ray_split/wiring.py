@@ -49,6 +49,9 @@ class Resources(NamedTuple):
 class Wiring(Protocol):
     """Starts actors, waits for their results, replaces those that died."""
 
+    differing: dict[str, dict[str, str]]
+    """Nodes whose software is not the driver's, as far as known: what they have instead."""
+
     @property
     def roles(self) -> Roles:
         """The actors as they are now."""
