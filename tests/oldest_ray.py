@@ -1,4 +1,4 @@
-"""On the Ray that this Python has: a head with a token, a placement group by label, a run whose server is killed.
+"""On the Ray that this Python has, with a token: a placement group by label, a run whose server is killed.
 
 `python -m tests.oldest_ray FOLDER` prints what came of it as JSON. Run by the Python of an environment of its own.
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import ray_split as rs
-from jobs.submit import head
 
 
 class KillServer(rs.Callback):
@@ -48,19 +47,23 @@ def model(result: rs.Result) -> str:
 
 
 def main(path: Path) -> None:
-    import ray
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+    from ray.cluster_utils import Cluster
+
+    from actors.cluster import ray  # once it has settled that there is a token
 
     whole = model(rs.fit(config(path, "whole", "inprocess"), callbacks=[]))
     killer = KillServer()
-    with head(num_cpus=4) as (address, _):
-        ray.init(address=address, log_to_driver=False)
-        mine = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-        group = ray.util.placement_group([{"CPU": 1}], bundle_label_selector=[mine])
-        placed = group.wait(60)
-        ray.util.remove_placement_group(group)
-        on_ray = model(rs.fit(config(path, "killed", "ray"), callbacks=[killer]))
-        ray.shutdown()
-    found = {"ray": ray.__version__, "placed": placed, "lost": killer.lost, "same": on_ray == whole}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False)
+    mine = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    group = ray.util.placement_group([{"CPU": 1}], bundle_label_selector=[mine])
+    placed, tokens = group.wait(60), is_token_auth_enabled()
+    ray.util.remove_placement_group(group)
+    on_ray = model(rs.fit(config(path, "killed", "ray"), callbacks=[killer]))
+    ray.shutdown()
+    cluster.shutdown()
+    found = {"ray": ray.__version__, "placed": placed, "tokens": tokens, "lost": killer.lost, "same": on_ray == whole}
     print(json.dumps(found))  # last: Ray prints here too
 
 

@@ -44,7 +44,9 @@ def main(path: Path) -> None:
     ray.shutdown()
     cluster.shutdown()
     versions = json.loads((Path(result.path) / "summary.json").read_text())["versions"]
-    print(json.dumps({"warnings": [line for line in heard.lines if line.startswith("node ")], "versions": versions}))  # last: Ray prints here too
+    print(
+        json.dumps({"warnings": [line for line in heard.lines if line.startswith("node ")], "versions": versions})
+    )  # last: Ray prints here too
 
 
 if __name__ == "__main__":
