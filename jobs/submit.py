@@ -42,6 +42,7 @@ def environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

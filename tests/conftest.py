@@ -44,6 +44,8 @@ OWN_RAY = (
     "deploy/test_autoscaled",
     "test_node_death",
     "test_driver_kills",
+    "test_head_lost",
+    "test_oldest_ray",
     "test_memory",
     "test_tasks",
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray_split as rs
+from jobs.submit import _free_ports
 
 
 class KillServer(rs.Callback):
@@ -54,7 +55,8 @@ def main(path: Path) -> None:
 
     whole = model(rs.fit(config(path, "whole", "inprocess"), callbacks=[]))
     killer = KillServer()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    head = {"num_cpus": 4, "include_dashboard": False, "gcs_server_port": _free_ports(1)[0]}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=cluster.address, log_to_driver=False)
     mine = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     group = ray.util.placement_group([{"CPU": 1}], bundle_label_selector=[mine])
