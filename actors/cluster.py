@@ -25,7 +25,7 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors import room
+from actors import room, versions
 from actors.client import Client
 from actors.fed_server import FedServer
 from actors.group import POLL_SECONDS, WARN_SECONDS, Group, nodes
@@ -75,6 +75,7 @@ class RayWiring:
         self._single = False
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
+        self.differing: dict[str, dict[str, str]] = {}  # by node: software that is not the driver's
 
     @property
     def roles(self) -> Roles:
@@ -134,6 +135,7 @@ class RayWiring:
         settings = self.settings
         self.group.wait(settings.cluster.wait_seconds)
         self._wait_until_ready()
+        self._compare_software()
         servers, count, there = self.roles.servers, len(self.roles.clients), nodes()
         devices = zip(server_names(len(servers)), self.get([each.device.remote() for each in servers]), strict=True)
         on = ", ".join(f"{name} on {_device(device, bool(settings.server.num_gpus))}" for name, device in devices)
@@ -171,6 +173,15 @@ class RayWiring:
             if late and pings:
                 warn = time.monotonic() + WARN_SECONDS[1]
                 logger.warning("not ready yet: %s", ", ".join(pings))
+
+    def _compare_software(self) -> None:
+        """Name each node whose software is not the driver's, once. Raises RunFailedError if a run can't be."""
+        named = _named(self.roles)
+        found = self.get([handle.__ray_call__.remote(_software) for handle in named.values()])
+        for node, told, has in versions.compared(dict(zip(named, found, strict=True)), versions.here()):
+            if node not in self.differing:
+                logger.warning("%s", told)
+            self.differing[node] = has
 
     def _check_room(self, waiting: list[str], start: float) -> None:
         """Say who waits for room. Raises RunFailedError if it is for too long."""
@@ -219,6 +230,7 @@ class RayWiring:
         # Kept until told: if another dies while these start, both are lost.
         self._lost += [name for name in named if name in dead and name not in self._lost]
         self._wait_until_ready()
+        self._compare_software()
         lost, self._lost = self._lost, []
         return lost
 
@@ -244,6 +256,12 @@ class RayWiring:
                 dead |= {name} if error else set()
         return dead
 
+    def abandon(self) -> None:
+        """Kill all but the fed server: calls of it that wait for the others fail, and it goes on with the next."""
+        for name, handle in _named(self.roles).items():
+            if name != FED_SERVER:
+                ray.kill(handle)
+
     def stop(self) -> None:
         """Kill the actors, and disconnect from Ray if this process was not connected before."""
         if self._roles is not None and ray.is_initialized():
@@ -254,6 +272,10 @@ class RayWiring:
         self._roles = self._group = None
         if self._ours:
             ray.shutdown()
+
+
+def _software(_: object) -> versions.Found:
+    return versions.Found(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), versions.here())
 
 
 def _device(name: str, gpus: bool) -> str:

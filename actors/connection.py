@@ -15,7 +15,7 @@ os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 import ray
 from ray._private import services
 
-from actors import reach
+from actors import reach, versions
 from ray_split.failure import SettingsError
 
 
@@ -31,7 +31,7 @@ def connect(address: str | None) -> bool:
         _join(named, options)
         return True
     try:
-        ray.init(address=_running(), **options)
+        _init(_running(), options)
     except ConnectionError:
         # Two at least: a client and the server each take one.
         ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **options)
@@ -42,10 +42,19 @@ def _join(address: str, options: dict[str, Any]) -> None:
     if complaint := reach.complaint(address):
         raise SettingsError("cluster.address", address, f"the address of a running Ray: {complaint}")
     try:
-        ray.init(address=address, **options)
+        _init(address, options)
     except (ConnectionError, ValueError) as error:
         allowed = f"the address of a running Ray, with its token: {first_line(error)}"
         raise SettingsError("cluster.address", address, allowed) from error
+
+
+def _init(address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, **options)
+    except RuntimeError as error:
+        if told := versions.mismatch(str(error)):
+            raise SettingsError("cluster.address", address, f"the address of a Ray like this one: {told}") from error
+        raise
 
 
 def _running() -> str:

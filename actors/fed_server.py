@@ -102,8 +102,9 @@ class FedServer:
         """See that the run's folder can be written to from here: credentials may be the driver's alone."""
         try_out(self._folder)
 
-    def save_checkpoint(self) -> str:
-        """Write a checkpoint of the state it holds; returns its path."""
+    def save_checkpoint(self, round: int) -> str:
+        """Write a checkpoint of the start of `round`; returns its path. Raises StateNotLoadedError for another."""
+        self._at(round)
         path = checkpoint.save(self._folder / checkpoint.FOLDER, self._round, self._parts(), self._num_to_keep)
         return str(path)
 

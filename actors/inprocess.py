@@ -142,6 +142,7 @@ class InProcess:
 
     def __init__(self) -> None:
         self._roles: Roles | None = None
+        self.differing: dict[str, dict[str, str]] = {}  # all is the driver's
 
     @property
     def roles(self) -> Roles:
@@ -181,6 +182,9 @@ class InProcess:
         """Replace the actors that were killed, and say which: nothing here dies by itself."""
         roles = self.roles
         return [handle.name for handle in (*roles.clients, *roles.servers, roles.fed_server) if handle.rebuilt()]
+
+    def abandon(self) -> None:
+        """Nothing is under way here when this is called."""
 
     def stop(self) -> None:
         """Drop the actors."""

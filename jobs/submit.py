@@ -24,6 +24,7 @@ from urllib.error import URLError
 
 from actors.auth import has_token, token_file
 
+RUNTIME_ENV = Path(__file__).parent.parent / "deploy" / "runtime_env.yaml"
 START_SECONDS = 90
 STOP_SECONDS = 30
 
@@ -41,6 +42,7 @@ def environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -61,7 +63,8 @@ def head(
     """
     if not has_token():  # `ray start` asks for one and makes none
         make = ray_command(python, "get-auth-token", "--generate")
-        subprocess.run(make, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        asked = {**os.environ, "RAY_AUTH_MODE": "token"}  # Ray 2.52 makes none without
+        subprocess.run(make, check=True, env=asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         token_file().chmod(0o600)  # Ray leaves it readable for everybody
     gcs, dashboard, client, agent = _free_ports(4)
     # Two CPUs at least: a client and the server each take one.
@@ -115,7 +118,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def submit(entrypoint: Sequence[str], address: str, working_dir: str = ".") -> int:
     """Run a job to its end, its log on this process's output; SIGINT and SIGTERM stop it. Returns its exit status."""
     job = f"ray_split_{uuid.uuid4().hex[:12]}"
-    options = ["--submission-id", job, "--working-dir", working_dir]
+    options = ["--submission-id", job, "--runtime-env", str(RUNTIME_ENV), "--working-dir", working_dir]
     command = ray_command(sys.executable, "job", "submit", *options, "--", *entrypoint)
     env = environment(RAY_ADDRESS=address)
     # A session of its own: Ctrl-C is for us to turn into `ray job stop`, not for the log to end.

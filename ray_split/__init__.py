@@ -19,21 +19,22 @@ if TYPE_CHECKING:
     from ray_split.data import DataSet, LazyInputs, Part
     from ray_split.data import load as load_data
     from ray_split.draws import Draw, stream
-    from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
+    from ray_split.failure import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
     from ray_split.result import Result
 
 # Loaded when first used: the fed server's process needs no torch, the command line's --help no ray.
 _PLACES = {
     "fit": "api", "load_model": "api", "Callback": "callbacks", "Config": "config", "CutError": "cut",
     "Segments": "cut", "DataSet": "data", "LazyInputs": "data", "Part": "data", "load_data": "data:load",
-    "RunFailedError": "failure", "RunStoppedError": "failure", "SettingsError": "failure", "Result": "result",
+    "OutOfTimeError": "failure", "RunFailedError": "failure", "RunStoppedError": "failure", "SettingsError": "failure",
+    "Result": "result",
     "Draw": "draws", "stream": "draws", "Batches": "batches",
 }  # fmt: skip
 
 __version__ = "0.1.0"
 __all__ = [
-    "Batches", "Callback", "Config", "CutError", "DataSet", "Draw", "LazyInputs", "Part", "Result", "RunFailedError",
-    "RunStoppedError", "Segments", "SettingsError", "fit", "load_data", "load_model", "stream",
+    "Batches", "Callback", "Config", "CutError", "DataSet", "Draw", "LazyInputs", "OutOfTimeError", "Part", "Result",
+    "RunFailedError", "RunStoppedError", "Segments", "SettingsError", "fit", "load_data", "load_model", "stream",
 ]  # fmt: skip
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,13 +12,14 @@ from ray_split import config, models, training
 from ray_split.callbacks import Callback, progress
 from ray_split.checkpoint import round_of
 from ray_split.claim import claim, inherit
-from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
+from ray_split.failure import OutOfTimeError, RunFailedError, SettingsError
 from ray_split.personal import FOLDER, Personal
 from ray_split.prepare import Prepared, prepare
 from ray_split.records import CONFIG, MODEL, Records
 from ray_split.resolve import resolve
 from ray_split.result import Result
 from ray_split.state import weights
+from ray_split.stopping import Stop
 from ray_split.storage import Place, place
 from ray_split.wiring import Wiring
 
@@ -33,8 +30,9 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     """Train by the settings, and return where everything lies.
 
     `callbacks` are told as the run goes on; by default a progress bar, or plain lines where there is no terminal.
-    Raises SettingsError before anything is started or written; RunFailedError if the run could not finish, and
-    RunStoppedError (a KeyboardInterrupt) if it was asked to stop: the last checkpoint stands.
+    Raises SettingsError before anything is started or written; RunFailedError if the run could not finish: the last
+    checkpoint stands; OutOfTimeError (one of these) if run.max_hours is over, and RunStoppedError (a KeyboardInterrupt)
+    if it was asked to stop: a checkpoint of the last completed round is written, if that can be.
     """
     told = [progress()] if callbacks is None else list(callbacks)
     prepared = prepare(settings or config.Config())
@@ -43,10 +41,11 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
     wiring, nodes = backend.connect(prepared.settings.cluster)
     try:
+        stop = Stop(prepared.settings.run.max_hours)
         # After connect: ray.init sets a handler for SIGTERM of its own.
-        with _stoppable():
+        with stop.listening():
             resolved = resolve(prepared.settings, nodes)
-            return _run(prepared._replace(settings=resolved), checkpoint, wiring, told)
+            return _run(prepared._replace(settings=resolved), checkpoint, wiring, told, stop)
     finally:
         wiring.stop()
 
@@ -66,13 +65,13 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
         wiring.stop()
 
 
-def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks: list[Callback]) -> Result:
+def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks: list[Callback], stop: Stop) -> Result:
     settings, parts, stream, borders = prepared
     first = round_of(checkpoint) if checkpoint else 0
-    records = Records(settings, first)
+    records = Records(settings, first, wiring.differing)
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
-    loop = training.RoundLoop(settings, stream, wiring, callbacks)
+    loop = training.RoundLoop(settings, stream, wiring, callbacks, stop)
     loop.callbacks = [*callbacks, _Quarantine(records, loop)]
     records.summary("running", 0)
     status, error = "failed", None
@@ -84,8 +83,8 @@ def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks
         sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
         training.run(loop, settings, records, sizes, first)
         status = "finished"
-    except KeyboardInterrupt:
-        status, error = "stopped", "stopped on request"
+    except (KeyboardInterrupt, OutOfTimeError) as asked:
+        status, error = "stopped", str(asked) if isinstance(asked, OutOfTimeError) else "stopped on request"
         raise
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
@@ -108,24 +107,6 @@ class _Quarantine(Callback):
         """A line each in summary.json."""
         self._records.quarantine(round, phones, reason)
         self._records.summary("running", self._loop.recoveries)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM end the run in order: actors go, the summary says stopped."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise RunStoppedError(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def load_model(path: str | Place, phone: int | None = None) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from pydantic.fields import FieldInfo
 
 from ray_split import config
-from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
+from ray_split.failure import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
 from ray_split.loading import suggest
 from ray_split.section import Section, read_yaml
 
@@ -133,6 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunStoppedError as error:
         print("stopped; --run.resume goes on from the last checkpoint", file=sys.stderr)
         return 128 + error.signal_number
+    except OutOfTimeError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped before the run began", file=sys.stderr)
         return 130

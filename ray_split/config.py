@@ -216,6 +216,9 @@ class Run(Section):
     eval_every: int = Field(1, ge=1, description="rounds")
     resume: str = Field("never", description="never, auto, or the path of a run; bare means auto")
     max_failures: int = Field(3, ge=-1, description="lost actors survived: 0 none, -1 unlimited")
+    max_hours: Positive | None = Field(
+        None, description="of one start of the run; then it ends in order, and can be resumed. none: no limit"
+    )
     on_bad_phone: Literal["stop", "skip"] = Field(
         "stop",
         description="what follows when a phone sends what it may not, or its data can't be read: "

@@ -68,6 +68,13 @@ class RunFailedError(RuntimeError):
     """The run ended before its last round. The last checkpoint stands."""
 
 
+class OutOfTimeError(RunFailedError):
+    """The run has lasted for run.max_hours: what it has completed is written, and it can be resumed."""
+
+    def __init__(self, hours: float) -> None:
+        super().__init__(f"run.max_hours, {hours:g}, is over; --run.resume goes on, for as many hours again")
+
+
 class RunStoppedError(KeyboardInterrupt):
     """The run was asked to stop, by SIGINT or SIGTERM. A KeyboardInterrupt, so that no handler for errors eats it."""
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import logging
 import math
+import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from ray_split import __version__, checkpoint, config, personal, storage
@@ -30,7 +32,12 @@ from ray_split.totals import Totals
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-VERSIONS = {"ray-split": __version__} | {n: importlib.metadata.version(n) for n in ("ray", "torch", "numpy")}
+VERSIONS: dict[str, Any] = {
+    "ray-split": __version__,
+    **{name: importlib.metadata.version(name) for name in ("ray", "torch", "numpy")},
+    "python": platform.python_version(),
+    "cpu": torch.backends.cpu.get_cpu_capability(),
+}
 CONFIG, METRICS, PHONES, SUMMARY, MODEL = (
     "config.yaml",
     "metrics.jsonl",
@@ -62,7 +69,10 @@ def read_quarantined(folder: Place) -> list[dict[str, Any]]:
 class Records:
     """The files that the driver writes, a line a round."""
 
-    def __init__(self, settings: config.Config, first_round: int) -> None:
+    def __init__(
+        self, settings: config.Config, first_round: int, differing: dict[str, dict[str, str]] | None = None
+    ) -> None:
+        self._differing = {} if differing is None else differing  # a wiring's, which adds to it
         self.folder = settings.run.folder
         self._settings = settings
         self._phone_tables: list[dict[str, Array]] = []
@@ -97,6 +107,11 @@ class Records:
             for name in (MODEL, checkpoint.FOLDER, personal.FOLDER):
                 storage.remove(self.folder / name)
 
+    @property
+    def rounds(self) -> int:
+        """How many rounds have a row."""
+        return self._totals.rounds
+
     def would_be_best(self, row: dict[str, Any]) -> bool:
         """Whether a round's validation beats every round's before."""
         return self._totals.would_be_best(row)
@@ -105,7 +120,8 @@ class Records:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
         row = _finite(row)
         self._totals.add(row)
-        self._append(row, flush)
+        with (self._here / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
         self._phone_tables.append(phones)
         for name, value in row.items():
             if name != "round" and value is not None:
@@ -117,16 +133,14 @@ class Records:
         """Take down that the run goes on without these phones."""
         self.quarantined += [{"phone": phone, "round": round, "reason": reason} for phone in phones]
 
-    def _append(self, row: dict[str, Any], flush: bool) -> None:
-        with (self._here / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            if flush:  # a checkpoint is written next: whoever resumes from it can't make this line again
-                file.flush()
-                storage.sync(file.fileno())
-
     def flush(self) -> None:
-        """Write what was held back: the phones' lines, in one more file of the parquet data set; at a URI all rows."""
+        """Write what was held back: the phones' lines, in one more file of the parquet data set; at a URI all rows.
+
+        Rows are on the disk then: whoever resumes from the checkpoint that follows can't make them again.
+        """
         self._board.flush()
+        with (self._here / METRICS).open("a") as rows:
+            storage.sync(rows.fileno())
         if self._scratch:
             for file in self._here.iterdir():
                 storage.write(self.folder / file.name, file.read_bytes())
@@ -153,7 +167,7 @@ class Records:
             "schema_version": SCHEMA_VERSION,
             "status": status,
             "error": error and storage.masked(error),
-            "versions": VERSIONS,
+            "versions": {**VERSIONS, **({"nodes": [*self._differing.values()]} if self._differing else {})},
             "seed": self._settings.run.seed,
             "schedule": self._settings.schedule.name,
             "phones": self._settings.phones.count,

@@ -8,65 +8,45 @@ that of the last checkpoint, or the first weights, and the rounds since are run 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ray_split import checkpoint, config
 from ray_split.callbacks import Callback, Stopwatch
+from ray_split.checked import Checked
 from ray_split.draws import Stream, Turn
 from ray_split.evaluation import evaluate, evaluate_own
-from ray_split.failure import ActorLostError, BadPhoneError, Failures, RunFailedError
+from ray_split.failure import ActorLostError, BadPhoneError, Failures, OutOfTimeError, RunFailedError
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
-from ray_split.schedules import Round, personal, schedule_of, serverless
+from ray_split.schedules import personal, schedule_of, serverless
+from ray_split.stopping import Stop
 from ray_split.storage import Place
 from ray_split.task import Task
 from ray_split.wiring import FED_SERVER, Ref, Wiring
-
-MAX_OUTSTANDING = 64  # refs that nobody consumes: exchanges submitted and not yet checked
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class Checked:
-    """Goes through a schedule with at most MAX_OUTSTANDING refs unchecked; gives their reports, in order.
-
-    `end` has what the schedule returned, once it is through.
-    """
-
-    def __init__(self, schedule: Round, wiring: Wiring) -> None:
-        self._schedule = schedule
-        self._wiring = wiring
-        self.end: tuple[Ref | None, Ref | None] = (None, None)
-
-    def __iter__(self) -> Iterator[list[Report]]:
-        outstanding: list[Ref] = []
-        for ref in self._refs():
-            outstanding.append(ref)
-            if len(outstanding) >= MAX_OUTSTANDING:
-                half = len(outstanding) // 2
-                due, outstanding = outstanding[:half], outstanding[half:]
-                yield self._check(due)
-        yield self._check(outstanding)
-
-    def _refs(self) -> Iterator[Ref]:
-        self.end = yield from self._schedule
-
-    def _check(self, refs: list[Ref]) -> list[Report]:
-        reports: list[Report | None] = self._wiring.get(refs)
-        return [report for report in reports if report is not None]
-
-
 class RoundLoop:
     """Runs rounds and evaluations on a wiring's actors, each as a transaction."""
 
-    def __init__(self, settings: config.Config, stream: Stream, wiring: Wiring, callbacks: Sequence[Callback]) -> None:
+    def __init__(
+        self,
+        settings: config.Config,
+        stream: Stream,
+        wiring: Wiring,
+        callbacks: Sequence[Callback],
+        stop: Stop | None = None,
+    ) -> None:
         self.stream = stream
         self.wiring = wiring
         self.callbacks = callbacks
+        self.stop = stop or Stop()
+        self.saved = 0  # the round of the last checkpoint
         self.recoveries = 0  # how many failures were made good
         self.where: list[str] = []  # the actors run, for people
         self._attempt = 0  # no two attempts have the same number
@@ -112,7 +92,12 @@ class RoundLoop:
 
     def save(self, round: int) -> None:
         """Write a checkpoint of the start of `round`."""
-        self._surviving(round, lambda: self.wiring.get([self.wiring.roles.fed_server.save_checkpoint.remote()]))
+        self._surviving(round, lambda: self.save_now(round))
+
+    def save_now(self, round: int) -> None:
+        """As `save`, but whatever happens is raised. StateNotLoadedError if the fed server holds another round."""
+        self.wiring.get([self.wiring.roles.fed_server.save_checkpoint.remote(round)])
+        self.saved = round
 
     def save_model(self, round: int) -> None:
         """Write the model as it is at the start of `round`."""
@@ -162,6 +147,7 @@ class RoundLoop:
     def _recover(self, round: int, error: ActorLostError) -> None:
         """Make the failure good, and bring the fed server back to the start of `round`. Raises RunFailedError."""
         logger.warning("round %d: %s", round, error)
+        self.stop.allow()
         self._failures.add(error)
         lost = self._rebuilt()
         self.forget()
@@ -198,7 +184,8 @@ class RoundLoop:
         return self._received
 
     def train(self, turn: Turn) -> RoundSums:
-        """One round by the schedule, committed at the fed server."""
+        """One round by the schedule, committed at the fed server. A stop waits from the commit until the next round."""
+        self.stop.allow()
         if not self.stream.phones(turn.round):
             raise RunFailedError(f"no phone is left for round {turn.round}: all are left out")
         self._restored = None  # from here on the server's state is no round's start
@@ -207,6 +194,7 @@ class RoundLoop:
         schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
         for reports in schedule:
+            self.stop.allow()
             sums.extend(reports)
             new = sum(int(np.sum(report.samples)) for report in reports)
             samples += new
@@ -216,6 +204,7 @@ class RoundLoop:
         received = self._loaded()
         spent = self.wiring.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
         last = self.stream.phones(turn.round)[-1:]  # whose weights are handed on
+        self.stop.hold()
         committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
         moved = [*received, committed]  # the round's start and end, from and to the fed server
         sums.extend([] if self._serverless else moved)
@@ -237,7 +226,29 @@ class RoundLoop:
 
 
 def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int) -> None:
-    """All rounds from `first` on: train, evaluate, checkpoint, record. `sizes` are those of 'val' and 'test'."""
+    """All rounds from `first` on: train, evaluate, checkpoint, record. `sizes` are those of 'val' and 'test'.
+
+    If it is stopped, the rounds that are complete are written first, if that can be.
+    """
+    loop.saved = first
+    try:
+        _rounds(loop, settings, records, sizes, first)
+    except (KeyboardInterrupt, OutOfTimeError):
+        loop.stop.finish(lambda: _save_completed(loop, records))
+        raise
+    loop.save_model(settings.run.rounds)
+
+
+def _save_completed(loop: RoundLoop, records: Records) -> None:
+    """A checkpoint of the last round that has a row, if there is none yet."""
+    records.summary("stopped", loop.recoveries)  # at once: there may be no time for more
+    if records.rounds > loop.saved:
+        records.flush()  # before the checkpoint, as in `_rounds`
+        loop.wiring.abandon()
+        loop.save_now(records.rounds)
+
+
+def _rounds(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int) -> None:
     for round in range(first, settings.run.rounds):
         watch = Stopwatch()
         sums = loop.transaction(round, loop.train)
@@ -253,7 +264,6 @@ def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[
             records.summary("running", loop.recoveries)
         for callback in loop.callbacks:
             callback.on_round_end(row)
-    loop.save_model(settings.run.rounds)
 
 
 def _evaluated(

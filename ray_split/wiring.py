@@ -51,6 +51,9 @@ class Roles:
 class Wiring(Protocol):
     """Starts actors, waits for their results, replaces those that died."""
 
+    differing: dict[str, dict[str, str]]
+    """Nodes whose software is not the driver's, as far as known: what they have instead."""
+
     @property
     def roles(self) -> Roles:
         """The actors as they are now."""
@@ -69,6 +72,9 @@ class Wiring(Protocol):
 
     def rebuild(self) -> list[str]:
         """Replace the actors that died with empty ones, and say which."""
+
+    def abandon(self) -> None:
+        """End all actors but the fed server: it does not wait any more for what they were doing."""
 
     def stop(self) -> None:
         """End all actors."""

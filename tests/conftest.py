@@ -46,6 +46,8 @@ OWN_RAY = (
     "test_node_death",
     "test_placing",
     "test_driver_kills",
+    "test_head_lost",
+    "test_oldest_ray",
     "test_memory",
     "test_tasks",
 )

@@ -99,7 +99,7 @@ def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
     tmp_path: Path, ray_session: RayHead, start: Start, number: signal.Signals
 ) -> None:
     flags = ["--config", CONFIG, "--run.storage_path", str(tmp_path), "--run.name", "r", "--run.rounds", "400"]
-    command = [sys.executable, "-m", "jobs.train", *flags, "--cluster.client_actors", "1"]
+    command = [sys.executable, "-m", "jobs.train", *flags, "--cluster.client_actors", "1", "--checkpoint.every", "100"]
     process = start(command, RAY_ADDRESS=ray_session.address)
     wait_for_round(tmp_path / "r", 2, process)
     process.send_signal(number)
@@ -109,6 +109,7 @@ def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
     assert summary(tmp_path / "r")["status"] == "stopped"
     wait_for_no_actors()
     done = summary(tmp_path / "r")["rounds"]
+    assert [path.name for path in (tmp_path / "r" / "checkpoints").iterdir()] == [f"round_{done:06d}"]
     resumed = start(
         [*command, "--run.resume", "--run.rounds", str(done + 1), "--cluster.backend", "inprocess"],
     )
