@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from actors.auth import use_token
@@ -27,14 +28,18 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
+from ray.util.metrics import Counter, Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors import reach, room
 from actors.client import Client
 from actors.fed_server import FedServer
 from actors.memory import settle
+from actors.naming import Names
 from actors.server import Server
-from ray_split import config
+from actors.telemetry import Telemetry
+from ray_split import config, logs
+from ray_split.callbacks import Callback
 from ray_split.data import Parts
 from ray_split.draws import Stream
 from ray_split.failure import ActorLostError, RunFailedError, SettingsError
@@ -57,7 +62,7 @@ VERDICT_SECONDS = 120.0  # Ray says within these whether a node that is out of r
 POLL_SECONDS = 1.0
 WARN_SECONDS = (10.0, 60.0)  # of waiting: for the first warning, and between the others
 
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 def connect(settings: config.Cluster) -> tuple[RayWiring, Resources]:
@@ -126,15 +131,16 @@ class RayWiring:
         # It writes beside the driver's own files.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         fed_server = _actor(FedServer, num_cpus=0, num_gpus=0, scheduling_strategy=here)
-        count = int(settings.cluster.client_actors)
+        count, make = int(settings.cluster.client_actors), Names(str(settings.run.name)).make
         self._makers = {
-            f"client {i}": lambda: client.remote(settings, parts_ref, stream_ref, borders) for i in range(count)
+            f"client {i}": partial(make, f"client {i}", client, settings, parts_ref, stream_ref, borders)
+            for i in range(count)
         }
-        self._makers["server"] = lambda: server.remote(settings, borders)
-        self._makers[FED_SERVER] = lambda: fed_server.remote(*fed_server_arguments(settings, borders))
+        self._makers["server"] = partial(make, "server", server, settings, borders)
+        self._makers[FED_SERVER] = partial(make, FED_SERVER, fed_server, *fed_server_arguments(settings, borders))
         self._needs = {**dict.fromkeys(self._makers, for_client), "server": for_server, FED_SERVER: {}}
         self._single, self._wait_seconds = is_single(settings), settings.cluster.wait_seconds
-        self._roles = self._of({name: make() for name, make in self._makers.items()})
+        self._roles = self._of({name: maker() for name, maker in self._makers.items()})
 
     def _of(self, named: dict[str, Handle]) -> Roles:
         clients = [handle for name, handle in named.items() if name.startswith("client")]
@@ -181,6 +187,14 @@ class RayWiring:
             if told is error:
                 raise
             raise told from error
+
+    def waiting(self, refs: Sequence[Ref]) -> int:
+        """How many of the results are not there yet, without waiting."""
+        return len(ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)[1]) if refs else 0
+
+    def callbacks(self) -> list[Callback]:
+        """Metrics, by Ray's way to Prometheus."""
+        return [Telemetry(Counter, Gauge)]
 
     def _told(self, error: Exception) -> Exception:
         """What an error of Ray's is to the round loop."""
@@ -252,7 +266,9 @@ def _device(name: str, gpus: float) -> str:
 
 
 def _actor(role: type, **options: Any) -> Any:
-    return ray.remote(role).options(**options, **NO_RESTARTS)
+    """The role as Ray's actor class; its lines in the driver's log begin with the actor's name."""
+    shown = {"__repr__": lambda _: ray.get_runtime_context().get_actor_name(), "__module__": role.__module__}
+    return ray.remote(**options, **NO_RESTARTS)(type(role.__name__, (role,), shown))
 
 
 def _named(roles: Roles) -> dict[str, Handle]:

@@ -12,7 +12,7 @@ from types import FrameType
 import torch
 from torch import nn
 
-from ray_split import config, models, training
+from ray_split import config, logs, models, training
 from ray_split.callbacks import Callback, progress
 from ray_split.checkpoint import round_of
 from ray_split.claim import claim, inherit
@@ -35,8 +35,13 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     Raises SettingsError before anything is started or written; RunFailedError if the run could not finish, and
     RunStoppedError (a KeyboardInterrupt) if it was asked to stop: the last checkpoint stands.
     """
-    told = [progress()] if callbacks is None else list(callbacks)
-    prepared = prepare(settings or config.Config())
+    settings = settings or config.Config()
+    with logs.written(settings.run.log_format), logs.run(settings.run.name):
+        return _fit(settings, [progress(settings.run.log_format)] if callbacks is None else list(callbacks))
+
+
+def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
+    prepared = prepare(settings)
     prepared = prepared._replace(settings=inherit(prepared.settings))
     checkpoint = claim(prepared.settings)
     backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
@@ -45,7 +50,9 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
         # After connect: ray.init sets a handler for SIGTERM of its own.
         with _stoppable():
             resolved = resolve(prepared.settings, resources)
-            return _run(prepared._replace(settings=resolved), checkpoint, wiring, told)
+            told = [*callbacks, *wiring.callbacks()]
+            with logs.run(resolved.run.name):
+                return _run(prepared._replace(settings=resolved), checkpoint, wiring, told)
     finally:
         wiring.stop()
 

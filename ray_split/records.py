@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,14 +18,15 @@ import pyarrow
 import pyarrow.parquet
 from torch.utils.tensorboard import SummaryWriter
 
-from ray_split import __version__, checkpoint, config, personal, storage
+from ray_split import __version__, checkpoint, config, logs, personal, storage
 from ray_split.failure import first_line
+from ray_split.metrics import finite
 from ray_split.state import Array
 from ray_split.storage import PARTIAL, Place, Uri
 from ray_split.task import names
 from ray_split.totals import Totals
 
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 SCHEMA_VERSION = 1
 VERSIONS = {"ray-split": __version__} | {n: importlib.metadata.version(n) for n in ("ray", "torch", "numpy")}
@@ -38,11 +37,6 @@ CONFIG, METRICS, PHONES, SUMMARY, MODEL = (
     "summary.json",
     "model.safetensors",
 )
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """What is no number any more as null: JSON has no NaN."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def read_rows(folder: Place) -> list[dict[str, Any]]:
@@ -103,7 +97,7 @@ class Records:
 
     def round(self, row: dict[str, Any], phones: dict[str, Array], flush: bool) -> None:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
-        row = _finite(row)
+        row = finite(row)
         self._totals.add(row)
         self._append(row, flush)
         self._phone_tables.append(phones)

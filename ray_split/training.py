@@ -7,13 +7,12 @@ that of the last checkpoint, or the first weights, and the rounds since are run 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ray_split import checkpoint, config
+from ray_split import checkpoint, config, logs
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.draws import Stream, Turn
 from ray_split.evaluation import evaluate, evaluate_own
@@ -28,11 +27,12 @@ from ray_split.wiring import FED_SERVER, Ref, Wiring
 MAX_OUTSTANDING = 64  # refs that nobody consumes: exchanges submitted and not yet checked
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 class Checked:
-    """Goes through a schedule with at most MAX_OUTSTANDING refs unchecked; gives their reports, in order.
+    """Goes through a schedule with at most MAX_OUTSTANDING refs unchecked; gives their reports, in order, and how
+    many of all that were unchecked had no answer yet when it turned to wait for these.
 
     `end` has what the schedule returned, once it is through.
     """
@@ -42,15 +42,17 @@ class Checked:
         self._wiring = wiring
         self.end: tuple[Ref | None, Ref | None] = (None, None)
 
-    def __iter__(self) -> Iterator[list[Report]]:
+    def __iter__(self) -> Iterator[tuple[list[Report], int]]:
         outstanding: list[Ref] = []
         for ref in self._refs():
             outstanding.append(ref)
             if len(outstanding) >= MAX_OUTSTANDING:
                 half = len(outstanding) // 2
+                queued = self._wiring.waiting(outstanding)
                 due, outstanding = outstanding[:half], outstanding[half:]
-                yield self._check(due)
-        yield self._check(outstanding)
+                yield self._check(due), queued
+        queued = self._wiring.waiting(outstanding)
+        yield self._check(outstanding), queued
 
     def _refs(self) -> Iterator[Ref]:
         self.end = yield from self._schedule
@@ -152,7 +154,7 @@ class RoundLoop:
             raise error
         self.forget()
         self.stream.not_evaluated |= set(error.phones)
-        logger.warning("not evaluated: %s", error)
+        logger.warning("not evaluated: %s", error, extra=logs.about(round, error.phones))
 
     def forget(self) -> None:
         """Nobody holds a state any more: what is next is a new attempt."""
@@ -161,7 +163,7 @@ class RoundLoop:
 
     def _recover(self, round: int, error: ActorLostError) -> None:
         """Make the failure good, and bring the fed server back to the start of `round`. Raises RunFailedError."""
-        logger.warning("round %d: %s", round, error)
+        logger.warning("round %d: %s", round, error, extra=logs.about(round if round >= 0 else None))
         self._failures.add(error)
         lost = self._rebuilt()
         self.forget()
@@ -207,8 +209,9 @@ class RoundLoop:
         self._loading += [actor.begin.remote() for actor in (roles.server, *roles.clients)]
         schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
-        for reports in schedule:
+        for reports, queued in schedule:
             sums.extend(reports)
+            self._tell_exchanges(turn.round, reports, queued)
             new = sum(int(np.sum(report.samples)) for report in reports)
             samples += new
             for callback in self.callbacks if new else ():
@@ -222,6 +225,11 @@ class RoundLoop:
         sums.extend([] if self._serverless else moved)
         sums.spent = {"server": server, "client": mean_spent(clients)}
         return sums
+
+    def _tell_exchanges(self, round: int, reports: Sequence[Report], queued: int) -> None:
+        exchanges = sum(report.exchanges for report in reports)
+        for callback in self.callbacks:
+            callback.on_exchanges(round, exchanges, queued)
 
     def evaluate(self, turn: Turn, part: str, total: int, batch: int) -> Sums:
         """The state at the turn's round's start, on all `total` samples of 'val' or 'test', in eval mode."""
@@ -239,6 +247,7 @@ class RoundLoop:
 def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int) -> None:
     """All rounds from `first` on: train, evaluate, checkpoint, record. `sizes` are those of 'val' and 'test'."""
     for round in range(first, settings.run.rounds):
+        logs.at(round)
         watch = Stopwatch()
         sums = loop.transaction(round, loop.train)
         row, own = sums.row(round, watch.seconds()) | {"left_out": loop.stream.count_left_out(round)}, None
