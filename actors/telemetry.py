@@ -5,7 +5,9 @@ Ray puts `ray_` before a name, and `_total` behind a counter's: `split_rounds` i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Protocol
 
 from ray_split import config, logs
@@ -50,6 +52,9 @@ OF_ROUND = {
 }
 """Counters, and the column of metrics.jsonl that each adds up."""
 
+KEEP_SECONDS = 5.0
+"""Ray forgets a gauge that is not set for twice the ten seconds between its reports; a round may take longer."""
+
 
 class Metric(Protocol):
     """Ray's Counter or Gauge: with a name, a description and the keys of its tags."""
@@ -70,13 +75,21 @@ class Telemetry(Callback):
     def __init__(self, counter: Make, gauge: Make) -> None:
         self._make = {"counter": counter, "gauge": gauge}
         self._metrics: dict[str, Metric] = {}
+        self._gauges: dict[str, float] = {}  # as they were last set
+        self._over = threading.Event()
+        self._keeper: threading.Thread | None = None
 
     def _tell(self, values: dict[str, Any]) -> None:
         """Hand the values on; None is no value."""
+        found = {name: float(value) for name, value in values.items() if value is not None}
+        self._gauges |= {name: value for name, value in found.items() if name in GAUGES}
+        self._record(found)
+
+    def _record(self, values: dict[str, float]) -> None:
         try:
             for name, value in values.items():
-                if self._metrics and value is not None:
-                    self._metrics[name]._record(float(value))
+                if self._metrics:
+                    self._metrics[name]._record(value)
         except Exception as error:  # noqa: BLE001  whatever Ray says of it: nobody trains for the metrics' sake
             self._give_up(error)
 
@@ -93,6 +106,12 @@ class Telemetry(Callback):
         self._tell(dict.fromkeys(COUNTERS, 0))
         self._tell({"running": 1, "rounds_planned": settings.run.rounds, "round": first_round, "round_progress": 0})
         self._tell({"queue_length": 0, "samples_per_second": 0})
+        self._keeper = threading.Thread(target=copy_context().run, args=(self._keep,), daemon=True)
+        self._keeper.start()
+
+    def _keep(self) -> None:
+        while not self._over.wait(KEEP_SECONDS):
+            self._record(dict(self._gauges))
 
     def _made(self, run: str) -> dict[str, Metric]:
         kinds = [("counter", COUNTERS), ("gauge", GAUGES)]
@@ -127,5 +146,8 @@ class Telemetry(Callback):
         self._tell({"phones_quarantined": len(phones)})
 
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
-        """The run is over. Its last figures stay."""
-        self._tell({"running": 0, "queue_length": 0, "samples_per_second": 0})
+        """The run is over."""
+        self._over.set()
+        if self._keeper:
+            self._keeper.join()
+        self._tell({**self._gauges, "running": 0, "queue_length": 0, "samples_per_second": 0})

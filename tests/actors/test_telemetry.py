@@ -125,27 +125,22 @@ def test_the_table_in_the_docs_names_every_metric_and_no_other(seen: Seen) -> No
 
 
 def test_two_runs_of_one_name_at_the_same_time_have_both_their_actors(tmp_path: Path, ray_session: object) -> None:
-    both, listed, results = threading.Barrier(2, timeout=120), [], []
+    listed: list[tuple[str, str]] = []
+    settings = config(tmp_path, "twin", cluster={"client_actors": 1}, server={"num_gpus": 0}, run={"rounds": 1})
 
-    class Meet(rs.Callback):
+    class Look(rs.Callback):
         def on_run_start(self, settings: rs.Config, where: list[str], first_round: int) -> None:
-            both.wait()
-            listed.append([(a.name, a.ray_namespace) for a in alive_actors() if a.name.startswith("twin/")])
-            both.wait()
+            listed.extend((a.name, a.ray_namespace) for a in alive_actors() if a.name.startswith("twin/"))
 
-    def run(number: int) -> None:
-        settings = config(tmp_path / str(number), "twin", cluster={"client_actors": 1}, server={"num_gpus": 0})
-        results.append(rs.fit(settings.with_values(run={"rounds": 1}), callbacks=[Meet()]).metrics["status"])
+    class RunsTheOther(rs.Callback):
+        def on_run_start(self, settings: rs.Config, where: list[str], first_round: int) -> None:
+            rs.fit(settings.with_values(run={"storage_path": str(tmp_path / "other")}), callbacks=[Look()])
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == ["finished"] * 2
+    assert rs.fit(settings, callbacks=[RunsTheOther()]).metrics["status"] == "finished"
+    assert rs.Result.from_path(tmp_path / "other" / "twin").metrics["status"] == "finished"
     names = ["twin/client 0", "twin/fed server", "twin/server"]
-    assert sorted(name for name, _ in listed[0]) == sorted(names * 2)
-    assert len(set(listed[0])) == 6 and len({namespace for _, namespace in listed[0]}) == 2
+    assert sorted(name for name, _ in listed) == sorted(names * 2)
+    assert len(set(listed)) == 6 and len({namespace for _, namespace in listed}) == 2
 
 
 def test_metrics_that_fail_are_told_of_once_and_end_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -164,6 +159,46 @@ def test_metrics_that_fail_are_told_of_once_and_end_no_run(tmp_path: Path, caplo
     assert rs.fit(settings, callbacks=[callback]).metrics["status"] == "finished"
     (said,) = [record for record in caplog.records if record.name == "actors.telemetry"]
     assert said.getMessage() == "no metrics for Prometheus from here on: RuntimeError: no agent"
+
+
+def test_gauges_are_set_again_while_nothing_happens_and_counters_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, list[float]] = {}
+
+    class Kept:
+        def __init__(self, name: str, text: str, tags: tuple[str, ...]) -> None:
+            self._values = told.setdefault(name, [])
+
+        def set_default_tags(self, tags: dict[str, str]) -> Kept:
+            return self
+
+        def _record(self, value: float) -> None:
+            self._values.append(value)
+
+    monkeypatch.setattr(telemetry, "KEEP_SECONDS", 0.01)
+    callback, before = telemetry.Telemetry(Kept, Kept), threading.active_count()
+    callback.on_run_start(config(tmp_path, "long"), [], 0)
+    deadline = time.monotonic() + 60
+    while len(told["split_rounds_planned"]) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    callback.on_run_end({}, "")
+    assert threading.active_count() == before
+    assert told["split_rounds_planned"][:4] == [3] * 4 and told["split_running"][-1] == 0
+    assert told["split_rounds"] == [0] and told["split_train_loss"] == []
+
+
+@pytest.mark.slow
+def test_gauges_are_still_there_after_longer_than_ray_keeps_them(tmp_path: Path, ray_session: object) -> None:
+    found: list[dict[str, float]] = []
+
+    class Long(rs.Callback):
+        def on_round_end(self, row: dict[str, Any]) -> None:
+            time.sleep(30)
+            found.append(scraped("long", "ray_split_rounds_planned"))
+
+    rs.fit(config(tmp_path, "long", run={"rounds": 1}), callbacks=[Long()])
+    assert found[0]["ray_split_rounds_planned"] == found[0]["ray_split_running"] == 1
 
 
 def test_a_run_in_this_process_has_no_metrics_for_prometheus() -> None:
