@@ -110,6 +110,7 @@ class RayWiring:
         self._needs: dict[str, room.Needs] = {}
         self._wait_seconds = 0.0
         self._single = False
+        self._looked = (0.0, 0)  # when, and how many results were not there
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
 
@@ -189,8 +190,12 @@ class RayWiring:
             raise told from error
 
     def waiting(self, refs: Sequence[Ref]) -> int:
-        """How many of the results are not there yet, without waiting."""
-        return len(ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)[1]) if refs else 0
+        """How many of the results are not there yet, without waiting; as last looked at, once a second at most."""
+        now = time.monotonic()
+        if refs and now - self._looked[0] > POLL_SECONDS:
+            late = ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)[1]
+            self._looked = (now, len(late))
+        return self._looked[1]
 
     def callbacks(self) -> list[Callback]:
         """Metrics, by Ray's way to Prometheus."""
@@ -233,11 +238,8 @@ class RayWiring:
         """
         named = _named(self.roles)
         suspects = {name for name, handle in named.items() if _id(handle) in self._named_dead}
-        asked, dead, start = (
-            {n: handle.__ray_ready__.remote() for n, handle in named.items()},
-            set(suspects),
-            time.monotonic(),
-        )
+        asked = {n: handle.__ray_ready__.remote() for n, handle in named.items()}
+        dead, start = set(suspects), time.monotonic()
         while asked and time.monotonic() - start < (VERDICT_SECONDS if suspects & asked.keys() else PING_SECONDS):
             done, _ = ray.wait(list(asked.values()), timeout=POLL_SECONDS)
             for name in [name for name, ref in asked.items() if ref in done]:
