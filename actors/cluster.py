@@ -2,59 +2,42 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from actors.connection import connect as _connect, first_line  # first: it sets what ray reads when it is imported
+from actors.connection import connect as _connect  # first: it sets what ray reads when it is imported
 
 import ray
 from ray._private import state
-from ray.exceptions import (
-    ActorUnavailableError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import ActorUnavailableError, RayError
+from ray.util.metrics import Counter, Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors import room, versions
+from actors import deaths, versions
 from actors.client import Client
 from actors.fed_server import FedServer
-from actors.group import POLL_SECONDS, WARN_SECONDS, Group, nodes
+from actors.group import POLL_SECONDS, WARN_SECONDS, Group, group_of, nodes, plan
 from actors.memory import settle
+from actors.naming import Names
 from actors.server import Server
-from ray_split import config, placement
+from actors.telemetry import Telemetry
+from ray_split import config, logs, placement
+from ray_split.callbacks import Callback
 from ray_split.data import Parts
 from ray_split.draws import Stream
-from ray_split.failure import ActorLostError, RunFailedError
+from ray_split.failure import RunFailedError
 from ray_split.placement import Node
 from ray_split.promises import Borders
 from ray_split.wiring import FED_SERVER, Handle, Ref, Roles, fed_server_arguments, is_single, server_names
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
-# Something died, and what it held: an actor, its node, an object that was there only.
-DEATHS = (
-    RayActorError,
-    ObjectLostError,
-    NodeDiedError,
-    WorkerCrashedError,
-    LocalRayletDiedError,
-    OutOfMemoryError,  # Ray's memory monitor killed it; torch's own error is another
-)
 PING_SECONDS = 10.0  # who doesn't answer within these is busy
 VERDICT_SECONDS = 120.0  # Ray says within these whether a node that is out of reach is dead
-PLAN_SECONDS = 30.0  # within which Ray says where it would place what there is room for
 
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 def connect(settings: config.Cluster) -> tuple[RayWiring, list[Node]]:
@@ -73,6 +56,7 @@ class RayWiring:
         self._group: Group | None = None
         self._settings: config.Config | None = None
         self._single = False
+        self._looked = (0.0, 0)  # when, and how many results were not there
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
         self.differing: dict[str, dict[str, str]] = {}  # by node: software that is not the driver's
@@ -88,26 +72,27 @@ class RayWiring:
         """Ask for room for all actors at once, and make them; `ready` waits for them."""
         # Shared by all clients of a node, read without a copy.
         data = (settings, ray.put(parts), ray.put(stream), borders)
-        self._settings, self._group = settings, _group(settings)
+        self._settings, self._group = settings, group_of(settings)
         gpus = 0 if settings.server.num_gpus == "auto" else settings.server.num_gpus
-        client = self._role(Client, settings.cluster.cpus_per_client)
-        server = self._role(Server, settings.server.num_cpus, gpus)
-        fed_server = ray.remote(FedServer).options(num_cpus=0, num_gpus=0, scheduling_strategy=_here(), **NO_RESTARTS)
-        names = [f"client {i}" for i in range(int(settings.cluster.client_actors))]
-        self._makers = {name: partial(client, name, *data) for name in names}
+        names, clients = Names(str(settings.run.name)), range(int(settings.cluster.client_actors))
+        client = self._maker(Client, names, num_cpus=settings.cluster.cpus_per_client)
+        server = self._maker(Server, names, num_cpus=settings.server.num_cpus, num_gpus=gpus)
+        fed_server = self._maker(FedServer, names, num_cpus=0)
+        self._makers = {name: partial(client, name, *data) for name in (f"client {i}" for i in clients)}
         servers = server_names(settings.server.replicas)
         self._makers |= {name: partial(server, name, settings, borders) for name in servers}
-        self._makers[FED_SERVER] = lambda: fed_server.remote(*fed_server_arguments(settings, borders))
+        self._makers[FED_SERVER] = partial(fed_server, FED_SERVER, *fed_server_arguments(settings, borders))
         self._single = is_single(settings)
         self._roles = self._of({name: make() for name, make in self._makers.items()})
 
-    def _role(self, role: type, cpus: float, gpus: float = 0) -> Callable[..., Handle]:
-        """What makes an actor of a name, where the group has room for it."""
-        made = ray.remote(role)
+    def _maker(self, role: type, names: Names, num_cpus: float, num_gpus: float = 0) -> Callable[..., Handle]:
+        """What makes an actor of a name, where it has its room."""
+        shown, resources = _shown(role), {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
         def make(name: str, *arguments: Any) -> Handle:
-            place = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": self.group.strategy(name)}
-            return made.options(**place, **NO_RESTARTS).remote(*arguments)
+            place = _here() if name == FED_SERVER else self.group.strategy(name)
+            options = {**resources, **names.options(name), **NO_RESTARTS}
+            return shown.options(scheduling_strategy=place, **options).remote(*arguments)
 
         return make
 
@@ -136,28 +121,14 @@ class RayWiring:
         self.group.wait(settings.cluster.wait_seconds)
         self._wait_until_ready()
         self._compare_software()
-        servers, count, there = self.roles.servers, len(self.roles.clients), nodes()
+        servers, count = self.roles.servers, len(self.roles.clients)
         devices = zip(server_names(len(servers)), self.get([each.device.remote() for each in servers]), strict=True)
         on = ", ".join(f"{name} on {_device(device, bool(settings.server.num_gpus))}" for name, device in devices)
-        line = f"{on}, {count} client actor(s) on CPU, fed server beside the driver"
-        places = {name: there[node].name for name, node in self.group.where().items() if node in there}
-        return [line, *placement.spread(places, there), *placement.unlabelled(settings, list(there.values()))]
+        return [f"{on}, {count} client actor(s) on CPU, fed server beside the driver", *self.group.told(settings)]
 
     def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
         """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back."""
-        there = nodes()
-        each = list(there.values())
-        wanted, told = placement.needs(settings, each), placement.unlabelled(settings, each)
-        if missing := placement.without_room(wanted, each, placement.apart(settings, wanted)):
-            return False, [placement.waits(missing, each), *told]
-        group = _group(settings)
-        try:
-            group.wait(PLAN_SECONDS)
-            places = {name: there[node] for name, node in group.where().items()}
-        finally:
-            group.remove()
-        places[FED_SERVER] = there[ray.get_runtime_context().get_node_id()]
-        return True, [*placement.table(wanted, places), *told]
+        return plan(settings, FED_SERVER)
 
     def _wait_until_ready(self) -> None:
         handles, start = _named(self.roles), time.monotonic()
@@ -197,28 +168,24 @@ class RayWiring:
         try:
             return list(ray.get(list(refs)))
         except RayError as error:
-            told = self._told(error)
+            names = {_id(handle): name for name, handle in _named(self.roles).items()}
+            told, dead = deaths.told(error, names)
+            self._named_dead |= dead
             if told is error:
                 raise
             raise told from error
 
-    def _told(self, error: Exception) -> Exception:
-        """What an error of Ray's is to the round loop."""
-        while isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-            error = error.cause
-        if not isinstance(error, DEATHS):
-            return error
-        if not isinstance(error, RayActorError):
-            return ActorLostError(first_line(error))
-        if error.actor_init_failed:
-            return RunFailedError(f"{self._name(error)} could not be made: {room.raised(str(error))}")
-        self._named_dead.add(error.actor_id)
-        what = "is out of reach" if isinstance(error, ActorUnavailableError) else "died"
-        return ActorLostError(f"{self._name(error)} {what}{room.death(str(error))}")
+    def waiting(self, refs: Sequence[Ref]) -> int:
+        """How many of the results are not there yet, without waiting; as last looked at, once a second at most."""
+        now = time.monotonic()
+        if refs and now - self._looked[0] > POLL_SECONDS:
+            late = ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)[1]
+            self._looked = (now, len(late))
+        return self._looked[1]
 
-    def _name(self, error: RayActorError) -> str:
-        names = {_id(handle): name for name, handle in _named(self.roles).items()}
-        return names.get(error.actor_id, "an actor")
+    def callbacks(self) -> list[Callback]:
+        """Metrics, by Ray's way to Prometheus."""
+        return [Telemetry(Counter, Gauge)]
 
     def rebuild(self) -> list[str]:
         """Replace the dead actors with empty ones, and say which."""
@@ -240,11 +207,8 @@ class RayWiring:
         """
         named = _named(self.roles)
         suspects = {name for name, handle in named.items() if _id(handle) in self._named_dead}
-        asked, dead, start = (
-            {n: handle.__ray_ready__.remote() for n, handle in named.items()},
-            set(suspects),
-            time.monotonic(),
-        )
+        asked = {n: handle.__ray_ready__.remote() for n, handle in named.items()}
+        dead, start = set(suspects), time.monotonic()
         while asked and time.monotonic() - start < (VERDICT_SECONDS if suspects & asked.keys() else PING_SECONDS):
             done, _ = ray.wait(list(asked.values()), timeout=POLL_SECONDS)
             for name in [name for name, ref in asked.items() if ref in done]:
@@ -284,14 +248,15 @@ def _device(name: str, gpus: bool) -> str:
     return "CPU (torch sees no GPU there)" if gpus else "CPU (the cluster has no GPU, or server.num_gpus is 0)"
 
 
-def _group(settings: config.Config) -> Group:
-    wanted = placement.needs(settings, list(nodes().values()))
-    return Group(wanted, placement.apart(settings, wanted))
-
-
 def _here() -> NodeAffinitySchedulingStrategy:
     """The driver's node: the fed server writes beside the driver's own files."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def _shown(role: type) -> Any:
+    """The role as Ray's actor class; its lines in the driver's log begin with the actor's name."""
+    shown = {"__repr__": lambda _: ray.get_runtime_context().get_actor_name(), "__module__": role.__module__}
+    return ray.remote(type(role.__name__, (role,), shown))
 
 
 def _named(roles: Roles) -> dict[str, Handle]:

@@ -18,11 +18,12 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ray_split import placement
+from ray_split import config, placement
 from ray_split.failure import RunFailedError
 from ray_split.placement import Need, Node
 
 POLL_SECONDS = 1.0
+PLAN_SECONDS = 30.0  # within which Ray says where it would place what there is room for
 WARN_SECONDS = (10.0, 60.0)  # of waiting: for the first warning, and between the others
 
 logger = logging.getLogger(__name__)
@@ -119,3 +120,35 @@ class Group:
         """Give the room back; what is left in it dies."""
         if self._ours:
             remove_placement_group(self._group)
+
+    def told(self, settings: config.Config) -> list[str]:
+        """Who runs on which node, and for which roles no node is labelled: lines for people."""
+        there = nodes()
+        places = {name: there[node].name for name, node in self.where().items() if node in there}
+        return [*placement.spread(places, there), *placement.unlabelled(settings, list(there.values()))]
+
+
+def group_of(settings: config.Config) -> Group:
+    """Ask for room for a run's actors."""
+    wanted = placement.needs(settings, list(nodes().values()))
+    return Group(wanted, placement.apart(settings, wanted))
+
+
+def plan(settings: config.Config, beside: str) -> tuple[bool, list[str]]:
+    """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back.
+
+    `beside`: who goes to this process's node.
+    """
+    there = nodes()
+    each = list(there.values())
+    wanted, told = placement.needs(settings, each), placement.unlabelled(settings, each)
+    if missing := placement.without_room(wanted, each, placement.apart(settings, wanted)):
+        return False, [placement.waits(missing, each), *told]
+    group = group_of(settings)
+    try:
+        group.wait(PLAN_SECONDS)
+        places = {name: there[node] for name, node in group.where().items()}
+    finally:
+        group.remove()
+    places[beside] = there[ray.get_runtime_context().get_node_id()]
+    return True, [*placement.table(wanted, places), *told]

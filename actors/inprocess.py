@@ -17,6 +17,7 @@ from actors.client import Client
 from actors.fed_server import FedServer
 from actors.server import Server
 from ray_split import config
+from ray_split.callbacks import Callback
 from ray_split.data import Parts
 from ray_split.draws import Stream
 from ray_split.failure import ActorLostError
@@ -177,6 +178,14 @@ class InProcess:
     def get(self, refs: Sequence[LocalRef]) -> list[Any]:
         """The results. Raises what a call raised."""
         return [ref.value() for ref in refs]
+
+    def waiting(self, refs: Sequence[LocalRef]) -> int:
+        """None: a call is over when it is submitted."""
+        return 0
+
+    def callbacks(self) -> list[Callback]:
+        """Nobody."""
+        return []
 
     def rebuild(self) -> list[str]:
         """Replace the actors that were killed, and say which: nothing here dies by itself."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ray_split import config, models, training
+from ray_split import config, logs, models, training
 from ray_split.callbacks import Callback, progress
 from ray_split.checkpoint import round_of
 from ray_split.claim import claim, inherit
@@ -34,8 +34,13 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     checkpoint stands; OutOfTimeError (one of these) if run.max_hours is over, and RunStoppedError (a KeyboardInterrupt)
     if it was asked to stop: a checkpoint of the last completed round is written, if that can be.
     """
-    told = [progress()] if callbacks is None else list(callbacks)
-    prepared = prepare(settings or config.Config())
+    settings = settings or config.Config()
+    with logs.written(settings.run.log_format), logs.run(settings.run.name):
+        return _fit(settings, [progress(settings.run.log_format)] if callbacks is None else list(callbacks))
+
+
+def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
+    prepared = prepare(settings)
     prepared = prepared._replace(settings=inherit(prepared.settings))
     checkpoint = claim(prepared.settings)
     backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
@@ -45,7 +50,9 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
         # After connect: ray.init sets a handler for SIGTERM of its own.
         with stop.listening():
             resolved = resolve(prepared.settings, nodes)
-            return _run(prepared._replace(settings=resolved), checkpoint, wiring, told, stop)
+            told = [*callbacks, *wiring.callbacks()]
+            with logs.run(resolved.run.name):
+                return _run(prepared._replace(settings=resolved), checkpoint, wiring, told, stop)
     finally:
         wiring.stop()
 

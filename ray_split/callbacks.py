@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import Any, TextIO
@@ -10,8 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ray_split import config
+from ray_split import config, logs
 from ray_split.failure import BadPhoneError
+from ray_split.metrics import finite
+
+logger = logs.get(__name__)
 
 
 class Callback:
@@ -22,6 +26,9 @@ class Callback:
 
     def on_progress(self, round: int, done: int, total: int, samples_per_second: float) -> None:
         """`done` of the `total` samples that a round trains on are done."""
+
+    def on_exchanges(self, round: int, exchanges: int, queued: int) -> None:
+        """So many more exchanges are through. `queued` calls had no answer yet when the driver turned to wait."""
 
     def on_round_end(self, row: dict[str, Any]) -> None:
         """A round is committed and evaluated; `row` is its line in metrics.jsonl."""
@@ -71,7 +78,7 @@ class PlainProgress(Callback):
 
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Say who died."""
-        self._say(f"round {max(round, 0) + 1} is run again: {', '.join(lost) or 'an actor'} died and was replaced")
+        self._say(replaced(round, lost))
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Say who is left out."""
@@ -118,7 +125,7 @@ class BarProgress(Callback):
 
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Say who died."""
-        self._console.print(f"round {max(round, 0) + 1} is run again: {', '.join(lost) or 'an actor'} died")
+        self._console.print(replaced(round, lost))
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Say who is left out."""
@@ -130,13 +137,45 @@ class BarProgress(Callback):
         self._console.print(closing_table(summary, path))
 
 
+class LoggedProgress(Callback):
+    """The same as log records, for logs that are JSON."""
+
+    def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
+        """What runs where."""
+        say_start(logger.info, settings, where, first_round)
+
+    def on_round_end(self, row: dict[str, Any]) -> None:
+        """The round's figures, all of them beside the message."""
+        logger.info("round %d  %s", row["round"] + 1, figures(row), extra=logs.about(row["round"], metrics=finite(row)))
+
+    def on_recovery(self, round: int, lost: list[str]) -> None:
+        """Who died."""
+        logger.warning(replaced(round, lost), extra=logs.about(max(round, 0), lost=lost))
+
+    def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Who is left out."""
+        logger.warning(quarantined(round, phones, reason), extra=logs.about(round, phones, reason=reason))
+
+    def on_run_end(self, summary: dict[str, Any], path: str) -> None:
+        """The run's summary, beside the message."""
+        level = logging.INFO if summary["status"] == "finished" else logging.ERROR
+        logger.log(level, "run %s", summary["status"], extra=logs.about(summary=summary, results=path))
+
+
+def replaced(round: int, lost: list[str]) -> str:
+    """Who died, for people."""
+    return f"round {max(round, 0) + 1} is run again: {', '.join(lost) or 'an actor'} died and was replaced"
+
+
 def quarantined(round: int, phones: tuple[int, ...], reason: str) -> str:
     """Who is left out, for people."""
     return f"round {round + 1} is run again, and the run goes on, without {BadPhoneError(phones, reason)}"
 
 
-def progress() -> Callback:
-    """A bar on a terminal, plain lines elsewhere."""
+def progress(log_format: str = "text") -> Callback:
+    """A bar on a terminal, plain lines elsewhere; as JSON if logs are."""
+    if log_format == "json":
+        return LoggedProgress()
     return BarProgress() if sys.stdout.isatty() else PlainProgress()
 
 

@@ -12,7 +12,8 @@ MAX_OUTSTANDING = 64  # refs that nobody consumes: exchanges submitted and not y
 
 
 class Checked:
-    """Goes through a schedule with at most MAX_OUTSTANDING refs unchecked; gives their reports, in order.
+    """Goes through a schedule with at most MAX_OUTSTANDING refs unchecked; gives their reports, in order, and how
+    many of all that were unchecked had no answer yet when it turned to wait for these.
 
     `end` has what the schedule returned, once it is through.
     """
@@ -22,15 +23,17 @@ class Checked:
         self._wiring = wiring
         self.end: tuple[Ref | None, Ref | None] = (None, None)
 
-    def __iter__(self) -> Iterator[list[Report]]:
+    def __iter__(self) -> Iterator[tuple[list[Report], int]]:
         outstanding: list[Ref] = []
         for ref in self._refs():
             outstanding.append(ref)
             if len(outstanding) >= MAX_OUTSTANDING:
                 half = len(outstanding) // 2
+                queued = self._wiring.waiting(outstanding)
                 due, outstanding = outstanding[:half], outstanding[half:]
-                yield self._check(due)
-        yield self._check(outstanding)
+                yield self._check(due), queued
+        queued = self._wiring.waiting(outstanding)
+        yield self._check(outstanding), queued
 
     def _refs(self) -> Iterator[Ref]:
         self.end = yield from self._schedule

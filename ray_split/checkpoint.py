@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import numpy as np
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as dump_arrays
 
-from ray_split import storage
+from ray_split import logs, storage
 from ray_split.state import State
 from ray_split.storage import PARTIAL, Place, Uri
 
@@ -32,7 +31,7 @@ FOLDER = "checkpoints"
 NAME = re.compile(r"round_(\d{6,})")
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 class CheckpointError(RuntimeError):

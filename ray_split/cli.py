@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic.fields import FieldInfo
 
@@ -13,6 +13,9 @@ from ray_split import config
 from ray_split.failure import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
 from ray_split.loading import suggest
 from ray_split.section import Section, read_yaml
+
+if TYPE_CHECKING:
+    from ray_split.ending import Ending
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,21 +99,21 @@ def settings_of(arguments: Sequence[str]) -> tuple[config.Config, str]:
     return config.Config(**merged(values, nested(flags))), (wanted or ["train"])[0]
 
 
-def _train(settings: config.Config) -> int:
+def _train(settings: config.Config, ending: Ending) -> int:
     from ray_split.api import fit  # torch and more: not for --help
 
-    fit(settings)
+    fit(settings, ending.callbacks)
     return 0
 
 
-def _print_config(settings: config.Config) -> int:
+def _print_config(settings: config.Config, _: Ending) -> int:
     from ray_split.prepare import prepare
 
     print(prepare(settings).settings.to_yaml(), end="")
     return 0
 
 
-def _dry_run(settings: config.Config) -> int:
+def _dry_run(settings: config.Config, _: Ending) -> int:
     from ray_split.api import dry_run
 
     room, lines = dry_run(settings)
@@ -124,24 +127,32 @@ COMMANDS = {"train": _train, "print_config": _print_config, "dry_run": _dry_run}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    ending = None
     try:
         settings, wanted = settings_of(sys.argv[1:] if arguments is None else arguments)
-        return COMMANDS[wanted](settings)
+        from ray_split.ending import Ending
+
+        ending = Ending(settings.run.log_format)
+        return _ended(ending, COMMANDS[wanted](settings, ending))
     except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _ended(ending, 2, f"error: {error}")
     except RunStoppedError as error:
-        print("stopped; --run.resume goes on from the last checkpoint", file=sys.stderr)
-        return 128 + error.signal_number
+        return _ended(ending, 128 + error.signal_number, "stopped; --run.resume goes on from the last checkpoint")
     except OutOfTimeError as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 1
+        return _ended(ending, 1, f"stopped: {error}")
     except KeyboardInterrupt:
-        print("stopped before the run began", file=sys.stderr)
-        return 130
+        return _ended(ending, 130, "stopped before the run began")
     except RunFailedError as error:
-        print(f"error: the run failed: {error}", file=sys.stderr)
-        return 1
+        return _ended(ending, 1, f"error: the run failed: {error}")
+
+
+def _ended(ending: Ending | None, status: int, complaint: str | None = None) -> int:
+    """Say how it ended; the status. Of a run that began, the last line names the results' place."""
+    if ending:
+        ending.say(complaint)
+    elif complaint:
+        print(complaint, file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -224,6 +224,9 @@ class Run(Section):
         description="what follows when a phone sends what it may not, or its data can't be read: "
         "stop the run, or skip: run the round again without it, and go on so",
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="of progress and warnings: text, or json: an object a line, all on stderr"
+    )
 
     @model_validator(mode="before")
     @classmethod

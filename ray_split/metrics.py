@@ -23,6 +23,11 @@ class Report(NamedTuple):
     bytes_weights: Array | int = 0
     tallies: Mapping[str, Array] | None = None  # of the scores, in evaluation: over all of its phones' samples
 
+    @property
+    def exchanges(self) -> int:
+        """How many exchanges it tells of: one for each of the phones, where something crossed to the server."""
+        return 0 if self.phones is None or not np.any(self.bytes_up) else len(self.phones)
+
 
 COLUMNS = Report._fields[1:-1]
 
@@ -149,6 +154,7 @@ class RoundSums(Sums):
             "val_accuracy": None,
             "phones": len(self.by_phone()[0]),
             "samples": sums["samples"],
+            "exchanges": sum(report.exchanges for report in self._reports),
             "round_seconds": seconds,
             "bytes_up": sums["bytes_up"],
             "bytes_down": sums["bytes_down"],
@@ -200,6 +206,11 @@ def mean_spent(spent: Sequence[Spent]) -> Spent:
     """The mean over the actors that did something."""
     busy = [each for each in spent if each.compute > 0] or list(spent)
     return Spent(*(sum(values) / len(busy) for values in zip(*busy, strict=True)))
+
+
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """What is no number any more as null: JSON has no NaN."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def best_round(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

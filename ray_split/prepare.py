@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_split import aggregators, config, data, models, partitions, weights, zoo
+from ray_split import aggregators, config, data, logs, models, partitions, weights, zoo
 from ray_split.batches import Batches
 from ray_split.cut import Segments, cut
 from ray_split.draws import Stream
@@ -25,7 +24,7 @@ from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss
 from ray_split.state import Array
 from ray_split.storage import Place, full, place
 
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 class Prepared(NamedTuple):

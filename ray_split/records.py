@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
-import math
 import platform
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,14 +20,15 @@ import pyarrow.parquet
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from ray_split import __version__, checkpoint, config, personal, storage
+from ray_split import __version__, checkpoint, config, logs, personal, storage
 from ray_split.failure import first_line
+from ray_split.metrics import finite
 from ray_split.state import Array
 from ray_split.storage import PARTIAL, Place, Uri
 from ray_split.task import names
 from ray_split.totals import Totals
 
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 SCHEMA_VERSION = 1
 VERSIONS: dict[str, Any] = {
@@ -45,11 +44,6 @@ CONFIG, METRICS, PHONES, SUMMARY, MODEL = (
     "summary.json",
     "model.safetensors",
 )
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """What is no number any more as null: JSON has no NaN."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def read_rows(folder: Place) -> list[dict[str, Any]]:
@@ -118,7 +112,7 @@ class Records:
 
     def round(self, row: dict[str, Any], phones: dict[str, Array], flush: bool) -> None:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
-        row = _finite(row)
+        row = finite(row)
         self._totals.add(row)
         with (self._here / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")

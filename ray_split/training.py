@@ -7,13 +7,12 @@ that of the last checkpoint, or the first weights, and the rounds since are run 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ray_split import checkpoint, config
+from ray_split import checkpoint, config, logs
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.checked import Checked
 from ray_split.draws import Stream, Turn
@@ -28,7 +27,7 @@ from ray_split.task import Task
 from ray_split.wiring import FED_SERVER, Ref, Wiring
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 class RoundLoop:
@@ -137,7 +136,7 @@ class RoundLoop:
             raise error
         self.forget()
         self.stream.not_evaluated |= set(error.phones)
-        logger.warning("not evaluated: %s", error)
+        logger.warning("not evaluated: %s", error, extra=logs.about(round, error.phones))
 
     def forget(self) -> None:
         """Nobody holds a state any more: what is next is a new attempt."""
@@ -146,7 +145,7 @@ class RoundLoop:
 
     def _recover(self, round: int, error: ActorLostError) -> None:
         """Make the failure good, and bring the fed server back to the start of `round`. Raises RunFailedError."""
-        logger.warning("round %d: %s", round, error)
+        logger.warning("round %d: %s", round, error, extra=logs.about(round if round >= 0 else None))
         self.stop.allow()
         self._failures.add(error)
         lost = self._rebuilt()
@@ -193,9 +192,10 @@ class RoundLoop:
         self._loading += [actor.begin.remote() for actor in (*roles.servers, *roles.clients)]
         schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
-        for reports in schedule:
+        for reports, queued in schedule:
             self.stop.allow()
             sums.extend(reports)
+            self._tell_exchanges(turn.round, reports, queued)
             new = sum(int(np.sum(report.samples)) for report in reports)
             samples += new
             for callback in self.callbacks if new else ():
@@ -211,6 +211,11 @@ class RoundLoop:
         servers = len(roles.servers)
         sums.spent = {"server": mean_spent(spent[:servers]), "client": mean_spent(spent[servers:])}
         return sums
+
+    def _tell_exchanges(self, round: int, reports: Sequence[Report], queued: int) -> None:
+        exchanges = sum(report.exchanges for report in reports)
+        for callback in self.callbacks:
+            callback.on_exchanges(round, exchanges, queued)
 
     def evaluate(self, turn: Turn, part: str, total: int, batch: int) -> Sums:
         """The state at the turn's round's start, on all `total` samples of 'val' or 'test', in eval mode."""
@@ -250,6 +255,7 @@ def _save_completed(loop: RoundLoop, records: Records) -> None:
 
 def _rounds(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int) -> None:
     for round in range(first, settings.run.rounds):
+        logs.at(round)
         watch = Stopwatch()
         sums = loop.transaction(round, loop.train)
         row, own = sums.row(round, watch.seconds()) | {"left_out": loop.stream.count_left_out(round)}, None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray_split import aggregators, config
 from ray_split.promises import Borders
 from ray_split.state_checks import Expected
 from ray_split.storage import Place
+
+if TYPE_CHECKING:
+    from ray_split.callbacks import Callback
 
 Ref = Any
 """Stands for a call's result, before it is there."""
@@ -69,6 +72,12 @@ class Wiring(Protocol):
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
         """The results, waited for. Raises what a call raised, or ActorLostError if an actor died."""
+
+    def waiting(self, refs: Sequence[Ref]) -> int:
+        """How many of the results are not there yet, without waiting."""
+
+    def callbacks(self) -> list[Callback]:
+        """Who else is told as a run goes on, beside those that `fit` is given."""
 
     def rebuild(self) -> list[str]:
         """Replace the actors that died with empty ones, and say which."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-RAY = {"cluster.py", "connection.py", "group.py"}
+RAY = {"cluster.py", "connection.py", "deaths.py", "group.py"}
 LAZY = {"ray_split/api.py"}
 
 

@@ -92,7 +92,7 @@ def test_a_rounds_row_has_its_sums_and_where_the_time_went():
     sums.spent = {"server": Spent(1.0, 2.0, 3.0), "client": Spent(4.0, 5.0, 6.0)}
     assert sums.row(3, 2.5) == {
         "round": 3, "train_loss": 0.8, "val_loss": None, "val_accuracy": None, "phones": 3, "samples": 50,
-        "round_seconds": 2.5, "bytes_up": 450, "bytes_down": 860, "bytes_weights": 10,
+        "exchanges": 4, "round_seconds": 2.5, "bytes_up": 450, "bytes_down": 860, "bytes_weights": 10,
         "server_compute_seconds": 1.0, "server_waiting_seconds": 2.0, "server_transfer_seconds": 3.0,
         "client_compute_seconds": 4.0, "client_waiting_seconds": 5.0, "client_transfer_seconds": 6.0,
     }  # fmt: skip
