@@ -23,11 +23,13 @@ import torch
 
 from jobs.measures.exchange import exchange_row
 from jobs.measures.holding import HOLDING_ROWS
+from jobs.measures.jobs import JOB_ROWS
 from jobs.measures.memory import MEMORY_ROWS
 from jobs.measures.phones import PHONE_ROWS
 from jobs.measures.recovery import RECOVERY_ROWS
 from jobs.measures.rule import rule_row
 from jobs.measures.runs import RUN_ROWS
+from jobs.measures.scaling import SCALING_ROWS
 from jobs.measures.timing import Row
 from jobs.measures.zoo import ZOO_ROWS
 from jobs.submit import head
@@ -44,6 +46,8 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **ZOO_ROWS,
     "what is stacked": rule_row,
     **RECOVERY_ROWS,
+    **SCALING_ROWS,
+    **JOB_ROWS,
 }
 
 
