@@ -13,8 +13,9 @@ import psutil
 from jobs.measures.phones import Rounds, settings_of
 from jobs.measures.timing import Row, interleaved
 
-CLIENTS = (1, 2, 3, 4)
+CLIENTS = (1, 2, 4)
 COHORTS, COHORT = 2, 125  # of a client; phones in one
+THREADS = 16  # clients on a node, on paper
 
 
 class Scaled(Rounds):
@@ -63,6 +64,31 @@ def weak_row(repeats: int, calls: int) -> Row:
     for run in runs.values():
         run.stop()
     return {"phone_rounds_per_second": rate, "server_busy_share": share, "a_phones_round": costs}
+
+
+def on_paper(cost: dict[str, float], nodes: int, servers: float = 1.0, network: float = 1.25e9) -> dict[str, Any]:
+    """Phone-rounds a second with this many client nodes, by what breaks first: the role that is busy all the time.
+
+    `cost` of a phone's round as `Scaled.costs` tells it; a node has 16 clients. `servers`: how many times the measured
+    thread the servers are, all together; `network`: bytes a second of a node's interface, each way.
+    """
+    most = {
+        "clients": nodes * THREADS / cost["client_ms"] * 1e3,
+        "servers": servers / cost["server_ms"] * 1e3,
+        "driver": 1e3 / cost["driver_ms"],
+        "fed server": 1e3 / cost["fed_server_ms"],
+        "the server's network": network / max(cost["bytes_up"], cost["bytes_down"]),
+    }
+    first = min(most, key=lambda name: most[name])
+    rate = most[first]
+    return {
+        "nodes": nodes,
+        "phone_rounds_per_second": round(rate),
+        "breaks_first": first,
+        "server_busy_share": round(rate / most["servers"], 2),
+        "mb_per_second": round(rate * (cost["bytes_up"] + cost["bytes_down"]) / 1e6),
+        "most": {name: round(value) for name, value in most.items()},
+    }
 
 
 SCALING_ROWS = {"weak scaling over clients": weak_row}
