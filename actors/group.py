@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ray_split import config, placement
+from ray_split import config, logs, placement
 from ray_split.failure import RunFailedError
 from ray_split.placement import Need, Node
 
@@ -26,7 +25,7 @@ POLL_SECONDS = 1.0
 PLAN_SECONDS = 30.0  # within which Ray says where it would place what there is room for
 WARN_SECONDS = (10.0, 60.0)  # of waiting: for the first warning, and between the others
 
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 def nodes() -> dict[str, Node]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 
-from ray_split import config
+from ray_split import config, logs
 from ray_split.draws import chosen
 from ray_split.failure import SettingsError
 from ray_split.phones import Phones
@@ -14,7 +13,7 @@ from ray_split.placement import Node, most_clients, server_needs, suits
 
 HINT = "; with cluster.autoscaled a run waits for nodes to come"
 
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 def resolve(settings: config.Config, nodes: Sequence[Node]) -> config.Config:

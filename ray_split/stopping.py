@@ -6,7 +6,6 @@ holds is always the start of a round whose predecessors all have their rows, and
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
@@ -15,12 +14,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from ray_split import logs
 from ray_split.failure import OutOfTimeError, RunStoppedError, first_line
 
 LAST_SECONDS = 15.0
 """From the signal until nothing is waited for any more; RAY_JOB_STOP_WAIT_TIME_S on the head should be more."""
 
-logger = logging.getLogger(__name__)
+logger = logs.get(__name__)
 
 
 class Stop:
