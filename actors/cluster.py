@@ -113,7 +113,7 @@ class RayWiring:
     def _of(self, named: dict[str, Handle]) -> Roles:
         clients = [handle for name, handle in named.items() if name.startswith("client")]
         servers = [handle for name, handle in named.items() if name.startswith("server")]
-        return Roles(clients, servers, named[FED_SERVER], self._single)
+        return Roles(clients, servers, named[FED_SERVER], self._single, self.settings.server.lanes)
 
     def ready(self) -> list[str]:
         """Wait until all actors answer, and say where they run. Raises RunFailedError if there is no room for one."""

@@ -164,7 +164,7 @@ class InProcess:
             for name in server_names(settings.server.replicas)
         ]
         fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, borders)), 1)
-        self._roles = Roles(clients, servers, fed_server, is_single(settings))
+        self._roles = Roles(clients, servers, fed_server, is_single(settings), settings.server.lanes)
 
     def ready(self) -> list[str]:
         """Where the actors run; they are there at once."""

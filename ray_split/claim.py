@@ -12,7 +12,7 @@ from ray_split.storage import PARTIAL, Place, Uri
 
 MAY_DIFFER = (
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
-    *("run.max_hours", "run.on_bad_phone", "run.log_format", "checkpoint.", "cluster."),
+    *("run.max_hours", "run.on_bad_phone", "run.log_format", "checkpoint.", "cluster.", "server.lanes"),
 )
 """Settings that may differ from the run that is resumed: they change how far, how often and where, not what.
 

@@ -179,6 +179,9 @@ class Server(Section):
     replicas: int = Field(
         1, ge=1, description="of the server, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
     )
+    lanes: int = Field(
+        8, ge=1, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
+    )
 
 
 class Cluster(Section):

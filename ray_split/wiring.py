@@ -30,12 +30,16 @@ Method = Any
 
 @dataclass
 class Roles:
-    """The actors of a run. `single`: the model is cut once, and B has the loss."""
+    """The actors of a run. `single`: the model is cut once, and B has the loss.
+
+    `lanes`: the cohorts that a server has under way at a time, at most.
+    """
 
     clients: Sequence[Handle]
     servers: Sequence[Handle]
     fed_server: Handle
     single: bool = False
+    lanes: int = 8
 
     @property
     def server(self) -> Handle:

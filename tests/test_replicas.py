@@ -73,6 +73,16 @@ def test_where_each_phone_has_its_own_b_any_number_of_replicas_gives_the_same_by
         assert len({result.metrics[name] for result in (one, two, three, more)}) == 1
 
 
+def test_how_many_cohorts_go_abreast_changes_nothing(tmp_path: Path) -> None:
+    server = {"replicas": 2, "num_gpus": 0}
+    for schedule in ("splitfed_v1", "parallel"):
+        base, found = config(tmp_path, schedule, 2), set()
+        for lanes in (1, 2, 8):
+            named = base.with_values(server={**server, "lanes": lanes}, run={"name": f"{schedule}_{lanes}"})
+            found.add(model_bytes(rs.fit(named, callbacks=[])))
+        assert len(found) == 1
+
+
 def test_the_number_of_clients_changes_nothing(tmp_path: Path) -> None:
     for schedule in ("splitfed_v1", "splitfed_v2", "parallel"):
         runs = [fit(tmp_path, schedule, 2, cluster={"client_actors": n}) for n in (1, 3)]

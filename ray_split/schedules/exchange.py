@@ -15,7 +15,7 @@ from ray_split.wiring import Handle, Method, Ref, Roles
 
 Lane = Iterator[Sequence[Ref]]
 
-LANES, MOST_LANES = 3, 8  # cohorts under way for each client, and for each server: it holds their copies of B
+LANES = 3  # cohorts under way for each client
 COLLECT = 32  # cohorts whose sums go to the fed server in one call
 
 
@@ -88,10 +88,10 @@ def abreast(lanes: Iterable[Lane]) -> Iterator[Ref]:
 def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
     """Cohorts to go abreast: a few for each client, which computes for one while the server does for another.
 
-    What they hold is in memory, so not all at once; but in waves of like size, since one alone has nobody to overlap
-    with. Nothing that is computed may depend on how many these are.
+    What they hold is in memory, copies of B at the server too (server.lanes), so not all at once; but in waves of like
+    size, since one alone has nobody to overlap with. Nothing that is computed may depend on how many these are.
     """
-    count = -(-len(numbers) // min(LANES * len(roles.clients), MOST_LANES * len(roles.servers)))
+    count = -(-len(numbers) // min(LANES * len(roles.clients), roles.lanes * len(roles.servers)))
     borders = [len(numbers) * i // count for i in range(count + 1)] if count else [0]
     return (numbers[start:stop] for start, stop in pairwise(borders))
 
