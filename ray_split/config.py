@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from ray_split.complaint import one_line
+from ray_split.devices import DeviceSetting
 from ray_split.phones import Phones
 from ray_split.section import (
     ClassWeights,
@@ -178,6 +179,11 @@ class Server(Section):
     num_cpus: int = Field(1, ge=1, description="CPUs and torch threads")
     replicas: int = Field(
         1, ge=1, description="of the server, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
+    )
+    device: DeviceSetting = Field(
+        None,
+        description="what the server is simulated to be, for virtual time: k80, rtx_2080, a100, h100, h200, or "
+        "'{gflops: 5000}'; none: rtx_2080 if phones.device or phones.link is set",
     )
 
 

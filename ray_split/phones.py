@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from ray_split.devices import DeviceMix, LinkMix
 from ray_split.section import Names, Section, as_mapping, segments
 
 LeftOut = Annotated[dict[int, int], BeforeValidator(as_mapping)]
@@ -47,6 +48,20 @@ class Phones(Section):
     )
     hostile_scale: float = Field(
         -1.0, allow_inf_nan=False, description="what a hostile phone multiplies all its gradients by"
+    )
+    device: DeviceMix = Field(
+        None,
+        description="what phones are simulated to be, for virtual time: low_end, mid_range, high_end, "
+        "raspberry_pi_4, laptop, '{gflops: 5, memory_mb: 300}', or a mix '[{of: mid_range, weight: 3}, ...]'; "
+        "none: mid_range if link or server.device is set",
+    )
+    link: LinkMix = Field(
+        None,
+        description="between phone and server: same_network, cloud_tcp, tunnel, wifi, 5g, 4g, 3g, "
+        "'{up_mbps: 10, down_mbps: 50, latency_ms: 20}', or a mix; none: wifi if device or server.device is set",
+    )
+    on_misfit: Literal["refuse", "skip"] = Field(
+        "refuse", description="what follows when A and C don't fit a phone's device: refuse the run, or leave it out"
     )
 
     @field_validator("left_out")

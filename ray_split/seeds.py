@@ -28,6 +28,9 @@ PURPOSES = {
     "fake_images": 11,
     "taskset": 12,
     "hostile": 13,
+    "devices": 14,
+    "links": 15,
+    "messages": 16,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 
