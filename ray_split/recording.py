@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ray_split.draws import Stream, Turn
 from ray_split.schedules import Round
+from ray_split.state import Array
 from ray_split.wiring import FED_SERVER, Roles
 
 
@@ -92,6 +93,10 @@ class Merged(Stream):
         joined = (sum(apart[i :: self._servers], ()) for i in range(min(self._servers, len(apart))))
         return [self._sorted(np.array(phones)) for phones in joined]
 
-    def _sorted(self, phones: np.ndarray[Any, Any]) -> tuple[int, ...]:
+    def shares(self, round: int, phones: Sequence[int]) -> Array:
+        """Nobody's: what weights weigh in an average makes no difference to when they cross."""
+        return np.zeros(len(phones))
+
+    def _sorted(self, phones: Array) -> tuple[int, ...]:
         order = np.lexsort((-self.samples(phones), -self.steps(phones)))
         return tuple(phones[order].tolist())
