@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,10 +92,6 @@ class Merged(Stream):
         apart = self._apart(round)
         joined = (sum(apart[i :: self._servers], ()) for i in range(min(self._servers, len(apart))))
         return [self._sorted(np.array(phones)) for phones in joined]
-
-    def shares(self, round: int, phones: Sequence[int]) -> Array:
-        """Nobody's: what weights weigh in an average makes no difference to when they cross."""
-        return np.zeros(len(phones))
 
     def _sorted(self, phones: Array) -> tuple[int, ...]:
         order = np.lexsort((-self.samples(phones), -self.steps(phones)))
