@@ -1,8 +1,4 @@
-"""The stream of a run: which phone trains on which samples, when. A pure function of the settings.
-
-for draw in rs.stream(config):          # a reference loop that replays the run
-    inputs, labels = batches.of(draw)   # batches = rs.Batches(config, rs.load_data(config.data))
-"""
+"""The stream of a run: which phone trains on which samples, when. A pure function of the settings."""
 
 from __future__ import annotations
 
@@ -13,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ray_split import config, data, partitions, seeds
-from ray_split.fates import Fate, Fates, chosen, drawn, equal_steps
+from ray_split import config, partitions, seeds
+from ray_split.fates import Ends, Fate, Fates, chosen, drawn, equal_steps
 from ray_split.state import Array
 
 
@@ -54,7 +50,7 @@ class Stream:
         self.per_round = chosen(settings.phones.per_round, len(partition))
         self.drawn = drawn(settings.phones, len(partition))
         self.fates = Fates(settings.phones, self.seed, self.per_round)
-        self.times: Times | None = None  # when steps end; none: all take equally long
+        self._times: Times | None = None  # when steps end; none: all take equally long
         self.cohort = settings.phones.cohort if settings.phones.cohort != "auto" else 1
         self.left_out = dict(settings.phones.left_out)  # the phones, and from which round
         self.not_evaluated = set[int]()  # phones whose held-out samples can't be used
@@ -69,7 +65,12 @@ class Stream:
     def __reduce__(self) -> tuple[object, ...]:
         """What actors get: the driver tells them how far their phones come."""
         state = {k: v for k, v in self.__dict__.items() if k not in ("_batches", "fate")}
-        return _rebuild, ({**state, "times": None},)
+        return _rebuild, ({**state, "_times": None},)
+
+    def timed_by(self, times: Times) -> None:
+        """From now on it decides when steps end."""
+        self._times = times
+        self._cache()
 
     def phones(self, round: int) -> tuple[int, ...]:
         """The phones of a round, in their order: those drawn that are on."""
@@ -92,10 +93,8 @@ class Stream:
     def _fate(self, round: int) -> Fate:
         drawn = np.array(self._drawn(round), int)
 
-        def ends(steps: Array) -> Array:
-            if self.times is None:
-                return equal_steps(steps, self._in_turn)
-            return self.times(self._regardless(), round)
+        def ends(steps: Array) -> Ends:
+            return equal_steps(steps, self._in_turn) if self._times is None else self._times(self._regardless(), round)
 
         return self.fates.of(round, drawn, self.steps(drawn), ends)
 
@@ -263,8 +262,8 @@ class Stream:
                 yield Draw(round, order, phone, step, indices, phone in finishing)
 
 
-Times = Callable[[Stream, int], Array]
-"""When each step of a round's phones ends, as `fates.Ends`, by a stream in which nobody is late."""
+Times = Callable[[Stream, int], Ends]
+"""When the phones of a round and their steps end, by a stream in which nobody is late."""
 
 
 def forward_seeds(seed: int, turn: Turn, segment: str, count: int) -> list[int]:
@@ -290,17 +289,3 @@ def _rebuild(state: dict[str, object]) -> Stream:
     made.__dict__.update(state)
     made._cache()
     return made
-
-
-def stream(settings: config.Config) -> Iterator[Draw]:
-    """All local steps of a run, in order; indices are of `ray_split.load_data(config.data).train`.
-
-    Raises SettingsError.
-    """
-    from ray_split.schedules import with_held_out  # which import this file
-
-    settings = with_held_out(settings)
-    parts = data.load(settings.data)
-    steps = Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups))
-    for round in range(settings.run.rounds):
-        yield from steps.draws(round)

@@ -27,9 +27,12 @@ from ray_split.state import Array
 
 FATES = ("finished", "dropped", "late")
 
-Ends = Callable[[Array], Array]
-"""From the steps that phones (P,) take to when each of these ends (P, steps), in seconds from the round's start; beyond
-a phone's last step infinity, or anything later."""
+
+class Ends(NamedTuple):
+    """When phones are through with a round in which nobody is late, in seconds from its start."""
+
+    finish: Array  # (P,) with all that it does; of one that drops out until then
+    steps: Array  # (P, S) with each of its steps; beyond its last one infinity, or anything later
 
 
 class Fate(NamedTuple):
@@ -40,12 +43,17 @@ class Fate(NamedTuple):
     dropped: Array
     late: Array
     offline: int = 0  # phones that were drawn and are off
-    over: float | None = None  # when the round ended, where that was decided here
+    over: float | None = None  # seconds after which the round ended, where that was decided here
 
     @property
     def finished(self) -> Array:
         """Whose work counts."""
         return ~(self.dropped | self.late)
+
+    @property
+    def reached(self) -> Array:
+        """Who had something of the round before its end, where phones take turns: all but the late without a step."""
+        return self.phones[~self.late | (self.steps > 0)]
 
     def finishing(self, phones: Array) -> Array:
         """Those of some of the phones whose work counts, in their order."""
@@ -81,8 +89,11 @@ class Fates:
         self._deadline = math.inf if settings.deadline is None else settings.deadline
         self._wanted = wanted
 
-    def of(self, round: int, drawn: Array, planned: Array, ends: Ends) -> Fate:
-        """The fate of the phones drawn for a round, which plan to take so many steps each."""
+    def of(self, round: int, drawn: Array, planned: Array, ends: Callable[[Array], Ends]) -> Fate:
+        """The fate of the phones drawn for a round, which plan to take so many steps each.
+
+        `ends`: from the steps that those on take, late or not, to when they end.
+        """
         on = self._on(round, drawn)
         phones, planned = drawn[on], planned[on]
         steps = self._until_dropout(round, phones, planned)
@@ -110,20 +121,19 @@ class Fates:
         return np.where(drops < self._dropout, (step * planned).astype(planned.dtype), planned)
 
 
-def cut_off(fate: Fate, ends: Array, deadline: float, wanted: int) -> Fate:
+def cut_off(fate: Fate, ends: Ends, deadline: float, wanted: int) -> Fate:
     """What becomes of phones in a round that ends once so many have finished, or at a deadline.
 
     Of phones that finish at the same time, the first in their order comes first.
     """
-    last = np.maximum(fate.steps - 1, 0)[:, None]
-    finish = np.where(fate.steps > 0, np.take_along_axis(ends, last, axis=1)[:, 0], 0.0) if ends.size else fate.steps
-    coming = np.flatnonzero(~fate.dropped & (finish <= deadline))
-    first = coming[np.argsort(finish[coming], kind="stable")][:wanted]
-    over = float(finish[first[-1]]) if len(first) == wanted else deadline
-    in_time = np.isin(np.arange(len(finish)), first)
-    steps = np.where(in_time, fate.steps, np.minimum(fate.steps, (ends < over).sum(axis=1)))
+    coming = np.flatnonzero(~fate.dropped & (ends.finish <= deadline))
+    first = coming[np.argsort(ends.finish[coming], kind="stable")][:wanted]
+    over = float(ends.finish[first[-1]]) if len(first) == wanted else deadline
+    in_time = np.isin(np.arange(len(fate.phones)), first)
+    steps = np.where(in_time, fate.steps, np.minimum(fate.steps, (ends.steps < over).sum(axis=1)))
     late = ~in_time & (~fate.dropped | (steps < fate.steps))
-    return fate._replace(steps=steps, dropped=fate.dropped & ~late, late=late, over=min(over, float(finish.max())))
+    over = min(over, float(ends.finish.max()))
+    return fate._replace(steps=steps, dropped=fate.dropped & ~late, late=late, over=over)
 
 
 def chosen(per_round: int | float | None, count: int) -> int:
@@ -138,8 +148,8 @@ def drawn(phones: Phones, count: int) -> int:
     return min(count, math.ceil(round(chosen(phones.per_round, count) * (1 + phones.over_select), 9)))
 
 
-def equal_steps(steps: Array, in_turn: bool) -> Array:
+def equal_steps(steps: Array, in_turn: bool) -> Ends:
     """When steps end that all take a second: of phones abreast, or `in_turn` one phone after the other."""
     start = np.cumsum(steps) - steps if in_turn else np.zeros_like(steps)
-    ends: Array = start[:, None] + np.arange(1, steps.max(initial=0) + 1, dtype=float)
-    return ends
+    each = start[:, None] + np.arange(1, steps.max(initial=0) + 1, dtype=float)
+    return Ends((start + steps).astype(float), each)

@@ -25,7 +25,7 @@ from ray_split.failure import first_line
 from ray_split.state import Array
 from ray_split.storage import PARTIAL, Place, Uri
 from ray_split.task import names
-from ray_split.totals import FAILED, Totals
+from ray_split.totals import FAILED, VIRTUAL, Totals
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +169,7 @@ class Records:
             "phone_rounds_per_second": phone_rounds / seconds if seconds else None,
             "bytes_up_total": sums["bytes_up"],
             "bytes_down_total": sums["bytes_down"],
+            **{f"{name}_total": sums[name] for name in VIRTUAL if name in sums},
             **{name: sums[name] for name in FAILED},
             "recoveries": recoveries,
             "quarantined": self.quarantined,

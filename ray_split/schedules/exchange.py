@@ -136,7 +136,7 @@ def cohort_turns(turn: Turn, stream: Stream) -> list[Turn]:
 
 
 def phone_turns(turn: Turn, stream: Stream) -> list[Turn]:
-    """A turn for each phone of the round, in the order in which they take turns."""
+    """A turn for each phone of the round, in the order in which they are drawn."""
     return [turn._replace(phones=(phone,)) for phone in stream.phones(turn.round)]
 
 

@@ -24,7 +24,8 @@ def sequential(
     """Submit one round; returns the refs of A's and C's state, and of B's."""
     ends = roles.fed_server.client_state.remote(turn)
     sender: tuple[int, ...] = ()
-    for number, at in enumerate(phone_turns(turn, stream)):
+    reached = stream.fate(turn.round).reached
+    for number, at in enumerate(at for at in phone_turns(turn, stream) if at.phones[0] in reached):
         client = roles.client(number)
         yield loaded(client, stream, at, ends, optimizer == "fresh", sender=sender)
         for step in range(most_steps(stream, at)):
