@@ -91,8 +91,8 @@ class Merged(Stream):
         """As Stream.cohorts: those with most steps first."""
         apart = self._apart(round)
         joined = (sum(apart[i :: self._servers], ()) for i in range(min(self._servers, len(apart))))
-        return [self._sorted(np.array(phones)) for phones in joined]
+        return [self._sorted(round, np.array(phones)) for phones in joined]
 
-    def _sorted(self, phones: Array) -> tuple[int, ...]:
-        order = np.lexsort((-self.samples(phones), -self.steps(phones)))
+    def _sorted(self, round: int, phones: Array) -> tuple[int, ...]:
+        order = np.lexsort((-self.samples(phones), -self.taken(round, phones)))
         return tuple(phones[order].tolist())

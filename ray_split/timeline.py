@@ -52,6 +52,7 @@ ARRIVES = {"forward": "activation", "backward": "hidden_gradient", "learn": "act
 SERVED = {f"{name}{kind}": name for name in ARRIVES for kind in ("", "_own", "_shared")}
 JOINT = {f"{name}_joint": name for name in ARRIVES}
 UNTIMED = {
+    "client": ("release",),
     "server": ("open", "close", "state", "rows", "pass_on", "take", "average", "step_shared", "load"),
     "fed server": ("client_state", "own_state", "server_state", "collect"),
 }
@@ -154,20 +155,20 @@ class Timeline:
 
     def _train_alone(self, call: Call) -> Result:
         rows = self._all_of(call)
-        ends = self.now[rows] + np.cumsum(self._durations.alone[:, rows], axis=0)  # (S, k)
-        has = np.arange(len(ends))[:, None] < self._steps[rows]
+        has = np.arange(len(self._durations.alone))[:, None] < self._steps[rows]
+        ends = self.now[rows] + np.cumsum(np.where(has, self._durations.alone[:, rows], 0.0), axis=0)  # (S, k)
         self.step_ends[rows] = np.where(has, ends, np.inf).T
         return self._compute(rows, ends[-1] - self.now[rows], call)
 
     def _close(self, call: Call) -> Result:
-        return self._send(call, "close")
+        return self._send(call, "close", np.asarray(call.arguments[1]) > 0)  # of phones that finish
 
     def _state(self, call: Call) -> Result:
         return self._send(call, "state")
 
-    def _send(self, call: Call, name: str) -> Result:
+    def _send(self, call: Call, name: str, finish: Any = slice(None)) -> Result:
         """Weights go up, of phones to which they came down."""
-        rows, ends = self._all_of(call), self._durations.ends
+        rows, ends = self._all_of(call)[finish], self._durations.ends
         seconds = np.where(self._whole[rows], ends["close whole"][rows], ends[name][rows])
         sent = self.now[rows] + np.where(self._crosses[rows], seconds, 0.0)
         self._until(rows, sent, "communication", call, "weights")
