@@ -233,7 +233,8 @@ def test_a_round_lasts_until_its_deadline_at_most(tmp_path: Path, schedule: str)
     row = json.loads((Path(short.path) / "metrics.jsonl").read_text())
     assert row["virtual_seconds"] == pytest.approx(seconds * 0.6)
     assert 0 < row["phones_late"] <= 7 and row["phones_dropped"] == 0
-    assert row["samples"] < rows(whole)[0]["samples"]
+    if schedule != "fedavg":  # there it is the weights that come too late
+        assert row["samples"] < rows(whole)[0]["samples"]
     assert rows(run("enough", deadline=seconds * 1.01))[0] == rows(whole)[0]
 
 
