@@ -250,3 +250,36 @@ def test_on_ray_the_same_phones_fail_and_the_weights_are_the_same(
     )
     assert left(local) == left(remote)
     assert sum(row["phones_dropped"] + row["phones_late"] for row in rows(local)) > 0
+
+
+def thousand(path: Path, name: str, **phones: Any) -> rs.Config:
+    """A thousand phones with one or two of the digits each."""
+    mix = [{"of": "mid_range", "weight": 3}, {"of": "low_end", "weight": 1}]
+    return rs.Config(
+        model={"name": "mlp"},
+        data={"batch_size": 4},
+        schedule={"name": "splitfed_v1"},
+        optimizer={"lr": 1.0},
+        phones={"count": 1000, "local_epochs": 5, "device": mix, "link": "4g", **phones},
+        cluster={"backend": "inprocess"},
+        run={"storage_path": str(path), "name": name, "rounds": 20, "eval_every": 20},
+        checkpoint={"every": 20},
+    )
+
+
+def test_a_thousand_phones_of_which_a_tenth_drops_out_with_a_deadline(tmp_path: Path) -> None:
+    failing = {"dropout": 0.1, "deadline": 1.6}
+    one, again = (rs.fit(thousand(tmp_path, name, **failing), callbacks=[]) for name in ("one", "again"))
+    whole = rs.fit(thousand(tmp_path, "whole"), callbacks=[])
+    assert left(one) == left(again)
+
+    def seconds(result: rs.Result) -> list[float]:
+        return [json.loads(line)["virtual_seconds"] for line in (Path(result.path) / "metrics.jsonl").open()]
+
+    assert seconds(one) == seconds(again) and max(seconds(one)) <= 1.6 < min(seconds(whole))
+    found = rows(one)
+    assert len(found) == 20 and all(row["phones"] == 1000 for row in found)
+    assert sum(row["phones_dropped"] for row in found) / 20_000 == pytest.approx(0.1, abs=0.01)
+    assert sum(row["phones_late"] for row in found) > 100
+    accuracies = [result.metrics["test_accuracy"] for result in (one, whole)]
+    assert accuracies[0] > accuracies[1] - 0.03, accuracies
