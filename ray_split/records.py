@@ -106,7 +106,8 @@ class Records:
         row = _finite(row)
         self._totals.add(row)
         self._append(row, flush)
-        self._phone_tables.append(phones)
+        if len(phones["round"]):  # of a round may be nobody
+            self._phone_tables.append(phones)
         for name, value in row.items():
             if name != "round" and value is not None:
                 self._board.add_scalar(name, value, row["round"])
