@@ -79,14 +79,16 @@ def without_data(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
     return model
 
 
-def costs_of(model: nn.Module, trace: Trace, shape: Shape, mode: FakeTensorMode) -> Costs:
-    """The costs of a step on a batch of float32 (batch size, ...), of a model without data, in train mode.
+def costs_of(
+    model: nn.Module, trace: Trace, shape: Shape, mode: FakeTensorMode, dtype: torch.dtype = torch.float32
+) -> Costs:
+    """The costs of a step on a batch (batch size, ...), of a model without data, in train mode.
 
     The loss counts as a log-softmax of what the model returns. Raises SettingsError if the model can't take this.
     """
     run = _Run(model, trace)
     with mode:
-        inputs = torch.empty(shape)
+        inputs = torch.empty(shape, dtype=dtype)
         try:
             run.step(inputs)
         except MISFITS as error:

@@ -53,7 +53,11 @@ def fitting(settings: config.Config, example: torch.Tensor) -> config.Config:
     limits = np.array([device.memory_mb for device in devices])
     if np.isinf(limits).all():
         return settings
-    needed = _needed_mb(settings, example)
+    try:
+        needed = _needed_mb(settings, example)
+    except SettingsError as error:
+        logger.warning("whether training fits the phones' memory is not known: %s", error)
+        return settings
     small = needed > limits
     phones = np.flatnonzero(small[chosen])
     if not len(phones):
@@ -71,7 +75,7 @@ def fitting(settings: config.Config, example: torch.Tensor) -> config.Config:
 
 
 def _needed_mb(settings: config.Config, example: torch.Tensor) -> float:
-    scanned = scan_of(settings.model, example.shape[1:], len(example))
+    scanned = scan_of(settings.model, example.shape[1:], len(example), example.dtype)
     return float(_needed(settings, scanned)) / 1e6
 
 
@@ -86,4 +90,7 @@ def _needed(settings: config.Config, scanned: Scan) -> float:
 
 
 def _place(scanned: Scan, cut: str) -> Array:
-    return np.array([next(i for i, position in enumerate(scanned.positions) if cut in position.names)])
+    found = [i for i, position in enumerate(scanned.positions) if cut in position.names]
+    if not found:
+        raise SettingsError("model.cuts", cut, "a place that the split planner finds too (docs/planner.md)")
+    return np.array(found[:1])

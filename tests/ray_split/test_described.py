@@ -116,3 +116,20 @@ def test_without_a_description_nothing_is_told(tmp_path: Any) -> None:
     result = rs.fit(settings_of(run={"name": "x", "storage_path": str(tmp_path), "rounds": 1}), callbacks=[])
     assert not [name for name in read_rows(place(result.path))[0] if name.startswith("virtual")]
     assert not [name for name in json.loads((tmp_path / "x" / "summary.json").read_text()) if "virtual" in name]
+
+
+def test_memory_of_whole_numbers_is_known_too() -> None:
+    sections = {"model": {"name": "transformer"}, "data": {"name": "synthetic_tokens"}}
+    sections["task"] = {"loss": "token_cross_entropy"}
+    with pytest.raises(SettingsError, match=r"^phones\.device: .* of 4 phones 4 have less"):
+        prepare(settings_of(phones={"count": 4, "device": SMALL}, **sections))
+
+
+def test_memory_that_can_not_be_told_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise SettingsError("model.name", "x", "a model whose forward can be traced by torch.fx")
+
+    monkeypatch.setattr("ray_split.described.scan_of", fail)
+    with caplog.at_level(logging.WARNING):
+        assert prepare(settings_of(phones={"count": 4, "device": SMALL})).clock is not None
+    assert "whether training fits the phones' memory is not known: model.name" in caplog.text
