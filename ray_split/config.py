@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from ray_split.complaint import one_line
+from ray_split.devices import DeviceSetting
 from ray_split.phones import Phones
 from ray_split.section import (
     ClassWeights,
@@ -181,6 +182,11 @@ class Server(Section):
     )
     lanes: int = Field(
         8, ge=1, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
+    )
+    device: DeviceSetting = Field(
+        None,
+        description="what the server is simulated to be, for virtual time: k80, rtx_2080, a100, h100, h200, or "
+        "'{gflops: 5000}'; none: rtx_2080 if phones.device or phones.link is set",
     )
 
 

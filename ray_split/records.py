@@ -26,7 +26,7 @@ from ray_split.metrics import finite
 from ray_split.state import Array
 from ray_split.storage import PARTIAL, Place, Uri
 from ray_split.task import names
-from ray_split.totals import Totals
+from ray_split.totals import FAILED, VIRTUAL, Totals
 
 logger = logs.get(__name__)
 
@@ -116,7 +116,8 @@ class Records:
         self._totals.add(row)
         with (self._here / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
-        self._phone_tables.append(phones)
+        if len(phones["round"]):  # of a round may be nobody
+            self._phone_tables.append(phones)
         for name, value in row.items():
             if name != "round" and value is not None:
                 self._board.add_scalar(name, value, row["round"])
@@ -144,9 +145,7 @@ class Records:
     def _write_phones(self) -> None:
         first, last = (int(self._phone_tables[i]["round"][0]) for i in (0, -1))
         path = self.folder / PHONES / f"rounds_{first:06d}_{last:06d}.parquet"
-        tables = [
-            pyarrow.table({n: pyarrow.array(v, from_pandas=True) for n, v in t.items()}) for t in self._phone_tables
-        ]
+        tables = [pyarrow.table({name: _column(values) for name, values in t.items()}) for t in self._phone_tables]
         content = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(pyarrow.concat_tables(tables), content)
         storage.write(path, content.getvalue().to_pybytes())
@@ -179,6 +178,8 @@ class Records:
             "phone_rounds_per_second": phone_rounds / seconds if seconds else None,
             "bytes_up_total": sums["bytes_up"],
             "bytes_down_total": sums["bytes_down"],
+            **{f"{name}_total": sums[name] for name in VIRTUAL if name in sums},
+            **{name: sums[name] for name in FAILED},
             "recoveries": recoveries,
             "quarantined": self.quarantined,
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
@@ -194,6 +195,11 @@ class Records:
             self.flush()
         if self._scratch:
             self._scratch.cleanup()
+
+
+def _column(values: Array) -> pyarrow.Array:
+    """A column of numbers, or of words and None: also if all are None."""
+    return pyarrow.array(values, pyarrow.string() if values.dtype == object else None, from_pandas=True)
 
 
 @contextmanager

@@ -45,9 +45,9 @@ class Scan(NamedTuple):
         return [position.place for position in self.positions]
 
 
-def scan_of(settings: config.Model, shape: Sequence[int], batch: int) -> Scan:
-    """Every position of a model for inputs of float32 (batch, *shape), and its costs. Raises SettingsError."""
-    return scan(_weightless(settings), shape, batch)
+def scan_of(settings: config.Model, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32) -> Scan:
+    """Every position of a model for inputs (batch, *shape), and its costs. Raises SettingsError."""
+    return scan(_weightless(settings), shape, batch, dtype)
 
 
 def _weightless(settings: config.Model) -> nn.Module:
@@ -59,7 +59,7 @@ def _weightless(settings: config.Model) -> nn.Module:
         return models.build(settings, seed=0)
 
 
-def scan(model: nn.Module, shape: Sequence[int], batch: int) -> Scan:
+def scan(model: nn.Module, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32) -> Scan:
     """Every position of a model, as `scan_of`. The model's own tensors are replaced by some without data."""
     mode = FakeTensorMode()
     model = without_data(model, mode)
@@ -69,7 +69,7 @@ def scan(model: nn.Module, shape: Sequence[int], batch: int) -> Scan:
         raise SettingsError(
             "model.name", type(model).__name__, "a model that can be cut: in this one is no place for it"
         )
-    costs = costs_of(model, training, (batch, *shape), mode)
+    costs = costs_of(model, training, (batch, *shape), mode, dtype)
     flops, places = costs.forward + costs.backward, [position.place for position in positions]
     left, numbers = np.cumsum(flops)[places], np.cumsum(costs.parameters)[places]
     return Scan(type(model).__name__, positions, costs, batch, left, flops.sum(), numbers, costs.parameters.sum())

@@ -28,6 +28,11 @@ PURPOSES = {
     "fake_images": 11,
     "taskset": 12,
     "hostile": 13,
+    "devices": 14,
+    "links": 15,
+    "messages": 16,
+    "availability": 17,
+    "dropout": 18,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 

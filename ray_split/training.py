@@ -15,12 +15,13 @@ import numpy as np
 from ray_split import checkpoint, config, logs
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.checked import Checked
+from ray_split.clock import Clock
 from ray_split.draws import Stream, Turn
 from ray_split.evaluation import evaluate, evaluate_own
 from ray_split.failure import ActorLostError, BadPhoneError, Failures, OutOfTimeError, RunFailedError
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
-from ray_split.schedules import personal, schedule_of, serverless
+from ray_split.schedules import idle, personal, schedule_of, serverless
 from ray_split.stopping import Stop
 from ray_split.storage import Place
 from ray_split.task import Task
@@ -185,12 +186,13 @@ class RoundLoop:
     def train(self, turn: Turn) -> RoundSums:
         """One round by the schedule, committed at the fed server. A stop waits from the commit until the next round."""
         self.stop.allow()
-        if not self.stream.phones(turn.round):
+        if self.stream.count_left_out(turn.round) == len(self.stream.partition):
             raise RunFailedError(f"no phone is left for round {turn.round}: all are left out")
+        work = self._schedule if self.stream.phones(turn.round) else idle
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.wiring.roles
         self._loading += [actor.begin.remote() for actor in (*roles.servers, *roles.clients)]
-        schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
+        schedule = Checked(work(turn, self.stream, roles), self.wiring)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
         for reports, queued in schedule:
             self.stop.allow()
@@ -203,7 +205,7 @@ class RoundLoop:
         # Everybody answers before the commit: after it there is no way back to the round's start.
         received = self._loaded()
         spent = self.wiring.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
-        last = self.stream.phones(turn.round)[-1:]  # whose weights are handed on
+        last = self.stream.finishing(turn.round)[-1:]  # whose weights are handed on
         self.stop.hold()
         committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
         moved = [*received, committed]  # the round's start and end, from and to the fed server
@@ -230,14 +232,17 @@ class RoundLoop:
         return sums
 
 
-def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int) -> None:
+def run(
+    loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int,
+    clock: Clock | None = None,
+) -> None:  # fmt: skip
     """All rounds from `first` on: train, evaluate, checkpoint, record. `sizes` are those of 'val' and 'test'.
 
     If it is stopped, the rounds that are complete are written first, if that can be.
     """
     loop.saved = first
     try:
-        _rounds(loop, settings, records, sizes, first)
+        _rounds(loop, settings, records, sizes, first, clock)
     except (KeyboardInterrupt, OutOfTimeError):
         loop.stop.finish(lambda: _save_completed(loop, records))
         raise
@@ -253,18 +258,24 @@ def _save_completed(loop: RoundLoop, records: Records) -> None:
         loop.save_now(records.rounds)
 
 
-def _rounds(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int) -> None:
+def _rounds(
+    loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int, clock: Clock | None
+) -> None:
     for round in range(first, settings.run.rounds):
         logs.at(round)
         watch = Stopwatch()
         sums = loop.transaction(round, loop.train)
         row, own = sums.row(round, watch.seconds()) | {"left_out": loop.stream.count_left_out(round)}, None
+        fate, times = loop.stream.fate(round), clock.round(loop.stream, round) if clock else None
+        row |= fate.row() | (times.row(fate.over) if times else {})
         last = round + 1 == settings.run.rounds
         if last or (round + 1) % settings.run.eval_every == 0:
             row, own = _evaluated(row, loop, settings, records, sizes, last)
         due = last or (round + 1) % settings.checkpoint.every == 0
         # Before the checkpoint: resuming cuts lines that lie beyond one, and could not write one that is missing.
-        records.round(row, sums.phone_table(round, own), flush=due)
+        table = sums.phone_table(round, own)
+        columns = {"fate": fate.column(table["phone"])} | (times.columns(table["phone"]) if times else {})
+        records.round(row, table | columns, flush=due)
         if due:
             loop.save(round + 1)
             records.summary("running", loop.recoveries)
