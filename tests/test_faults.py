@@ -28,6 +28,8 @@ SCHEDULES = {
     "splitfed_v1 replicas": {"phones": {"cohort": 2}, "server": {"replicas": 2}},
     "splitfed_v2 replicas": {"server": {"replicas": 2}},
     "parallel replicas": {"phones": {"cohort": 2}, "server": {"replicas": 2}},
+    "splitfed_v1 failing": {"phones": {"cohort": 2, "dropout": 0.5}},
+    "sequential failing": {"phones": {"dropout": 0.5}},
     "fedavg": {"phones": {"cohort": 2}},
     "unsplit": {},
 }
