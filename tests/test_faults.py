@@ -28,8 +28,8 @@ SCHEDULES = {
     "splitfed_v1 replicas": {"phones": {"cohort": 2}, "server": {"replicas": 2}},
     "splitfed_v2 replicas": {"server": {"replicas": 2}},
     "parallel replicas": {"phones": {"cohort": 2}, "server": {"replicas": 2}},
-    "splitfed_v1 failing": {"phones": {"cohort": 2, "dropout": 0.5}},
-    "sequential failing": {"phones": {"dropout": 0.5}},
+    "splitfed_v1 failing": {"phones": {"cohort": 2, "dropout": 0.7}},
+    "sequential failing": {"phones": {"dropout": 0.7}},
     "fedavg": {"phones": {"cohort": 2}},
     "unsplit": {},
 }
@@ -64,7 +64,7 @@ class Rows:
     def round(self, row: dict[str, Any], phones: dict[str, Any], flush: bool) -> None:
         times = {name for name in row if name.endswith("seconds")}
         self.rows.append({name: value for name, value in row.items() if name not in times})
-        self.rows.append({name: values.tolist() for name, values in phones.items() if "test" not in name})
+        self.rows.append({name: str(values.tolist()) for name, values in phones.items() if "test" not in name})
 
     def summary(self, status: str, recoveries: int) -> None:
         pass
