@@ -69,7 +69,7 @@ def events(found: Traced) -> Iterator[Event]:
     for bar in traceplots.bars(found.times):
         where = {"pid": PHONES, "tid": bar.phone} if bar.server is None else {"pid": SERVERS, "tid": bar.server}
         detail = {"phone": bar.phone, "step": bar.step}
-        yield {**_complete(bar.name, bar.start, bar.end, bar.part), **where, "args": detail}
+        yield {**_complete(bar.name, bar.start, bar.end, bar.kind), **where, "args": detail}
     yield from _real(found.row)
 
 

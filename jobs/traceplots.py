@@ -13,9 +13,10 @@ from ray_split.storage import Place, write
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_, _, SKY, GREEN, BLUE, _, _ = COLOURS
-PARTS = {"phone": ("phone computes", BLUE), "communication": ("crosses the link", SKY),
+_, ORANGE, SKY, GREEN, BLUE, _, _ = COLOURS
+KINDS = {"phone": ("phone computes", BLUE), "up": ("goes up", ORANGE), "down": ("comes down", SKY),
          "server": ("server computes", GREEN), "waiting": ("waits", "0.85")}  # fmt: skip
+UP = ("activation", "hidden_gradient", "weights up")
 
 
 class Bar(NamedTuple):
@@ -28,6 +29,13 @@ class Bar(NamedTuple):
     step: int
     start: float
     end: float
+
+    @property
+    def kind(self) -> str:
+        """The part, of what crosses the direction."""
+        if self.part != "communication":
+            return self.part
+        return "up" if self.name in UP else "down"
 
 
 def bars(times: Times) -> Iterator[Bar]:
@@ -56,11 +64,11 @@ def figure_of(times: Times, servers: Sequence[str], title: str, most: int) -> Fi
     rows |= {("phone", phone): len(servers) + i for i, phone in enumerate(shown)}
     figure = Figure(figsize=(12, 1.8 + 0.24 * len(names)), layout="constrained")
     axes = figure.subplots()
-    for part, (label, colour) in PARTS.items():
+    for kind, (label, colour) in KINDS.items():
         spans: dict[int, list[tuple[float, float]]] = {}
         for bar in bars(times):
             row = rows.get(("phone", bar.phone) if bar.server is None else ("server", bar.server))
-            if bar.part == part and row is not None:
+            if bar.kind == kind and row is not None:
                 spans.setdefault(row, []).append((bar.start, bar.end - bar.start))
         for row, widths in spans.items():
             axes.broken_barh(widths, (row - 0.4, 0.8), facecolors=colour)
@@ -71,5 +79,5 @@ def figure_of(times: Times, servers: Sequence[str], title: str, most: int) -> Fi
     axes.set_xlabel("virtual seconds since the round's start")
     left = len(times.phones) - len(shown)
     axes.set_title(title + (f", the first {len(shown)} of {len(times.phones)} phones" if left else ""))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 1.2 / len(names)), ncols=4, frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 1.2 / len(names)), ncols=len(KINDS), frameon=False)
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -81,10 +81,11 @@ class Merged(Stream):
         """The same stream otherwise."""
         made = cls.__new__(cls)
         made.__dict__.update(stream.__dict__)
-        made._servers, made._apart = servers, stream.cohorts
+        made._servers, made._apart, made._counting = servers, stream.cohorts, {}
         return made
 
     _servers: int
+    _counting: dict[int, frozenset[int]]
     _apart: Callable[[int], list[tuple[int, ...]]]
 
     def cohorts(self, round: int) -> list[tuple[int, ...]]:
@@ -92,6 +93,12 @@ class Merged(Stream):
         apart = self._apart(round)
         joined = (sum(apart[i :: self._servers], ()) for i in range(min(self._servers, len(apart))))
         return [self._sorted(round, np.array(phones)) for phones in joined]
+
+    def shares(self, round: int, phones: Sequence[int]) -> Array:
+        """1 of phones that finish, else 0: what weights weigh in an average makes no difference to when they cross."""
+        if round not in self._counting:
+            self._counting[round] = frozenset(self.finishing(round))
+        return np.array([phone in self._counting[round] for phone in phones], float)
 
     def _sorted(self, round: int, phones: Array) -> tuple[int, ...]:
         order = np.lexsort((-self.samples(phones), -self.taken(round, phones)))

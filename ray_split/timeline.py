@@ -127,10 +127,10 @@ class Timeline:
         ends, middle, crosses = given[1], given[4], given[5]
         rows, ready = self._all_of(call), float(ends.ready.max())
         self._crosses[rows], self._whole[rows] = crosses, middle is not None
-        self._until(rows, ready, "waiting", call, "weights")
+        self._until(rows, ready, "waiting", call, "weights down")
         if crosses:
             kind = "load whole" if middle is not None else "handed on" if len(ends.rows) else "load"
-            self._until(rows, ready + self._durations.ends[kind][rows], "communication", call, "weights")
+            self._until(rows, ready + self._durations.ends[kind][rows], "communication", call, "weights down")
         return AT_ONCE
 
     def _forward(self, call: Call) -> Result:
@@ -171,7 +171,7 @@ class Timeline:
         rows, ends = self._all_of(call)[finish], self._durations.ends
         seconds = np.where(self._whole[rows], ends["close whole"][rows], ends[name][rows])
         sent = self.now[rows] + np.where(self._crosses[rows], seconds, 0.0)
-        self._until(rows, sent, "communication", call, "weights")
+        self._until(rows, sent, "communication", call, "weights up")
         return Result(rows, self.now[rows])
 
     def _sent(self, call: Call, message: str, sent: Result) -> Array:
