@@ -35,6 +35,7 @@ FAILING = {
     "splitfed_v1 failing": {"phones": {"cohort": 2, "dropout": 0.7}},
     "sequential failing": {"phones": {"dropout": 0.7}},
 }
+EVERY: dict[str, dict[str, Any]] = {**SCHEDULES, **FAILING}
 
 
 class Killer:
@@ -74,7 +75,7 @@ class Rows:
 
 def prepared(path: Path, schedule: str, cuts: str) -> Prepared:
     """Two rounds on three phones with one or two batches each; a checkpoint after the second."""
-    sections: dict[str, Any] = {**(SCHEDULES | FAILING)[schedule]}
+    sections: dict[str, Any] = {**EVERY[schedule]}
     settings = rs.Config(
         model={"name": f"tests.nets:{cuts}_linear"},
         schedule={"name": schedule.partition(" ")[0], **sections.pop("schedule", {})},
@@ -114,7 +115,7 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("cuts", ["three", pytest.param("two", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "schedule", [pytest.param(name, marks=[pytest.mark.slow] * ("trimmed_mean" in name)) for name in SCHEDULES | FAILING]
+    "schedule", [pytest.param(name, marks=[pytest.mark.slow] * ("trimmed_mean" in name)) for name in EVERY]
 )
 def test_an_actor_may_die_at_any_call(tmp_path: Path, schedule: str, cuts: str) -> None:
     what, watched = prepared(tmp_path, schedule, cuts), Killer(-1, False)
