@@ -282,7 +282,7 @@ def test_of_phones_that_vanish_between_forward_and_backward_nothing_stays(tmp_pa
     from ray_split.draws import Turn
 
     what = prepared(tmp_path, "splitfed_v1", "three")
-    server, client = Server(what.settings, what.borders), Client(*what)
+    server, client = Server(what.settings, what.borders), Client(*what[:4])
     ends, middle = client.initial_state(), server.initial_state()
     for attempt in range(5):
         at = Turn(0, attempt, (0, 1), 0)

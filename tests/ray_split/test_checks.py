@@ -81,7 +81,7 @@ class Stage:
 
 def stage(cuts: str, folder: Path) -> Stage:
     what = prepared(cuts)
-    client, server = Client(*what), Server(what.settings, what.borders)
+    client, server = Client(*what[:4]), Server(what.settings, what.borders)
     found = Stage(what, server, client, FedServer(*fed_server_arguments(what.settings, what.borders)))
     found.fed_server._folder = folder
     found.fed_server.commit(0, client.initial_state(), server.initial_state())
