@@ -67,7 +67,7 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
 
 
 def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks: list[Callback]) -> Result:
-    settings, parts, stream, borders = prepared
+    settings, parts, stream, borders, clock = prepared
     first = round_of(checkpoint) if checkpoint else 0
     records = Records(settings, first)
     for each in records.quarantined:
@@ -82,7 +82,7 @@ def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks
         for callback in callbacks:
             callback.on_run_start(settings, loop.where, first)
         sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
-        training.run(loop, settings, records, sizes, first)
+        training.run(loop, settings, records, sizes, first, clock)
         status = "finished"
     except KeyboardInterrupt:
         status, error = "stopped", "stopped on request"

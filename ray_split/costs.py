@@ -95,10 +95,10 @@ def costs_of(model: nn.Module, trace: Trace, shape: Shape, mode: FakeTensorMode)
                 "input", list(shape), f"what the model takes: {type(error).__name__}: {said}"
             ) from error
     columns: dict[str, Any] = {**run.columns(), **_weights(model, trace, len(run.alive)), **_live(trace, run)}
-    return Costs(**columns, inputs=_bytes(inputs), outputs=run.outputs)
+    return Costs(**columns, inputs=bytes_of(inputs), outputs=run.outputs)
 
 
-def _bytes(value: Any) -> int:
+def bytes_of(value: Any) -> int:
     """Of the arrays that a value would be sent as."""
     return sum(leaf.numel() * leaf.element_size() for leaf in leaves(value) if isinstance(leaf, torch.Tensor))
 
@@ -153,7 +153,7 @@ class _Run(fx.Interpreter):
         with torch.enable_grad(), self._counter:
             with saved_tensors_hooks(self._keep, lambda tensor: tensor):
                 outputs = [x for x in leaves(self.run(inputs)) if isinstance(x, torch.Tensor) and x.requires_grad]
-                self.outputs = _bytes(outputs)
+                self.outputs = bytes_of(outputs)
                 loss = sum((torch.log_softmax(x.reshape(len(x), -1), 1).sum() for x in outputs), torch.zeros(()))
             self._count(self.forward)
             if outputs:
@@ -194,13 +194,13 @@ class _Run(fx.Interpreter):
         tensors = [leaf for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
         floating = [tensor for tensor in tensors if tensor.is_floating_point()]
         return Value(
-            _bytes(tensors), _bytes(floating), tuple(tuple(t.shape) for t in tensors), self.storages.of(result)
+            bytes_of(tensors), bytes_of(floating), tuple(tuple(t.shape) for t in tensors), self.storages.of(result)
         )
 
     def _operands(self, n: fx.Node, result: Any) -> int:
         arguments = sum(self.values[argument].bytes for argument in n.all_input_nodes if argument in self.values)
         weights = list(self.submodules[str(n.target)].parameters()) if n.op == "call_module" else []
-        return arguments + _bytes([result, *weights])
+        return arguments + bytes_of([result, *weights])
 
     def _follow(self, tensor: torch.Tensor) -> None:
         """Note that the backward of all that led to a tensor, and is not known yet, belongs to the present node."""
@@ -232,10 +232,10 @@ def _weights(model: nn.Module, trace: Trace, count: int) -> dict[str, Array]:
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        columns["weights"][place] += _bytes(tensor)
+        columns["weights"][place] += bytes_of(tensor)
         if isinstance(tensor, nn.Parameter):
             columns["parameters"][place] += tensor.numel()
-            trained = _bytes(tensor) * tensor.requires_grad
+            trained = bytes_of(tensor) * tensor.requires_grad
             columns["trained"][place] += trained
             columns["largest"][place] = max(columns["largest"][place], trained)
     return columns

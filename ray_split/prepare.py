@@ -15,7 +15,9 @@ from torch import nn
 
 from ray_split import aggregators, config, data, models, partitions, weights, zoo
 from ray_split.batches import Batches
+from ray_split.clock import Clock
 from ray_split.cut import Segments, cut
+from ray_split.described import clock_of, described, fitting
 from ray_split.draws import Stream
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.promises import Borders, borders
@@ -35,6 +37,7 @@ class Prepared(NamedTuple):
     parts: data.Parts
     stream: Stream
     borders: Borders
+    clock: Clock | None = None  # of virtual time, if phones, link and server are described
 
 
 def prepare(settings: config.Config) -> Prepared:
@@ -47,22 +50,31 @@ def prepare(settings: config.Config) -> Prepared:
     check_replicas(settings)
     aggregators.check(settings.aggregator, averages(settings.schedule))
     check_names(settings.task)
-    settings = with_held_out(settings)
+    settings = described(with_held_out(settings))
     parts = data.load(settings.data)
     partition = partitions.deal(settings, parts.train.labels, parts.groups)
     if personal(settings.schedule) and not partition.held_out_sizes("test").any():
         allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
         raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
     stream = Stream(settings, partition)
-    if not stream.phones(0) and stream.count_left_out(0) == len(partition):
-        raise SettingsError("phones.left_out", settings.phones.left_out, "fewer: no phone is left for the first round")
+    _check_left(settings, stream)
     settings = settings.with_values(model={"num_classes": _classes(settings.model, parts)})
     model = _model(settings)
     settings = settings.with_values(model={"cuts": models.cuts_of(settings.model, model)})
     settings = settle_task(settings, parts.train.labels)
     segments, examples, targets = _try(settings, model, parts, stream)
     settings = settle(settings, segments, examples[-1], stream.per_round)
-    return Prepared(settings, parts, Stream(settings, partition), _borders(settings, segments, examples, targets))
+    clock = clock_of(settings, segments, examples, targets)
+    if clock is not None:
+        settings = fitting(settings, examples[-1])
+    stream = Stream(settings, partition)
+    _check_left(settings, stream)
+    return Prepared(settings, parts, stream, _borders(settings, segments, examples, targets), clock)
+
+
+def _check_left(settings: config.Config, stream: Stream) -> None:
+    if not stream.phones(0) and stream.count_left_out(0) == len(stream.partition):
+        raise SettingsError("phones.left_out", settings.phones.left_out, "fewer: no phone is left for the first round")
 
 
 def _named(settings: config.Config) -> config.Config:

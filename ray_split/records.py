@@ -25,7 +25,7 @@ from ray_split.failure import first_line
 from ray_split.state import Array
 from ray_split.storage import PARTIAL, Place, Uri
 from ray_split.task import names
-from ray_split.totals import Totals
+from ray_split.totals import VIRTUAL, Totals
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +171,7 @@ class Records:
             "phone_rounds_per_second": phone_rounds / seconds if seconds else None,
             "bytes_up_total": sums["bytes_up"],
             "bytes_down_total": sums["bytes_down"],
+            **{f"{name}_total": sums[name] for name in VIRTUAL if name in sums},
             "recoveries": recoveries,
             "quarantined": self.quarantined,
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},

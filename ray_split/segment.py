@@ -129,7 +129,7 @@ class Segment:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Its weights and buffers, by their keys in the state."""
-        return _tensors(self.module)
+        return tensors_of(self.module)
 
     def _slots(self, parameter: nn.Parameter) -> Mapping[str, Any]:
         return self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
@@ -167,7 +167,7 @@ class Segment:
                 }
 
 
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     weights = module.state_dict()
     tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
     return tensors | {f"buffers/{n}": b for n, b in module.named_buffers() if n not in weights}
@@ -177,7 +177,7 @@ def learned_keys(module: nn.Module) -> frozenset[str]:
     """The keys of a module's state, without its optimizer, but for the weights that aren't trained."""
     parameters = module.named_parameters(remove_duplicate=False)
     fixed = {f"weights/{name}" for name, parameter in parameters if not parameter.requires_grad}
-    return frozenset(_tensors(module)) - fixed
+    return frozenset(tensors_of(module)) - fixed
 
 
 def bounded_keys(module: nn.Module) -> frozenset[str]:

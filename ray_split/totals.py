@@ -6,8 +6,10 @@ from collections import Counter
 from typing import Any
 
 from ray_split.metrics import best_round
+from ray_split.timeline import PARTS
 
 ADDED = ("round_seconds", "samples", "phones", "bytes_up", "bytes_down")
+VIRTUAL = ("virtual_seconds", *(f"virtual_{part}_seconds" for part in PARTS))  # where there is virtual time
 
 
 class Totals:
@@ -25,6 +27,9 @@ class Totals:
         self.last, self.best = row, self._best_with(row)
         for column in ADDED:
             self.sums[column] += row[column]
+        for column in VIRTUAL:
+            if column in row:
+                self.sums[column] += row[column]
 
     def _best_with(self, row: dict[str, Any]) -> dict[str, Any] | None:
         return best_round([row] if self.best is None else [self.best, row])

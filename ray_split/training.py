@@ -15,6 +15,7 @@ import numpy as np
 
 from ray_split import checkpoint, config
 from ray_split.callbacks import Callback, Stopwatch
+from ray_split.clock import Clock
 from ray_split.draws import Stream, Turn
 from ray_split.evaluation import evaluate, evaluate_own
 from ray_split.failure import ActorLostError, BadPhoneError, Failures, RunFailedError
@@ -236,18 +237,28 @@ class RoundLoop:
         return sums
 
 
-def run(loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int) -> None:
+def run(
+    loop: RoundLoop,
+    settings: config.Config,
+    records: Records,
+    sizes: dict[str, int],
+    first: int,
+    clock: Clock | None = None,
+) -> None:
     """All rounds from `first` on: train, evaluate, checkpoint, record. `sizes` are those of 'val' and 'test'."""
     for round in range(first, settings.run.rounds):
         watch = Stopwatch()
         sums = loop.transaction(round, loop.train)
         row, own = sums.row(round, watch.seconds()) | {"left_out": loop.stream.count_left_out(round)}, None
+        times = clock.round(loop.stream, round) if clock else None
+        row |= times.row() if times else {}
         last = round + 1 == settings.run.rounds
         if last or (round + 1) % settings.run.eval_every == 0:
             row, own = _evaluated(row, loop, settings, records, sizes, last)
         due = last or (round + 1) % settings.checkpoint.every == 0
         # Before the checkpoint: resuming cuts lines that lie beyond one, and could not write one that is missing.
-        records.round(row, sums.phone_table(round, own), flush=due)
+        table = sums.phone_table(round, own)
+        records.round(row, table | (times.columns(table["phone"]) if times else {}), flush=due)
         if due:
             loop.save(round + 1)
             records.summary("running", loop.recoveries)

@@ -111,7 +111,7 @@ def refusal(**sections: dict) -> rs.SettingsError:
     [("sequential", 0.0), ("splitfed_v1", 0.0), ("splitfed_v2", 0.0), ("splitfed_v3", 0.2), ("parallel", 0.0)],
 )
 def test_phones_hold_samples_out_where_models_are_their_own_or_if_asked_to(schedule: str, held_out: float) -> None:
-    settings, _, stream, _ = prepare(rs.Config(schedule={"name": schedule}, run={"name": "x"}))
+    settings, _, stream, *_ = prepare(rs.Config(schedule={"name": schedule}, run={"name": "x"}))
     assert settings.phones.held_out == held_out == stream.partition.held_out
     asked = prepared(schedule={"name": schedule}, phones={"held_out": 0.3})
     assert asked.phones.held_out == 0.3
@@ -128,7 +128,7 @@ def test_personal_models_without_a_sample_to_evaluate_them_on_are_refused() -> N
 
 
 def test_the_stream_that_is_prepared_has_the_cohorts_that_were_settled() -> None:
-    settings, _, stream, _ = prepare(
+    settings, _, stream, *_ = prepare(
         rs.Config(schedule={"name": "splitfed_v1"}, phones={"cohort": 6}, run={"name": "x"})
     )
     assert settings.phones.cohort == stream.cohort == 6
