@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from jobs import predicting, published
-from jobs.predicting import Calibrated, Work
+from jobs.predicting import Calibrated
 from jobs.published import FITTED, NETWORKS, RULES
 from ray_split.devices import DEVICES, LINKS, Device, Link
 from ray_split.scan import Scan
+from ray_split.work import Work
 
 Row = Mapping[str, Any]
 SERVERS = {"same_network": "same network", "cloud_tcp": "cloud, TCP", "tunnel": "tunnel"}
 FIGURE_4A = ("DenseNet201", "ResNet50", "ResNet152")  # three times the parameters from the first to the last
 SIZES = (224, 299)
 SPLITS = ("double", "single")
+COLUMNS = ("overall", "communication")
+SERVER_GFLOPS = (500.0, 1000.0, 1500.0, 5000.0)
+ALONE = "on the phone alone"
 
 
 class Assumed(NamedTuple):
     """What the paper does not say."""
 
     rule: str = "7x7_pixels"  # of published.RULES
-    server_gflops: float = 500.0
+    server_gflops: float = 1000.0
     text: bool = True  # writing and reading JSON is not in the paper's communication, but in its overall
     memory_mb: float | None = None  # None: what the fitted row needs, as that is known to fit
 
@@ -34,15 +38,27 @@ class System:
 
     def __init__(self, scans: Mapping[str, Scan], assumed: Assumed) -> None:
         self.scans, self.assumed = scans, assumed
+        self._other: dict[tuple[str, int], Scan] = {}
 
     @cached_property
     def found(self) -> Calibrated:
         """Phone, server and link."""
-        network, scan = NETWORKS[FITTED], self.scans[FITTED]
+        memory = self.assumed.memory_mb or self.memory_mb(FITTED, None)
+        double, single = (self.work(FITTED, split) for split in SPLITS)
         server = _server(self.assumed.server_gflops)
-        memory = self.assumed.memory_mb or predicting.memory_mb(scan, None, network.stem.last)
-        works = (self.work(FITTED, split) for split in SPLITS)
-        return predicting.calibrated(scan, *works, server, memory, self.assumed.text)
+        return predicting.calibrated(self.scans[FITTED], double, single, server, memory, self.assumed.text)
+
+    def memory_mb(self, name: str, first: str | None) -> float:
+        """That the phone needs, cut after `first`, or unsplit."""
+        return predicting.memory_mb(self.scans[name], first, NETWORKS[name].stem.last)
+
+    def scan(self, name: str, size: int) -> Scan:
+        """Of a network, for images of another size too."""
+        if size == NETWORKS[name].size:
+            return self.scans[name]
+        if (name, size) not in self._other:
+            self._other[name, size] = predicting.scanned(NETWORKS[name], size)
+        return self._other[name, size]
 
     def cut(self, name: str, further: int = 0) -> str | None:
         """The layer of the first cut, or the one so many further in the network's stem, if there is one."""
@@ -66,29 +82,41 @@ def _server(gflops: float) -> Device:
     )
 
 
-def table_1(system: System) -> list[dict[str, Any]]:
-    """A row for each cell: predicted and the paper's seconds; of cells with a cut also what neighbouring cuts give."""
+def cells(system: System) -> list[dict[str, Any]]:
+    """A row for each cell of Table 1: predicted and the paper's seconds."""
     rows = []
     for name, network in NETWORKS.items():
-        near = [first for further in (-1, 1) if (first := system.cut(name, further))]
         for split in SPLITS:
-            found = zip(*(system.both(name, split, first) for first in [None, *near]), strict=True)
-            needed = predicting.memory_mb(system.scans[name], system.cut(name), network.stem.last)
-            for column, seconds in zip(("overall", "communication"), found, strict=True):
-                told = getattr(network.paper, f"{column}_{split}")
-                cut = {"cut": system.cut(name), "lowest": min(seconds), "highest": max(seconds)}
-                rows.append(_cell(system, name, f"{column}, {split}", seconds[0], told, needed) | cut)
-        whole = predicting.memory_mb(system.scans[name], None, network.stem.last)
-        unsplit = predicting.alone(system.scans[name], system.found.phone)
-        rows.append(_cell(system, name, "on the phone alone", unsplit, network.paper.alone, whole))
+            for column, seconds in zip(COLUMNS, system.both(name, split), strict=True):
+                rows.append(_cell(name, f"{column}, {split}", seconds, getattr(network.paper, f"{column}_{split}")))
+        unsplit = predicting.alone(system.work(name, "double"), system.found)
+        rows.append(_cell(name, ALONE, unsplit, network.paper.alone))
     return rows
 
 
-def _cell(system: System, name: str, column: str, seconds: float, told: float | None, memory: float) -> dict[str, Any]:
-    fits = memory <= system.found.phone.memory_mb
-    row = {"network": name, "column": column, "predicted": seconds, "fits": int(fits), "phone_mb": memory}
-    row |= {"paper": told, "error": None if told is None else abs(seconds / told - 1)}
-    return row | {"cut": None, "lowest": None, "highest": None}
+def _cell(name: str, column: str, seconds: float, told: float | None) -> dict[str, Any]:
+    row = {"network": name, "column": column, "predicted": seconds, "paper": told}
+    return {**row, "error": None if told is None else abs(seconds / told - 1)}
+
+
+def table_1(system: System) -> list[dict[str, Any]]:
+    """Its cells, with the phone's memory, and of those with a cut what neighbouring cuts give."""
+    return [row | _memory(system, row) | _near(system, row) for row in cells(system)]
+
+
+def _memory(system: System, row: Row) -> dict[str, Any]:
+    name = row["network"]
+    needed = system.memory_mb(name, None if row["column"] == ALONE else system.cut(name))
+    return {"phone_mb": needed, "fits": int(needed <= system.found.phone.memory_mb)}
+
+
+def _near(system: System, row: Row) -> dict[str, Any]:
+    name, (column, _, split) = row["network"], row["column"].partition(", ")
+    if row["column"] == ALONE:
+        return {"cut": None, "lowest": None, "highest": None}
+    near = [first for further in (-1, 1) if (first := system.cut(name, further))]
+    found = [row["predicted"], *(system.both(name, split, first)[COLUMNS.index(column)] for first in near)]
+    return {"cut": system.cut(name), "lowest": min(found), "highest": max(found)}
 
 
 class Errors(NamedTuple):
@@ -107,8 +135,8 @@ def errors(rows: Sequence[Row]) -> Errors:
 def constant(rows: Sequence[Row]) -> Errors:
     """Of the predictor that says the fitted row of each."""
     fitted = {row["column"]: row["paper"] for row in rows if row["network"] == FITTED}
-    cells = [(fitted[row["column"]], row["paper"]) for row in rows if row["network"] != FITTED]
-    return _errors([abs(said / told - 1) for said, told in cells if told is not None])
+    both = [(fitted[row["column"]], row["paper"]) for row in rows if row["network"] != FITTED]
+    return _errors([abs(said / told - 1) for said, told in both if told is not None])
 
 
 def _errors(found: Sequence[float]) -> Errors:
@@ -119,12 +147,11 @@ def variants(scans: Mapping[str, Scan]) -> list[dict[str, Any]]:
     """The errors of Table 1 by what is assumed: a row for each rule, rate of the server, and place of the text."""
     rows = []
     for rule in RULES:
-        for gflops in (250.0, 500.0, 1000.0, 5000.0):
+        for gflops in SERVER_GFLOPS:
             for text in (True, False):
-                assumed = Assumed(rule, gflops, text)
-                found = table_1(System(scans, assumed))
-                row = {"rule": rule, "server_gflops": gflops, "text": int(text), **errors(found)._asdict()}
-                rows.append({**row, "communication_is_most": int(communication_is_most(System(scans, assumed)))})
+                system = System(scans, Assumed(rule, gflops, text, memory_mb=1.0))  # which is not looked at
+                row = {"rule": rule, "server_gflops": gflops, "text": int(text), **errors(cells(system))._asdict()}
+                rows.append({**row, "communication_is_most": int(communication_is_most(system))})
     return rows
 
 
@@ -133,10 +160,9 @@ def figure_4a(system: System) -> list[dict[str, Any]]:
     rows = []
     for size in SIZES:
         for name in FIGURE_4A:
-            network = NETWORKS[name]
-            scan = system.scans[name] if size == network.size else predicting.scanned(network, size)
-            row: dict[str, Any] = {"network": name, "size": size, "parameters": scan.total_parameters}
-            rows.append(row | _columns(system, lambda split, s=scan, n=name: system.work(n, split, scan=s)))
+            scan = system.scan(name, size)
+            found = _columns(system, lambda split, s=scan, n=name: system.work(n, split, scan=s))
+            rows.append({"network": name, "size": size, "parameters": int(scan.total_parameters), **found})
     return rows
 
 
@@ -146,7 +172,7 @@ def figure_4b(system: System, name: str = "InceptionResNetV2") -> list[dict[str,
     for layer in NETWORKS[name].stem.layers[: published.LAYERS_OF_TABLE_2]:
         shape = scan.shapes(predicting.place(scan, layer))[0]
         row: dict[str, Any] = {"cut": layer, "output": "x".join(map(str, [*shape[2:], shape[1]]))}
-        row["phone_mb"] = predicting.memory_mb(scan, layer, NETWORKS[name].stem.last)
+        row["phone_mb"] = system.memory_mb(name, layer)
         rows.append(row | _columns(system, lambda split, first=layer: system.work(name, split, first)))
     return rows
 
@@ -168,11 +194,10 @@ def further(link: Link, there: Link, here: Link) -> Link:
     return link._replace(up_mbps=up, down_mbps=down, latency_ms=late)
 
 
-def _columns(system: System, work: Any, link: Link | None = None) -> dict[str, float]:
+def _columns(system: System, work: Callable[[str], Work], link: Link | None = None) -> dict[str, float]:
+    """Both columns of both splits, by the work of each."""
     found = {split: predicting.predicted(work(split), system.found, link) for split in SPLITS}
-    return {
-        f"{what}_{split}": found[split][i] for i, what in enumerate(("overall", "communication")) for split in SPLITS
-    }
+    return {f"{what}_{split}": found[split][i] for i, what in enumerate(COLUMNS) for split in SPLITS}
 
 
 def communication_is_most(system: System) -> bool:
@@ -190,8 +215,8 @@ def communication_is_most(system: System) -> bool:
 def orderings(system: System) -> dict[str, bool]:
     """What the paper reports of its figures in words, and whether it holds of the predicted ones."""
     overall = {split: {name: system.both(name, split)[0] for name in NETWORKS} for split in SPLITS}
-    cells = [row for row in table_1(system) if row["column"] == "on the phone alone"]
-    alone = all(not row["fits"] or row["predicted"] > overall["double"][row["network"]] for row in cells)
+    unsplit = [row for row in table_1(system) if row["column"] == ALONE]
+    alone = all(not row["fits"] or row["predicted"] > overall["double"][row["network"]] for row in unsplit)
     servers, by_size = figure_4c(system), figure_4a(system)
     times = [[row[f"overall_{split}"] for row in servers] for split in SPLITS]
     spread = [
