@@ -46,7 +46,7 @@ class System:
         memory = self.assumed.memory_mb or self.memory_mb(FITTED, None)
         double, single = (self.work(FITTED, split) for split in SPLITS)
         server = _server(self.assumed.server_gflops)
-        return predicting.calibrated(self.scans[FITTED], double, single, server, memory, self.assumed.text)
+        return predicting.calibrated(double, single, server, memory, self.assumed.text)
 
     def memory_mb(self, name: str, first: str | None) -> float:
         """That the phone needs, cut after `first`, or unsplit."""

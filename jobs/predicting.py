@@ -106,7 +106,7 @@ def alone(work: Work, found: Calibrated) -> float:
     return seconds(work, found.phone, found.link, found.server, schedule="fedavg").phone
 
 
-def calibrated(scan: Scan, double: Work, single: Work, server: Device, memory: float, text: bool = True) -> Calibrated:
+def calibrated(double: Work, single: Work, server: Device, memory: float, text: bool = True) -> Calibrated:
     """From the five numbers of ResNet50's row, its network cut as assumed.
 
     On the phone alone gives the phone's rate; the two communications give latency and bandwidth (up and down alike,
@@ -115,7 +115,7 @@ def calibrated(scan: Scan, double: Work, single: Work, server: Device, memory: f
     """
     row, source = NETWORKS[FITTED].paper, f"calibrated: {FITTED}'s row"
     assert row.alone is not None
-    phone = Device("paper", float(scan.total_flops) / row.alone / 1e9, memory, source)
+    phone = Device("paper", sum(part.per_sample for part in double[:5]) / row.alone / 1e9, memory, source)  # all FLOPs
     told = np.asarray([row.communication_double, row.communication_single])
     per_message, per_bit = np.linalg.solve(_linear((double, single), phone, server), told)
     rest = np.asarray([row.overall_double, row.overall_single]) - told
