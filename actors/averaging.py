@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from ray_split import aggregators, config
 from ray_split.average import added
 from ray_split.copies import Copies
-from ray_split.state import Array, Rows, State, with_fixed
+from ray_split.state import Array, Rows, State, places_of, with_fixed
 
 Kept = Mapping[int, Rows]
 """Cohorts' copies themselves, by the cohorts' numbers in the round."""
@@ -27,11 +29,12 @@ class Averaging:
         self._rows: dict[int, Rows] = {}
 
     def add(self, copies: Copies, shares: Array, number: int) -> None:
-        """Take a cohort's copies."""
+        """Take a cohort's copies, of the phones that have a share."""
         if aggregators.by_sums(self._aggregator):
             self._sum = added(self._sum, copies.average(shares))
         else:
-            self._rows[number] = Rows({"b": copies.learned()}, shares)
+            finished = np.flatnonzero(shares)
+            self._rows[number] = Rows({"b": places_of(copies.learned(), finished)}, shares[finished])
 
     def take_sum(self) -> State | None:
         """What was added up so far, which is then no longer here."""

@@ -24,7 +24,7 @@ from ray_split.maker import Maker, first_states
 from ray_split.message import Groups, Sent, send, times
 from ray_split.metrics import Report, Spent, padded_sum
 from ray_split.promises import Borders
-from ray_split.state import Array, Closed, Ends, Rows, State, kept, place_of, state_bytes
+from ray_split.state import Array, Closed, Ends, Rows, State, kept, place_of, places_of, state_bytes
 from ray_split.state_checks import Expected, check_ends
 from ray_split.task import Task
 
@@ -34,6 +34,7 @@ class _Cohort:
     """Phones under way: their copies, their batches, and what is known for the exchange's report."""
 
     copies: dict[str, Copies]
+    steps: tuple[int, ...] | None = None  # that each takes, if not all that it planned
     batches: list[list[Group]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)  # phones in each group of the exchange under way
     labels: list[Array] = field(default_factory=list)
@@ -83,11 +84,13 @@ class Client:
         middle: State | None = None,
         crosses: bool = True,
         sender: tuple[int, ...] = (),
+        steps: tuple[int, ...] | None = None,
     ) -> Report:
         """Begin to train the turn's phones, or (no phones) to evaluate, with these states; `own` is each phone's own.
 
         With `middle` the phones have the whole model. `crosses`: whether the weights come to the phones from outside,
-        and are counted. `sender`: the phone that handed them on. Raises BadPhoneError if it handed on something else.
+        and are counted. `sender`: the phone that handed them on. `steps`: how many each phone takes, if not all that it
+        planned. Raises BadPhoneError if the sender handed on something else.
         """
         if sender:
             check_ends(sender, ends, self._first_states(), self._expected)
@@ -97,7 +100,7 @@ class Client:
         self._release(turn.phones)
         states = ends if middle is None else {**ends, "b": middle}
         count = len(turn.phones) or 1
-        cohort = _Cohort({name: self._take(name, count) for name in states})
+        cohort = _Cohort({name: self._take(name, count) for name in states}, steps)
         received = sum(
             copies.load(states[name], count, (own or {}).get(name), fresh_optimizer)
             for name, copies in cohort.copies.items()
@@ -124,7 +127,7 @@ class Client:
     def state(self, turn: Turn) -> Ends:
         """End the turn of one phone: its state as it is now, to be handed on."""
         with self._guard.during(turn):
-            copies = self._checked(turn)
+            copies = self._checked(turn, np.zeros(1, int))
             ends = {name: place_of(c.states(), 0) for name, c in copies.items()}
             self._release(turn.phones)
             return ends
@@ -132,28 +135,34 @@ class Client:
     def close(self, turn: Turn, shares: Array, keep: str = "nothing") -> Closed:
         """End the phones' round: their weights added up by shares, and what they `keep`: nothing, statistics or all.
 
-        Of each phone instead of added up, if the aggregator wants them so.
+        Of each phone instead of added up, if the aggregator wants them so. Phones without a share did not finish the
+        round, and leave nothing.
         """
         with self._guard.during(turn):
-            copies = self._checked(turn)
+            finished = np.flatnonzero(shares)
+            if not len(finished):
+                self._release(turn.phones)
+                return Closed((), {}, {}, 0)
+            copies, phones = self._checked(turn, finished), tuple(turn.phones[i] for i in finished)
             # What is frozen is not averaged: a sum of shares of a weight is not the weight, to the last bit.
             averaged = [name for name in copies if keep != "all" and not self._make[name].frozen]
             sums = {name: copies[name].average(shares) for name in averaged if self._by_sums}
-            each = {name: copies[name].learned() for name in averaged if not self._by_sums}
-            own = {name: kept(c.states(), keep) for name, c in copies.items()} if keep != "nothing" else {}
+            each = {name: places_of(copies[name].learned(), finished) for name in averaged if not self._by_sums}
+            states = {name: places_of(c.states(), finished) for name, c in copies.items()} if keep != "nothing" else {}
+            own = {name: kept(state, keep) for name, state in states.items()}
             sent = sum(state_bytes(state) for state in sums.values())
-            sent += sum(state_bytes(state) for state in each.values()) // len(turn.phones)
+            sent += sum(state_bytes(state) for state in each.values()) // len(phones)
             self._release(turn.phones)
-            return Closed(turn.phones, sums, own, sent, Rows(each, shares) if each else None)
+            return Closed(phones, sums, own, sent, Rows(each, shares[finished]) if each else None)
 
-    def _checked(self, turn: Turn) -> dict[str, Copies]:
+    def _checked(self, turn: Turn, finished: Array) -> dict[str, Copies]:
         """The copies of a cohort whose round ends. Raises BadPhoneError for weights that the fed server can't take.
 
-        Here, where they are still each phone's: it gets their sum.
+        Here, where they are still each phone's: it gets their sum. `finished`: the places of those of whom it gets any.
         """
-        copies = self._cohorts[turn.phones].copies
+        copies, phones = self._cohorts[turn.phones].copies, tuple(turn.phones[i] for i in finished)
         for name, each in copies.items():
-            check_weights(turn.phones, f"part {name.upper()}", each.norms(), self._max_norm)
+            check_weights(phones, f"part {name.upper()}", each.norms()[finished], self._max_norm)
         return copies
 
     def forward(self, turn: Turn) -> Sent:
@@ -168,7 +177,7 @@ class Client:
     def _forward(self, turn: Turn) -> Sent:
         cohort = self._cohorts[turn.phones]
         if not cohort.batches:
-            cohort.batches = self._stream.cohort_batches(turn.round, turn.phones)
+            cohort.batches = self._stream.cohort_batches(turn.round, turn.phones, cohort.steps)
         groups = cohort.batches[turn.step]
         batches = self._reader.batches(turn, groups)
         cohort.labels, cohort.counts = [labels for _, labels in batches], [len(group) for group in groups]

@@ -57,7 +57,7 @@ class FedServer:
                 self._sums[name] = added(self._sums.get(name), state)
             self._own.append(closed._replace(sums={}))
         each = np.repeat([closed.bytes_per_phone for closed in cohorts], [len(own) for own in phones])
-        return Report(np.concatenate(phones), bytes_weights=each)
+        return Report(np.array([phone for own in phones for phone in own], int), bytes_weights=each)
 
     def commit(self, round: int, ends: Ends | None, middle: State | None, phones: tuple[int, ...] = ()) -> Report:
         """The state of A, C and B at the start of `round`: the one before is dropped.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from actors.averaging import Averaging, Kept
@@ -212,13 +213,14 @@ class Server:
         """End the phones' round: their copies are added to the average by shares, in the order of these calls.
 
         An aggregator other than the mean takes the copies themselves: they are kept until `state`, by the cohort's
-        number in the round.
+        number in the round. Copies without a share, of phones that did not finish the round, are left out.
         """
         with self._guard.during(turn):
-            copies = self._copies[turn.phones]
-            check_weights(turn.phones, "copy of B", copies.norms(), self._max_norm)
+            copies, finished = self._copies[turn.phones], np.flatnonzero(shares)
+            phones = tuple(turn.phones[i] for i in finished)
+            check_weights(phones, "copy of B", copies.norms()[finished], self._max_norm)
             self._release(turn.phones)
-            if not self._make.frozen:
+            if phones and not self._make.frozen:
                 self._averaging.add(copies, shares, number)
 
     def forward_shared(self, turn: Turn, activation: Sent) -> Sent:

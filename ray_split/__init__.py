@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ray_split.cut import CutError, Segments
     from ray_split.data import DataSet, LazyInputs, Part
     from ray_split.data import load as load_data
-    from ray_split.draws import Draw, stream
+    from ray_split.draws import Draw
     from ray_split.failure import RunFailedError, RunStoppedError, SettingsError
+    from ray_split.replay import stream
     from ray_split.result import Result
 
 # Loaded when first used: the fed server's process needs no torch, the command line's --help no ray.
@@ -27,7 +28,7 @@ _PLACES = {
     "fit": "api", "load_model": "api", "Callback": "callbacks", "Config": "config", "CutError": "cut",
     "Segments": "cut", "DataSet": "data", "LazyInputs": "data", "Part": "data", "load_data": "data:load",
     "RunFailedError": "failure", "RunStoppedError": "failure", "SettingsError": "failure", "Result": "result",
-    "Draw": "draws", "stream": "draws", "Batches": "batches",
+    "Draw": "draws", "stream": "replay", "Batches": "batches",
 }  # fmt: skip
 
 __version__ = "0.1.0"

@@ -17,6 +17,7 @@ import numpy as np
 from ray_split import config
 from ray_split.devices import Link, device_of, devices_of, gathered, links_of, uniform
 from ray_split.draws import Stream
+from ray_split.fates import Ends
 from ray_split.recording import Merged, replay
 from ray_split.schedules import averages, schedule_of
 from ray_split.state import Array
@@ -43,10 +44,13 @@ class Times(NamedTuple):
         """Until the last one is through."""
         return float(self.seconds.max(initial=0.0))
 
-    def row(self) -> dict[str, float]:
-        """The round's figures in metrics.jsonl: its seconds, and of the phones' the mean of each part."""
+    def row(self, over: float | None = None) -> dict[str, float]:
+        """The round's figures in metrics.jsonl: its seconds, and of the phones' the mean of each part.
+
+        `over`: when the round ended, if that is not when the last one is through.
+        """
         means = {f"virtual_{name}_seconds": float(part.mean()) for name, part in self.parts.items()}
-        return {"virtual_seconds": self.whole, **(means if len(self.phones) else {})}
+        return {"virtual_seconds": self.whole if over is None else over, **(means if len(self.phones) else {})}
 
     def columns(self, phones: Array) -> dict[str, Array]:
         """Columns of phones.parquet; not a number of phones that are not the round's."""
@@ -83,9 +87,16 @@ class Clock:
         """A round by its stream; with `spans` for a picture of it."""
         phones = np.array(stream.phones(round), int)
         merged = Merged.of(stream, self._servers)
-        timeline = Timeline(phones, merged.steps(phones), self._durations(merged, round, phones), self._servers, spans)
-        replay(self._schedule, merged, round, timeline.submit, self._servers, self._single)
+        taken, durations = merged.taken(round, phones), self._durations(merged, round, phones)
+        timeline = Timeline(phones, taken, durations, self._servers, spans)
+        if len(phones):
+            replay(self._schedule, merged, round, timeline.submit, self._servers, self._single)
         return Times(phones, timeline.now, timeline.parts, timeline.step_ends, timeline.spans)
+
+    def ends(self, stream: Stream, round: int) -> Ends:
+        """When the round's phones are through."""
+        times = self.round(stream, round)
+        return Ends(times.seconds, times.step_ends)
 
     def step_ends(self, stream: Stream, round: int) -> Array:
         """When each step of the round's phones ends (K, S), in their order; infinite if it has none."""

@@ -57,6 +57,7 @@ class Copies(Protocol):
     def average(self, shares: Array) -> State:
         """The copies' weights and buffers added up, each times its phone's share; of integers the largest.
 
+        Of the phones that have a share: 0 is that of one whose copy doesn't count, whatever is in it.
         Without the weights that aren't trained: a sum of shares of a weight is not the weight, to the last bit.
         """
 
@@ -157,7 +158,8 @@ class Looped:
         """As Copies.average: phone after phone, in their order."""
         total: State | None = None
         for segment, share in zip(self._segments[: self._count], shares, strict=True):
-            total = added(total, scaled(segment.learned_state(), float(share)))
+            if share:
+                total = added(total, scaled(segment.learned_state(), float(share)))
         return total or {}
 
     def learned(self) -> State:

@@ -27,9 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def described(settings: config.Config) -> config.Config:
-    """The settings with phones, links and server all described, if any of them is."""
+    """The settings with phones, links and server all described, if any of them is. Raises SettingsError."""
     phones, server = settings.phones, settings.server
     if phones.device is None and phones.link is None and server.device is None:
+        if phones.deadline is not None:
+            allowed = "none without phones.device, phones.link or server.device: they make virtual time"
+            raise SettingsError("phones.deadline", phones.deadline, allowed)
         return settings
     own = {name: default for name, default in DEFAULTS.items() if getattr(phones, name) is None}
     return settings.with_values(phones=own, server={"device": server.device or SERVER})

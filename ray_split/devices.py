@@ -205,7 +205,7 @@ def _parsed(value: Any) -> Any:
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ValueError(f"YAML such as '{{gflops: 5}}' ({' '.join(str(error).split())})") from error
+        raise ValueError(f"a mapping or a list in YAML, as '{{gflops: 5}}' ({' '.join(str(error).split())})") from error
 
 
 def _checked(check: Callable[[Setting], object]) -> AfterValidator:

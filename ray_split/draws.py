@@ -1,18 +1,16 @@
-"""The stream of a run: which phone trains on which samples, when. A pure function of the settings.
-
-for draw in rs.stream(config):          # a reference loop that replays the run
-    inputs, labels = batches.of(draw)   # batches = rs.Batches(config, rs.load_data(config.data))
-"""
+"""The stream of a run: which phone trains on which samples, when. A pure function of the settings."""
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ray_split import config, data, partitions, seeds
+from ray_split import config, partitions, seeds
+from ray_split.fates import Ends, Fate, Fates, chosen, drawn, equal_steps
 from ray_split.state import Array
 
 
@@ -33,6 +31,7 @@ class Draw(NamedTuple):
     phone: int
     step: int
     indices: Array
+    finishes: bool = True  # the phone, its round: what becomes of the step's A and C if not is the schedule's
 
 
 Group = Array
@@ -49,33 +48,76 @@ class Stream:
         self.local_steps = settings.phones.local_steps
         self.local_epochs = settings.phones.local_epochs or 1
         self.per_round = chosen(settings.phones.per_round, len(partition))
+        self.drawn = drawn(settings.phones, len(partition))
+        self.fates = Fates(settings.phones, self.seed, self.per_round)
+        self._times: Times | None = None  # when steps end; none: all take equally long
         self.cohort = settings.phones.cohort if settings.phones.cohort != "auto" else 1
         self.left_out = dict(settings.phones.left_out)  # the phones, and from which round
         self.not_evaluated = set[int]()  # phones whose held-out samples can't be used
         self.interleaved = settings.schedule.name == "splitfed_v2"
+        self._in_turn = settings.schedule.name in ("sequential", "unsplit")
         self._cache()
 
     def _cache(self) -> None:
         self._batches = functools.lru_cache(maxsize=4)(self._draw_batches)
-        self.phones = functools.lru_cache(maxsize=2)(self._phones)
+        self.fate = functools.lru_cache(maxsize=2)(self._fate)
 
     def __reduce__(self) -> tuple[object, ...]:
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_batches", "phones")}
-        return _rebuild, (state,)
+        """What actors get: the driver tells them how far their phones come."""
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_batches", "fate")}
+        return _rebuild, ({**state, "_times": None},)
 
-    def _phones(self, round: int) -> tuple[int, ...]:
-        """The phones of a round, in their order.
+    def timed_by(self, times: Times) -> None:
+        """From now on it decides when steps end."""
+        self._times = times
+        self._cache()
+
+    def phones(self, round: int) -> tuple[int, ...]:
+        """The phones of a round, in their order: those drawn that are on."""
+        return tuple(self.fate(round).phones.tolist())
+
+    def finishing(self, round: int, phones: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Those of a round's phones, or of some of them, whose work counts, in their order."""
+        fate = self.fate(round)
+        return tuple(fate.finishing(fate.phones if phones is None else np.asarray(phones, int)).tolist())
+
+    def taken(self, round: int, phones: Sequence[int] | Array) -> Array:
+        """How many local steps each of the phones takes in a round: fewer than `steps` if it fails."""
+        return self.fate(round).taken(np.asarray(phones, int))
+
+    def cut_short(self, round: int, phones: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The steps that phones take, if any of them takes fewer than it planned."""
+        taken = self.taken(round, phones)
+        return tuple(taken.tolist()) if (taken < self.steps(phones)).any() else None
+
+    def _fate(self, round: int) -> Fate:
+        drawn = np.array(self._drawn(round), int)
+
+        def ends(steps: Array) -> Ends:
+            return equal_steps(steps, self._in_turn) if self._times is None else self._times(self._regardless(), round)
+
+        return self.fates.of(round, drawn, self.steps(drawn), ends)
+
+    def _regardless(self) -> Stream:
+        """The stream in which nobody is late."""
+        found = copy.copy(self)
+        found.fates = self.fates.regardless()
+        found._cache()
+        return found
+
+    def _drawn(self, round: int) -> tuple[int, ...]:
+        """The phones drawn for a round, in their order.
 
         If some are left out the others that were drawn stay, and more are drawn in their place: whichever of several
         is left out first, the same phones remain.
         """
         draw, there = seeds.generator(self.seed, "phones", round), len(self.partition)
-        drawn: list[int] = draw.choice(there, self.per_round, replace=False).tolist()
+        drawn: list[int] = draw.choice(there, self.drawn, replace=False).tolist()
         if not self.count_left_out(round):
             return tuple(drawn)
         more = [phone for phone in draw.permutation(there).tolist() if phone not in set(drawn)]
         left = [phone for phone in [*drawn, *more] if not self.is_left_out(phone, round)]
-        return tuple(left[: self.per_round])
+        return tuple(left[: self.drawn])
 
     def is_left_out(self, phone: int, round: int) -> bool:
         """Whether the run goes on without a phone in this round."""
@@ -95,7 +137,7 @@ class Stream:
         return self.partition.training(np.asarray(phones))
 
     def steps(self, phones: Sequence[int] | Array) -> Array:
-        """How many local steps each of the phones takes in a round."""
+        """How many local steps each of the phones plans to take in a round: `taken` says how far it comes."""
         epochs = self.local_epochs * -(-self.samples(phones) // self.batch_size)
         return np.full_like(epochs, self.local_steps) if self.local_steps else epochs
 
@@ -103,26 +145,36 @@ class Stream:
         """The training indices of each local step of a phone: a new order every pass, the last batch may be short."""
         return [groups[0][0] for groups in self._batches(round, (phone,))]
 
-    def cohort_batches(self, round: int, phones: tuple[int, ...]) -> list[list[Group]]:
+    def cohort_batches(
+        self, round: int, phones: tuple[int, ...], taken: tuple[int, ...] | None = None
+    ) -> list[list[Group]]:
         """A cohort's batches, step by step, those of neighbours with equally large ones together.
 
-        The phones that have a batch at a step are the cohort's first: see `cohorts`.
+        `taken`: the steps that each takes, if not all that it planned. The phones that have a batch at a step are the
+        cohort's first: see `cohorts`.
         """
-        return self._batches(round, phones)
+        return self._batches(round, phones, taken)
 
-    def _draw_batches(self, round: int, phones: tuple[int, ...]) -> list[list[Group]]:
+    def _draw_batches(
+        self, round: int, phones: tuple[int, ...], taken: tuple[int, ...] | None = None
+    ) -> list[list[Group]]:
         chosen = np.array(phones)
-        starts = np.flatnonzero(np.diff(self.samples(chosen), prepend=-1))
-        runs = [self._equal(round, run) for run in np.split(chosen, starts[1:])]
-        steps: list[list[Group]] = []
+        samples, steps = self.samples(chosen), self.steps(chosen) if taken is None else np.array(taken)
+        starts = np.flatnonzero((np.diff(samples, prepend=-1) != 0) | (np.diff(steps, prepend=-1) != 0))
+        runs = [
+            self._equal(round, chosen[run], int(steps[run[0]])) for run in np.split(np.arange(len(chosen)), starts[1:])
+        ]
+        together: list[list[Group]] = []
         for step in range(max(len(run) for run in runs)):
-            steps.append(_joined([run[step] for run in runs if step < len(run)]))
-        return steps
+            together.append(_joined([run[step] for run in runs if step < len(run)]))
+        return together
 
-    def _equal(self, round: int, phones: Array) -> list[Group]:
-        """The batches (phones, batch size) of each step, of phones with equally many samples."""
+    def _equal(self, round: int, phones: Array, steps: int) -> list[Group]:
+        """The batches (phones, batch size) of each of so many steps, of phones with equally many samples."""
+        if not steps:
+            return []
         own = self.partition.of_many(phones)
-        samples, steps = own.shape[1], int(self.steps(phones[:1])[0])
+        samples = own.shape[1]
         passes = -(-steps // -(-samples // self.batch_size))
         keys = seeds.words([self.seed, seeds.PURPOSES["batches"], round, phones], np.arange(passes * samples))
         order = keys.reshape(len(phones), passes, samples).argsort(axis=2, kind="stable")
@@ -135,34 +187,45 @@ class Stream:
     def cohorts(self, round: int) -> list[tuple[int, ...]]:
         """The round's phones in groups that train together: as the settings say, whatever number of clients there is.
 
-        Phones with most samples come first, so that those with a batch at a step are always a cohort's first.
+        Phones that take most steps come first, so that those with a batch at a step are always a cohort's first; of
+        those that take equally many the ones with most samples.
         """
         phones = np.array(self.phones(round))
-        phones = phones[np.argsort(-self.samples(phones), kind="stable")]
+        phones = phones[np.lexsort((-self.samples(phones), -self.taken(round, phones)))]
         parts = np.array_split(phones, -(-len(phones) // self.cohort))
         return [tuple(part.tolist()) for part in parts]
 
     def shares(self, round: int, phones: Sequence[int]) -> Array:
-        """The phones' weights in the round's average: their share of the samples that it trains on."""
-        shares: Array = self._trained_on(np.array(phones)) / self._trained_on(np.array(self.phones(round))).sum()
+        """The phones' weights in the round's average: their share of the samples that its finishing phones train on.
+
+        0 of a phone that does not finish.
+        """
+        counting = np.array(self.finishing(round), int)
+        samples = np.where(np.isin(phones, counting), self._trained_on(phones, self.steps(phones)), 0)
+        shares: Array = samples / max(1, self._trained_on(counting, self.steps(counting)).sum())
         return shares
 
-    def _trained_on(self, phones: Array) -> Array:
-        """How many different samples each phone trains on: with few local steps not all that it has."""
-        samples: Array = np.minimum(self.samples(phones), self.steps(phones) * self.batch_size)
+    def weight(self, round: int, phones: Sequence[int]) -> float:
+        """The share that some phones have of all that is trained on in a round, by those that don't finish too."""
+        own, everybody = (self._trained_on(some, self.taken(round, some)) for some in (phones, self.phones(round)))
+        return float((own / max(1, everybody.sum())).sum())
+
+    def _trained_on(self, phones: Sequence[int] | Array, steps: Array) -> Array:
+        """How many different samples phones train on in some steps: with few of them not all that they have."""
+        samples: Array = np.minimum(self.samples(phones), steps * self.batch_size)
         return samples
 
     def trained(self, round: int) -> int:
         """How many samples a round trains on, every pass over them counted."""
-        phones = np.array(self.phones(round))
-        samples, steps = self.samples(phones), self.steps(phones)
+        phones = np.array(self.phones(round), int)
+        samples, steps = self.samples(phones), self.taken(round, phones)
         passes, rest = np.divmod(steps, -(-samples // self.batch_size))
         return int((passes * samples + np.minimum(rest * self.batch_size, samples)).sum())
 
     def order(self, round: int, step: int) -> list[int]:
         """The phones that have a batch at a step, in the order in which splitfed_v2 takes them."""
-        phones = np.array(self.phones(round))
-        active = phones[self.steps(phones) > step]
+        phones = np.array(self.phones(round), int)
+        active = phones[self.taken(round, phones) > step]
         return [int(phone) for phone in seeds.generator(self.seed, "order", round, step).permutation(active)]
 
     def forward_seeds(self, turn: Turn, segment: str, count: int) -> list[int]:
@@ -178,7 +241,7 @@ class Stream:
         return _joined([indices[None] for indices in chosen if len(indices)])
 
     def batch_sizes(self, phones: Array, step: int) -> Array:
-        """How large each phone's batch is at a step; 0 of a phone that has finished."""
+        """How large each phone's batch is at a step that it takes; 0 beyond those that it plans to take."""
         samples = self.samples(phones)
         place = step % -(-samples // self.batch_size)
         sizes = np.minimum(self.batch_size, samples - place * self.batch_size)
@@ -186,15 +249,21 @@ class Stream:
 
     def draws(self, round: int) -> Iterator[Draw]:
         """A round's local steps: phone after phone as sequential takes them, or step by step as splitfed_v2 does."""
+        finishing, phones = set(self.finishing(round)), self.phones(round)
+        taken = dict(zip(phones, self.taken(round, phones).tolist(), strict=True))
         if self.interleaved:
-            batches = {phone: self.batches(round, phone) for phone in self.phones(round)}
-            for step in range(max(len(b) for b in batches.values())):
+            batches = {phone: self.batches(round, phone) for phone in phones}
+            for step in range(max(taken.values(), default=0)):
                 for order, phone in enumerate(self.order(round, step)):
-                    yield Draw(round, order, phone, step, batches[phone][step])
+                    yield Draw(round, order, phone, step, batches[phone][step], phone in finishing)
             return
-        for order, phone in enumerate(self.phones(round)):
-            for step, indices in enumerate(self.batches(round, phone)):
-                yield Draw(round, order, phone, step, indices)
+        for order, phone in enumerate(phones):
+            for step, indices in enumerate(self.batches(round, phone)[: taken[phone]]):
+                yield Draw(round, order, phone, step, indices, phone in finishing)
+
+
+Times = Callable[[Stream, int], Ends]
+"""When the phones of a round and their steps end, by a stream in which nobody is late."""
 
 
 def forward_seeds(seed: int, turn: Turn, segment: str, count: int) -> list[int]:
@@ -220,24 +289,3 @@ def _rebuild(state: dict[str, object]) -> Stream:
     made.__dict__.update(state)
     made._cache()
     return made
-
-
-def chosen(per_round: int | float | None, count: int) -> int:
-    """How many phones take part in a round: a number, a fraction (at least one phone), or all."""
-    if per_round is None:
-        return count
-    return per_round if isinstance(per_round, int) else max(1, round(per_round * count))
-
-
-def stream(settings: config.Config) -> Iterator[Draw]:
-    """All local steps of a run, in order; indices are of `ray_split.load_data(config.data).train`.
-
-    Raises SettingsError.
-    """
-    from ray_split.schedules import with_held_out  # which import this file
-
-    settings = with_held_out(settings)
-    parts = data.load(settings.data)
-    steps = Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups))
-    for round in range(settings.run.rounds):
-        yield from steps.draws(round)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from ray_split.devices import DeviceMix, LinkMix
-from ray_split.section import Names, Section, as_mapping, segments
+from ray_split.section import Names, Positive, Section, as_mapping, segments
 
 LeftOut = Annotated[dict[int, int], BeforeValidator(as_mapping)]
 BEYOND_TRAINING = 1e9
@@ -64,6 +64,21 @@ class Phones(Section):
         "refuse", description="what follows when A and C don't fit a phone's device: refuse the run, or leave it out"
     )
 
+    availability: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="probability that a phone is on in a round; one that is drawn and off is passed over",
+    )
+    dropout: float = Field(0.0, ge=0, le=1, description="probability that a phone drops out in the middle of a round")
+    deadline: Positive | None = Field(
+        None, description="virtual seconds after which a round ends without those who are late; with device or link set"
+    )
+    over_select: float = Field(
+        0.0, ge=0, allow_inf_nan=False,
+        description="share of per_round that is drawn beyond it: the round ends when per_round phones have finished",
+    )  # fmt: skip
+
     @field_validator("left_out")
     @classmethod
     def _known(cls, left_out: dict[int, int], info: ValidationInfo) -> dict[int, int]:
@@ -102,3 +117,10 @@ class Phones(Section):
         if local_steps is not None and info.data.get("local_epochs") is not None:
             raise ValueError("set only when phones.local_epochs is not")
         return local_steps
+
+    @field_validator("over_select")
+    @classmethod
+    def _more_to_draw(cls, over_select: float, info: ValidationInfo) -> float:
+        if over_select and info.data.get("per_round", 1) is None:
+            raise ValueError("0 without phones.per_round: all phones are drawn, and there are no more")
+        return over_select

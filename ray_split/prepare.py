@@ -68,12 +68,14 @@ def prepare(settings: config.Config) -> Prepared:
     if clock is not None:
         settings = fitting(settings, examples[-1])
     stream = Stream(settings, partition)
+    if clock is not None:
+        stream.timed_by(clock.ends)
     _check_left(settings, stream)
     return Prepared(settings, parts, stream, _borders(settings, segments, examples, targets), clock)
 
 
 def _check_left(settings: config.Config, stream: Stream) -> None:
-    if not stream.phones(0) and stream.count_left_out(0) == len(stream.partition):
+    if stream.count_left_out(0) == len(stream.partition):
         raise SettingsError("phones.left_out", settings.phones.left_out, "fewer: no phone is left for the first round")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ray_split.draws import Stream, Turn
 from ray_split.schedules import Round
+from ray_split.state import Array
 from ray_split.wiring import FED_SERVER, Roles
 
 
@@ -90,8 +91,8 @@ class Merged(Stream):
         """As Stream.cohorts: those with most steps first."""
         apart = self._apart(round)
         joined = (sum(apart[i :: self._servers], ()) for i in range(min(self._servers, len(apart))))
-        return [self._sorted(np.array(phones)) for phones in joined]
+        return [self._sorted(round, np.array(phones)) for phones in joined]
 
-    def _sorted(self, phones: np.ndarray[Any, Any]) -> tuple[int, ...]:
-        order = np.lexsort((-self.samples(phones), -self.steps(phones)))
+    def _sorted(self, round: int, phones: Array) -> tuple[int, ...]:
+        order = np.lexsort((-self.samples(phones), -self.taken(round, phones)))
         return tuple(phones[order].tolist())

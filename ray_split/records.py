@@ -25,7 +25,7 @@ from ray_split.failure import first_line
 from ray_split.state import Array
 from ray_split.storage import PARTIAL, Place, Uri
 from ray_split.task import names
-from ray_split.totals import VIRTUAL, Totals
+from ray_split.totals import FAILED, VIRTUAL, Totals
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,7 @@ class Records:
     def _write_phones(self) -> None:
         first, last = (int(self._phone_tables[i]["round"][0]) for i in (0, -1))
         path = self.folder / PHONES / f"rounds_{first:06d}_{last:06d}.parquet"
-        tables = [
-            pyarrow.table({n: pyarrow.array(v, from_pandas=True) for n, v in t.items()}) for t in self._phone_tables
-        ]
+        tables = [pyarrow.table({name: _column(values) for name, values in t.items()}) for t in self._phone_tables]
         content = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(pyarrow.concat_tables(tables), content)
         storage.write(path, content.getvalue().to_pybytes())
@@ -172,6 +170,7 @@ class Records:
             "bytes_up_total": sums["bytes_up"],
             "bytes_down_total": sums["bytes_down"],
             **{f"{name}_total": sums[name] for name in VIRTUAL if name in sums},
+            **{name: sums[name] for name in FAILED},
             "recoveries": recoveries,
             "quarantined": self.quarantined,
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
@@ -187,6 +186,11 @@ class Records:
             self.flush()
         if self._scratch:
             self._scratch.cleanup()
+
+
+def _column(values: Array) -> pyarrow.Array:
+    """A column of numbers, or of words and None: also if all are None."""
+    return pyarrow.array(values, pyarrow.string() if values.dtype == object else None, from_pandas=True)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 
 from ray_split import config
-from ray_split.draws import chosen
 from ray_split.failure import SettingsError
+from ray_split.fates import drawn
 from ray_split.phones import Phones
 from ray_split.placement import Node, most_clients, server_needs, suits
 
@@ -45,7 +45,7 @@ def resolve(settings: config.Config, nodes: Sequence[Node]) -> config.Config:
 def cohorts(phones: Phones) -> int:
     """How many cohorts a round has."""
     size = 1 if phones.cohort == "auto" else phones.cohort
-    return -(-chosen(phones.per_round, phones.count) // size)
+    return -(-drawn(phones, phones.count) // size)
 
 
 def _check_numbers(settings: config.Config) -> None:

@@ -31,6 +31,8 @@ PURPOSES = {
     "devices": 14,
     "links": 15,
     "messages": 16,
+    "availability": 17,
+    "dropout": 18,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 

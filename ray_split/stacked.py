@@ -189,8 +189,12 @@ class Stacked:
 
     def average(self, shares: Array) -> State:
         """The copies' weights and buffers added up, each times its phone's share, as Copies.average."""
+        counting, learned = np.flatnonzero(shares), self._learned()
+        if len(counting) < len(shares):
+            places = torch.from_numpy(counting).to(self.device)
+            learned, shares = {name: tensor[places] for name, tensor in learned.items()}, shares[counting]
         on_device = torch.from_numpy(shares).to(self.device)
-        return self._named({name: as_array(_weighted(t, on_device)) for name, t in self._learned().items()})
+        return self._named({name: as_array(_weighted(t, on_device)) for name, t in learned.items()})
 
     def learned(self) -> State:
         """Every copy's weights that are trained, and buffers, (K, ...), as Copies.learned."""

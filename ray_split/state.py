@@ -48,6 +48,11 @@ def place_of(states: Mapping[str, Array], place: int) -> State:
     return {key: np.asarray(array[place]) for key, array in states.items()}
 
 
+def places_of(states: State, places: Array) -> State:
+    """The states of some phones out of those of several (phones, ...); of all of them as they are."""
+    return {key: array if len(places) == len(array) else array[places] for key, array in states.items()}
+
+
 def state_bytes(state: Mapping[str, Array]) -> int:
     """Bytes of a state's arrays."""
     return sum(array.nbytes for array in state.values())

@@ -30,7 +30,7 @@ class Durations(NamedTuple):
 
 
 class Span(NamedTuple):
-    """What some phones did, for a picture: a part, the call or message, and when."""
+    """What some phones did, or the server for them, for a picture: a part, the call or message, and when."""
 
     part: str
     name: str
@@ -38,7 +38,7 @@ class Span(NamedTuple):
     starts: Array
     ends: Array
     step: int
-    server: int | None = None  # on which, too
+    server: int | None = None  # whose span it is, if not the phones'
 
 
 class Result(NamedTuple):
@@ -52,6 +52,7 @@ ARRIVES = {"forward": "activation", "backward": "hidden_gradient", "learn": "act
 SERVED = {f"{name}{kind}": name for name in ARRIVES for kind in ("", "_own", "_shared")}
 JOINT = {f"{name}_joint": name for name in ARRIVES}
 UNTIMED = {
+    "client": ("release",),
     "server": ("open", "close", "state", "rows", "pass_on", "take", "average", "step_shared", "load"),
     "fed server": ("client_state", "own_state", "server_state", "collect"),
 }
@@ -108,14 +109,14 @@ class Timeline:
         rows = self._all_of(call)
         return rows[: np.count_nonzero(self._steps[rows] > call.turn.step)]
 
-    def _until(self, rows: Array, ends: Any, part: str, call: Call, name: str, server: int | None = None) -> None:
+    def _until(self, rows: Array, ends: Any, part: str, call: Call, name: str) -> None:
         """The phones' time goes on to `ends`, if it isn't there yet, and is accounted for as `part`."""
         starts = self.now[rows]
         new = np.maximum(starts, ends)
         self.parts[part][rows] += new - starts
         self.now[rows] = new
         if self._trace:
-            self.spans.append(Span(part, name, rows, starts, new, call.turn.step, server))
+            self.spans.append(Span(part, name, rows, starts, new, call.turn.step))
 
     def _compute(self, rows: Array, seconds: Array, call: Call) -> Result:
         self._until(rows, self.now[rows] + seconds, "phone", call, call.method)
@@ -154,20 +155,20 @@ class Timeline:
 
     def _train_alone(self, call: Call) -> Result:
         rows = self._all_of(call)
-        ends = self.now[rows] + np.cumsum(self._durations.alone[:, rows], axis=0)  # (S, k)
-        has = np.arange(len(ends))[:, None] < self._steps[rows]
+        has = np.arange(len(self._durations.alone))[:, None] < self._steps[rows]
+        ends = self.now[rows] + np.cumsum(np.where(has, self._durations.alone[:, rows], 0.0), axis=0)  # (S, k)
         self.step_ends[rows] = np.where(has, ends, np.inf).T
         return self._compute(rows, ends[-1] - self.now[rows], call)
 
     def _close(self, call: Call) -> Result:
-        return self._send(call, "close")
+        return self._send(call, "close", np.asarray(call.arguments[1]) > 0)  # of phones that finish
 
     def _state(self, call: Call) -> Result:
         return self._send(call, "state")
 
-    def _send(self, call: Call, name: str) -> Result:
+    def _send(self, call: Call, name: str, finish: Any = slice(None)) -> Result:
         """Weights go up, of phones to which they came down."""
-        rows, ends = self._all_of(call), self._durations.ends
+        rows, ends = self._all_of(call)[finish], self._durations.ends
         seconds = np.where(self._whole[rows], ends["close whole"][rows], ends[name][rows])
         sent = self.now[rows] + np.where(self._crosses[rows], seconds, 0.0)
         self._until(rows, sent, "communication", call, "weights")
@@ -188,8 +189,8 @@ class Timeline:
         # end[i] = max(end[i - 1], arrival[i]) + seconds[i]
         starts = before + np.maximum(self._free[call.number], np.maximum.accumulate(arrivals - before))
         self._until(rows, starts, "waiting", call, "queue")
-        self._until(rows, starts + seconds, "server", call, call.method, call.number)
-        self._free[call.number] = float((starts + seconds)[-1])
+        self._until(rows, starts + seconds, "server", call, call.method)
+        self._busy(call, rows, starts, starts + seconds)
         return Result(rows, starts + seconds)
 
     def _serve_together(self, call: Call) -> list[Result] | Result:
@@ -198,10 +199,17 @@ class Timeline:
         each: list[Result] = [argument for argument in call.arguments if isinstance(argument, Result)]
         arrived = max(float(self._sent(call, ARRIVES[name], sent).max()) for sent in each)
         shares = [self._durations.serving[name][step, sent.rows] for sent in each]
-        end = max(arrived, self._free[call.number]) + sum(float(share.sum()) for share in shares)
+        start = max(arrived, self._free[call.number])
+        end = start + sum(float(share.sum()) for share in shares)
         for sent, share in zip(each, shares, strict=True):
             self._until(sent.rows, end - share, "waiting", call, "joint step")
-            self._until(sent.rows, end, "server", call, call.method, call.number)
-        self._free[call.number] = end
+            self._until(sent.rows, end, "server", call, call.method)
+        self._busy(call, each[0].rows[:1], np.array([start]), np.array([end]))
         results = [Result(sent.rows, np.full(len(sent.rows), end)) for sent in each]
         return results if call.num_returns > 1 else results[0]
+
+    def _busy(self, call: Call, rows: Array, starts: Array, ends: Array) -> None:
+        """The server computed, and is free after the last."""
+        self._free[call.number] = float(ends[-1])
+        if self._trace:
+            self.spans.append(Span("server", call.method, rows, starts, ends, call.turn.step, call.number))

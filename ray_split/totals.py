@@ -8,7 +8,8 @@ from typing import Any
 from ray_split.metrics import best_round
 from ray_split.timeline import PARTS
 
-ADDED = ("round_seconds", "samples", "phones", "bytes_up", "bytes_down")
+FAILED = ("phones_offline", "phones_dropped", "phones_late")
+ADDED = ("round_seconds", "samples", "phones", "bytes_up", "bytes_down", *FAILED)
 VIRTUAL = ("virtual_seconds", *(f"virtual_{part}_seconds" for part in PARTS))  # where there is virtual time
 
 
@@ -26,7 +27,7 @@ class Totals:
         self.rounds += 1
         self.last, self.best = row, self._best_with(row)
         for column in ADDED:
-            self.sums[column] += row[column]
+            self.sums[column] += row.get(column, 0)  # a run that is resumed may be older than the column
         for column in VIRTUAL:
             if column in row:
                 self.sums[column] += row[column]

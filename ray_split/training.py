@@ -21,7 +21,7 @@ from ray_split.evaluation import evaluate, evaluate_own
 from ray_split.failure import ActorLostError, BadPhoneError, Failures, RunFailedError
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
-from ray_split.schedules import Round, personal, schedule_of, serverless
+from ray_split.schedules import Round, idle, personal, schedule_of, serverless
 from ray_split.storage import Place
 from ray_split.task import Task
 from ray_split.wiring import FED_SERVER, Ref, Wiring
@@ -200,12 +200,13 @@ class RoundLoop:
 
     def train(self, turn: Turn) -> RoundSums:
         """One round by the schedule, committed at the fed server."""
-        if not self.stream.phones(turn.round):
+        if self.stream.count_left_out(turn.round) == len(self.stream.partition):
             raise RunFailedError(f"no phone is left for round {turn.round}: all are left out")
+        work = self._schedule if self.stream.phones(turn.round) else idle
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.wiring.roles
         self._loading += [actor.begin.remote() for actor in (*roles.servers, *roles.clients)]
-        schedule = Checked(self._schedule(turn, self.stream, roles), self.wiring)
+        schedule = Checked(work(turn, self.stream, roles), self.wiring)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
         for reports in schedule:
             sums.extend(reports)
@@ -216,7 +217,7 @@ class RoundLoop:
         # Everybody answers before the commit: after it there is no way back to the round's start.
         received = self._loaded()
         spent = self.wiring.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
-        last = self.stream.phones(turn.round)[-1:]  # whose weights are handed on
+        last = self.stream.finishing(turn.round)[-1:]  # whose weights are handed on
         committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
         moved = [*received, committed]  # the round's start and end, from and to the fed server
         sums.extend([] if self._serverless else moved)
@@ -238,27 +239,24 @@ class RoundLoop:
 
 
 def run(
-    loop: RoundLoop,
-    settings: config.Config,
-    records: Records,
-    sizes: dict[str, int],
-    first: int,
+    loop: RoundLoop, settings: config.Config, records: Records, sizes: dict[str, int], first: int,
     clock: Clock | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """All rounds from `first` on: train, evaluate, checkpoint, record. `sizes` are those of 'val' and 'test'."""
     for round in range(first, settings.run.rounds):
         watch = Stopwatch()
         sums = loop.transaction(round, loop.train)
         row, own = sums.row(round, watch.seconds()) | {"left_out": loop.stream.count_left_out(round)}, None
-        times = clock.round(loop.stream, round) if clock else None
-        row |= times.row() if times else {}
+        fate, times = loop.stream.fate(round), clock.round(loop.stream, round) if clock else None
+        row |= fate.row() | (times.row(fate.over) if times else {})
         last = round + 1 == settings.run.rounds
         if last or (round + 1) % settings.run.eval_every == 0:
             row, own = _evaluated(row, loop, settings, records, sizes, last)
         due = last or (round + 1) % settings.checkpoint.every == 0
         # Before the checkpoint: resuming cuts lines that lie beyond one, and could not write one that is missing.
         table = sums.phone_table(round, own)
-        records.round(row, table | (times.columns(table["phone"]) if times else {}), flush=due)
+        columns = {"fate": fate.column(table["phone"])} | (times.columns(table["phone"]) if times else {})
+        records.round(row, table | columns, flush=due)
         if due:
             loop.save(round + 1)
             records.summary("running", loop.recoveries)

@@ -84,7 +84,27 @@ def fedavg(settings: rs.Config) -> nn.Module:
                     optimizer.zero_grad()
                     run.loss(model, draw).backward()
                     optimizer.step()
-        _load_mean(run.model, list(copies.values()), _samples(draws))
+        _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws))
+    return run.model
+
+
+def sequential(settings: rs.Config) -> nn.Module:
+    """The unsplit model on the stream; A and C of a phone that does not finish its round are lost, with their slots."""
+    run = Training(settings)
+    middle, ends = run.optimizer(_of(run.model, run.b)), run.optimizer(_of(run.model, run.b, others=True))
+    for draws in run.rounds.values():
+        for phone in dict.fromkeys(draw.phone for draw in draws):
+            before = copy.deepcopy((run.model.state_dict(), ends.state_dict()))
+            own = [draw for draw in draws if draw.phone == phone]
+            for draw in own:
+                run.model.zero_grad()
+                run.loss(run.model, draw).backward()
+                ends.step()
+                middle.step()
+            if not own[0].finishes:
+                weights = {key: value for key, value in before[0].items() if not key.startswith(run.b)}
+                run.model.load_state_dict(weights, strict=False)
+                ends.load_state_dict(before[1])
     return run.model
 
 
@@ -101,7 +121,7 @@ def splitfed_v2(settings: rs.Config) -> nn.Module:
             run.loss(copies[draw.phone], draw).backward()
             ends[draw.phone].step()
             middle.step()
-        _load_mean(run.model, list(copies.values()), _samples(draws), skip=run.b)
+        _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws), skip=run.b)
     return run.model
 
 
@@ -116,6 +136,8 @@ def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
                 personal[phone] = copy.deepcopy(run.model)
                 ends[phone] = run.optimizer(_of(personal[phone], run.b, others=True))
             _load_mean(personal[phone], [run.model], [1], only=run.b)
+            if phone not in _finishing(draws):
+                continue  # nothing of its work is left
             middle = run.optimizer(_of(personal[phone], run.b))
             for draw in draws:
                 if draw.phone == phone:
@@ -124,7 +146,7 @@ def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
                     run.loss(personal[phone], draw).backward()
                     ends[phone].step()
                     middle.step()
-        _load_mean(run.model, [personal[phone] for phone in _phones(draws)], _samples(draws), only=run.b)
+        _load_mean(run.model, [personal[phone] for phone in _finishing(draws)], _samples(draws), only=run.b)
     return run.model, personal
 
 
@@ -149,7 +171,7 @@ def parallel(settings: rs.Config) -> nn.Module:
             for total_gradient, parameter in zip(shared, _of(run.model, run.b), strict=True):
                 parameter.grad = total_gradient
             middle.step()
-        _load_mean(run.model, list(copies.values()), _samples(draws), skip=run.b)
+        _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws), skip=run.b)
     return run.model
 
 
@@ -178,9 +200,13 @@ def _phones(draws: Sequence[rs.Draw]) -> list[int]:
     return sorted({draw.phone for draw in draws})
 
 
+def _finishing(draws: Sequence[rs.Draw]) -> list[int]:
+    return _phones([draw for draw in draws if draw.finishes])
+
+
 def _samples(draws: Sequence[rs.Draw]) -> list[int]:
-    """How many different samples each phone trained on."""
-    return [len({i for d in draws if d.phone == phone for i in d.indices.tolist()}) for phone in _phones(draws)]
+    """How many different samples each phone trained on that finishes the round."""
+    return [len({i for d in draws if d.phone == phone for i in d.indices.tolist()}) for phone in _finishing(draws)]
 
 
 def _load_mean(
@@ -191,6 +217,8 @@ def _load_mean(
     only: tuple[str, ...] = ("",),
 ) -> None:
     total = sum(samples)
+    if not copies:
+        return
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
             if not key.startswith(only) or (skip and key.startswith(skip)):

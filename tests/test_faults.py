@@ -90,7 +90,7 @@ def fit(what: Prepared, folder: Path, killer: Killer) -> tuple[list[dict[str, An
     loop = RoundLoop(settings, what.stream, wiring, [])
     sizes = {"val": len(what.parts.val.inputs), "test": len(what.parts.test.inputs)}
     folder.mkdir()
-    wiring.start(settings, *what[1:])
+    wiring.start(settings, *what[1:4])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(LocalHandle, "call", lambda handle, name, given: killer(handle, name, given, original))
         run(loop, settings, records, sizes, loop.start())  # type: ignore[arg-type]

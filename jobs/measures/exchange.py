@@ -42,7 +42,7 @@ class Exchanges:
     """One client and one server on Ray, and the turns of their exchanges."""
 
     def __init__(self, prepared: Prepared) -> None:
-        self.client = ray.remote(Client).options(num_cpus=1).remote(*prepared)
+        self.client = ray.remote(Client).options(num_cpus=1).remote(*prepared[:4])
         self.server = ray.remote(Server).options(num_cpus=1).remote(prepared.settings, prepared.borders)
         self._methods = middle(Roles([self.client], [self.server], None), self.server)
         self._last = int(prepared.stream.steps([0])[0])

@@ -51,7 +51,7 @@ class Rounds:
         prepared = prepare(settings)
         self._wiring, resources = cluster.connect(settings.cluster)
         self.prepared = prepared._replace(settings=resolve(prepared.settings, resources))
-        self._wiring.start(*self.prepared)
+        self._wiring.start(*self.prepared[:4])
         self._loop = RoundLoop(self.prepared.settings, prepared.stream, self._wiring, [])
         self._loop.start()
         self._round = 0

@@ -39,6 +39,12 @@ SCHEDULES: dict[str, Callable[..., Round]] = {
 }
 
 
+def idle(turn: Turn, stream: Stream, roles: Roles) -> Round:
+    """A round that no phone takes part in: nothing is collected, so all stays as it is."""
+    yield roles.fed_server.collect.remote(turn, [])
+    return None, None
+
+
 def schedule_of(settings: config.Schedule) -> Callable[[Turn, Stream, Roles], Round]:
     """The schedule that the settings name, with its kwargs. Raises SettingsError."""
     function = find("schedule.name", settings.name, SCHEDULES)

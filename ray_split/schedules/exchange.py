@@ -96,9 +96,35 @@ def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
     return (numbers[start:stop] for start, stop in pairwise(borders))
 
 
-def collected(turns: Sequence[Turn], roles: Roles, closed: Sequence[Ref]) -> Iterator[Ref]:
+def loaded(
+    client: Handle,
+    stream: Stream,
+    at: Turn,
+    ends: Ref,
+    fresh_optimizer: bool = True,
+    own: Ref | None = None,
+    middle: Ref | None = None,
+    crosses: bool = True,
+    sender: tuple[int, ...] = (),
+) -> Ref:
+    """Submit that a client begins to train the turn's phones, each as far as it comes: see Client.load."""
+    steps = stream.cut_short(at.round, at.phones)
+    return client.load.remote(at, ends, fresh_optimizer, own, middle, crosses, sender, steps)
+
+
+def closed(client: Handle, stream: Stream, at: Turn, keep: str = "nothing") -> Ref:
+    """Submit the end of the turn's phones' round; returns the ref of what those that finish leave."""
+    return client.close.remote(at, stream.shares(at.round, at.phones), keep)
+
+
+def most_steps(stream: Stream, at: Turn) -> int:
+    """The steps of a cohort: its first phone takes most."""
+    return int(stream.taken(at.round, at.phones[:1])[0])
+
+
+def collected(turns: Sequence[Turn], stream: Stream, roles: Roles, closed: Sequence[Ref]) -> Iterator[Ref]:
     """Send what the turns' cohorts left to the fed server, in their order."""
-    cohorts = [at.phones for at in turns]
+    cohorts = [stream.finishing(at.round, at.phones) for at in turns]
     for start in range(0, len(closed), COLLECT):
         some = slice(start, start + COLLECT)
         yield roles.fed_server.collect.remote(turns[0], cohorts[some], *closed[some])
@@ -110,7 +136,7 @@ def cohort_turns(turn: Turn, stream: Stream) -> list[Turn]:
 
 
 def phone_turns(turn: Turn, stream: Stream) -> list[Turn]:
-    """A turn for each phone of the round, in the order in which they take turns."""
+    """A turn for each phone of the round, in the order in which they are drawn."""
     return [turn._replace(phones=(phone,)) for phone in stream.phones(turn.round)]
 
 

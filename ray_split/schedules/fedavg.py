@@ -2,7 +2,8 @@
 
 Whose weights: in a round each phone trains its own copy of the whole model; at its end the fed server averages them,
 phone i with n_i of the round's N samples weighing n_i / N. Optimizer state is new each round, BatchNorm statistics are
-averaged. The server is idle.
+averaged. The server is idle. What a phone trained that does not finish the round is lost, and N are the samples of
+those that do (so it is in all schedules that average).
 Source: McMahan et al. 2017, https://arxiv.org/abs/1602.05629, algorithm 1.
 """
 
@@ -11,20 +12,21 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import cohort_turns, collected
+from ray_split.schedules.exchange import closed, cohort_turns, collected, loaded, most_steps
 from ray_split.wiring import Ref, Roles
 
 
 def fedavg(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tuple[None, None]]:
     """Submit one round."""
     ends, middle = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn)
-    closed, turns = [], cohort_turns(turn, stream)
+    left, turns = [], cohort_turns(turn, stream)
     for number, at in enumerate(turns):
         client = roles.client(number)
-        yield client.load.remote(at, ends, True, None, middle)
-        yield client.train_alone.remote(at, int(stream.steps(at.phones)[0]))
-        closed.append(client.close.remote(at, stream.shares(at.round, at.phones)))
-    yield from collected(turns, roles, closed)
+        yield loaded(client, stream, at, ends, middle=middle)
+        if steps := most_steps(stream, at):
+            yield client.train_alone.remote(at, steps)
+        left.append(closed(client, stream, at))
+    yield from collected(turns, stream, roles, left)
     return None, None
 
 

@@ -6,6 +6,8 @@ sum of the batch sizes; what goes back to A is the gradient of the phone's own m
 Optimizer state: B's stays on the server; A's and C's are new each round. BatchNorm statistics of A and C are averaged
 like weights (`statistics: local`: they stay with their phone); B's are those of the joint batch. A backward uses the
 weights of its forward because B steps once all are through.
+Of a phone that does not finish the round A and C are left out of the average; the steps of B that it took part in stay,
+weighted by batch sizes as they were.
 Replicas of the server: the round's i-th cohort is served by replica i % N, whose own B takes a joint step on the
 batches of its phones; at the round's end the replicas' B, optimizer and statistics are averaged (replicas.py). That is
 another training than with one server.
@@ -21,7 +23,19 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import STATISTICS, Lane, Middle, abreast, cohort_turns, collected, visit, waves
+from ray_split.schedules.exchange import (
+    STATISTICS,
+    Lane,
+    Middle,
+    abreast,
+    closed,
+    cohort_turns,
+    collected,
+    loaded,
+    most_steps,
+    visit,
+    waves,
+)
 from ray_split.schedules.replicas import Share, averaged, dealt
 from ray_split.wiring import Handle, Ref, Roles
 
@@ -36,14 +50,15 @@ def parallel(
     ends, keep = roles.fed_server.client_state.remote(turn), STATISTICS[statistics]
     turns = cohort_turns(turn, stream)
     shares = dealt(turns, roles)
-    steps, closed = [int(stream.steps(at.phones)[0]) for at in turns], [None] * len(turns)
+    steps, left = [most_steps(stream, at) for at in turns], [None] * len(turns)
 
     def begin(client: Handle, at: Turn) -> Ref:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-        return client.load.remote(at, ends, True, own)
+        return loaded(client, stream, at, ends, own=own)
 
-    def end(client: Handle, at: Turn) -> Ref:
-        return client.close.remote(at, stream.shares(at.round, at.phones), keep)
+    def end(number: int, step: int) -> None:
+        if step == steps[number]:
+            left[number] = closed(roles.client(number), stream, turns[number], keep)
 
     def lane(number: int, step: int, largest: int) -> Lane:
         client, at = roles.client(number), turns[number]._replace(step=step)
@@ -52,8 +67,7 @@ def parallel(
         yield refs
         activation_gradient = yield from visit(client, at, activation, _shared(roles, number), largest)
         yield [client.backward.remote(at, activation_gradient)]
-        if step + 1 == steps[number]:
-            closed[number] = end(client, at)
+        end(number, step + 1)
 
     def joint(server: Handle, active: Sequence[int], largest: int, factor: float, step: int) -> Lane:
         hosts = [(roles.client(number), turns[number]._replace(step=step)) for number in active]
@@ -72,12 +86,17 @@ def parallel(
             back = _each(server.backward_joint, len(hosts), first, cohorts, largest, factor, *gradients)
         yield []
         yield [client.backward.remote(at, g) for (client, at), g in zip(hosts, back, strict=True)]
-        for number, host in zip(active, hosts, strict=True):
-            if step + 1 == steps[number]:
-                closed[number] = end(*host)
+        for number in active:
+            end(number, step + 1)
 
+    for number, at in enumerate(turns):
+        if not steps[number]:
+            yield begin(roles.client(number), at)
+            end(number, 0)
     for step in range(max(steps)):  # a share's first cohort has most
-        now = [_joint_step(share, steps, stream, step) for share in shares if steps[share.numbers[0]] > step]
+        now = [
+            _joint_step(share, steps, stream, turn.round, step) for share in shares if steps[share.numbers[0]] > step
+        ]
         if batch == "joint":
             yield from abreast(joint(*each, step) for each in now)
         else:
@@ -86,7 +105,7 @@ def parallel(
                 yield from abreast(lane(number, step, largest[number]) for number in wave)
             for each in now:
                 yield each.server.step_shared.remote(turn, each.factor)
-    yield from collected(turns, roles, closed)
+    yield from collected(turns, stream, roles, left)
     return None, (yield from averaged(turn, stream, shares))
 
 
@@ -99,8 +118,9 @@ class _JointStep(NamedTuple):
     factor: float
 
 
-def _joint_step(share: Share, steps: Sequence[int], stream: Stream, step: int) -> _JointStep:
-    sizes = stream.batch_sizes(np.array(share.phones), step)
+def _joint_step(share: Share, steps: Sequence[int], stream: Stream, round: int, step: int) -> _JointStep:
+    phones = np.array(share.phones)
+    sizes = stream.batch_sizes(phones[stream.taken(round, phones) > step], step)
     active = [number for number in share.numbers if steps[number] > step]
     return _JointStep(share.server, active, int(sizes.max()), float(sizes.max() / sizes.sum()))
 

@@ -2,9 +2,9 @@
 
 Cohort (or phone) i of the round is served by replica i % N; one that is dealt none is idle. All begin the round with
 the same B and the same state of its optimizer. At its end both are averaged, a replica weighing as the samples that
-its phones trained on do in the round's: weights, BatchNorm statistics, and what the optimizer remembers (momentum,
-Adam's moments); of counters (num_batches_tracked, the optimizer's step) there is the largest. All begin the next round
-with that.
+its phones trained on do in the round's, also those of phones that did not finish it: weights, BatchNorm statistics, and
+what the optimizer remembers (momentum, Adam's moments); of counters (num_batches_tracked, the optimizer's step) there
+is the largest. All begin the next round with that.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ def averaged(turn: Turn, stream: Stream, shares: Sequence[Share]) -> Generator[R
     """Submit the end of the round; returns the ref of B's average."""
     (server, *_), *others = shares
     if others:
-        weights = [float(stream.shares(turn.round, share.phones).sum()) for share in shares]
+        weights = [stream.weight(turn.round, share.phones) for share in shares]
         yield server.average.remote(turn, weights, *[share.server.state.remote(turn) for share in others])
     return server.state.remote(turn)

@@ -3,6 +3,8 @@
 Whose weights: A, B and C are shared by all, nothing is averaged. Optimizer state and BatchNorm statistics of A and C
 are handed on with the weights, through the rounds (`optimizer: fresh`: each phone begins with a new optimizer for A
 and C); B's stay on the server. A backward uses the weights of its forward by strict turn-taking.
+A phone that does not finish its round hands nothing on: the next one gets the A and C that it had got. The steps that B
+took with it stay.
 With `handed_on`, equal bit for bit to training the unsplit model on the same stream of batches.
 Source: Gupta and Raskar 2018, https://arxiv.org/abs/1810.06060; Vepakomma et al. 2018, https://arxiv.org/abs/1812.00564.
 """
@@ -12,23 +14,27 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import exchange, middle, phone_turns
+from ray_split.schedules.exchange import exchange, loaded, middle, most_steps, phone_turns
 from ray_split.wiring import Ref, Roles
 
 
 def sequential(
     turn: Turn, stream: Stream, roles: Roles, optimizer: str = "handed_on"
-) -> Generator[Ref, None, tuple[Ref, Ref]]:
+) -> Generator[Ref, None, tuple[Ref | None, Ref]]:
     """Submit one round; returns the refs of A's and C's state, and of B's."""
     ends = roles.fed_server.client_state.remote(turn)
     sender: tuple[int, ...] = ()
-    for number, at in enumerate(phone_turns(turn, stream)):
+    reached = stream.fate(turn.round).reached
+    for number, at in enumerate(at for at in phone_turns(turn, stream) if at.phones[0] in reached):
         client = roles.client(number)
-        yield client.load.remote(at, ends, optimizer == "fresh", None, None, True, sender)
-        for step in range(int(stream.steps(at.phones)[0])):
+        yield loaded(client, stream, at, ends, optimizer == "fresh", sender=sender)
+        for step in range(most_steps(stream, at)):
             yield from exchange(client, middle(roles, roles.server), at._replace(step=step))
-        ends, sender = client.state.remote(at), at.phones
-    return ends, roles.server.state.remote(turn)
+        if stream.finishing(turn.round, at.phones):
+            ends, sender = client.state.remote(at), at.phones
+        else:
+            yield client.release.remote(at)
+    return ends if sender else None, roles.server.state.remote(turn)
 
 
 sequential.kwargs = {"optimizer": ("handed_on", "fresh")}  # type: ignore[attr-defined]

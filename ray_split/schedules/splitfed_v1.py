@@ -5,6 +5,7 @@ A and C, and the server its copies of B, phone i with n_i of the round's N sampl
 Optimizer state: all of it is new each round. BatchNorm statistics are averaged like weights (`statistics: local`:
 those of A and C stay with their phone; the average, for evaluation, is made all the same); num_batches_tracked is the
 maximum. A backward uses the weights of its forward because no two phones share a copy.
+Of a phone that does not finish the round nothing is averaged or kept, its copy of B neither.
 Replicas of the server each host some of the copies; any number of them gives the same bits (own_copies.py).
 Equal within rounding to federated averaging of the unsplit model.
 Source: Thapa et al. 2020, https://arxiv.org/abs/2004.12088, algorithms 1 and 2.

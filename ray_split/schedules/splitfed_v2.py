@@ -5,6 +5,7 @@ fed server averages them at its end, phone i with n_i of the round's N samples w
 Optimizer state: B's stays on the server; A's and C's are new each round. BatchNorm statistics of A and C are averaged
 like weights (`statistics: local`: they stay with their phone); B's stay. A backward uses the weights of its forward by
 strict turn-taking at B; the next phone's A runs meanwhile, on weights that nobody else has.
+Of a phone that does not finish the round A and C are left out of the average; the steps that B took with it stay.
 Replicas of the server: the round's i-th phone is served by replica i % N. Its phones take turns at the replica's own B,
 in the same drawn order but for the others' phones; at the round's end the replicas' B, optimizer and statistics are
 averaged (replicas.py). That is another training than with one server.
@@ -16,7 +17,18 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 
 from ray_split.draws import Stream, Turn
-from ray_split.schedules.exchange import STATISTICS, Lane, Middle, abreast, collected, middle, phone_turns, visit
+from ray_split.schedules.exchange import (
+    STATISTICS,
+    Lane,
+    Middle,
+    abreast,
+    closed,
+    collected,
+    loaded,
+    middle,
+    phone_turns,
+    visit,
+)
 from ray_split.schedules.replicas import Share, averaged, dealt
 from ray_split.wiring import Handle, Ref, Roles
 
@@ -31,18 +43,17 @@ def splitfed_v2(
     hosts = {at.phones[0]: roles.client(number) for number, at in enumerate(turns)}
     for at in turns:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-        yield hosts[at.phones[0]].load.remote(at, ends, True, own)
+        yield loaded(hosts[at.phones[0]], stream, at, ends, own=own)
     order = list(_in_order(turn, stream))
     yield from abreast(_exchanges(_own(order, share), hosts, middle(roles, share.server)) for share in shares)
-    closed, turns = [], sorted(turns, key=lambda at: at.phones)
-    for at in turns:  # in the phones' order: it is that of the sums
-        closed.append(hosts[at.phones[0]].close.remote(at, stream.shares(at.round, at.phones), keep))
-    yield from collected(turns, roles, closed)
+    turns = sorted(turns, key=lambda at: at.phones)  # in the phones' order: it is that of the sums
+    left = [closed(hosts[at.phones[0]], stream, at, keep) for at in turns]
+    yield from collected(turns, stream, roles, left)
     return None, (yield from averaged(turn, stream, shares))
 
 
 def _in_order(turn: Turn, stream: Stream) -> Iterator[Turn]:
-    for step in range(int(stream.steps(stream.phones(turn.round)).max())):
+    for step in range(int(stream.taken(turn.round, stream.phones(turn.round)).max())):
         for phone in stream.order(turn.round, step):
             yield turn._replace(phones=(phone,), step=step)
 

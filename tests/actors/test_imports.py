@@ -65,7 +65,7 @@ from ray_split.message import Sent
 from ray_split.prepare import prepare
 settings = rs.Config(schedule={"name": "%s"}, phones={"cohort": %d}, run={"name": "x"})
 prepared = prepare(settings)
-client = Client(*prepared)
+client = Client(*prepared[:4])
 phones = prepared.stream.cohorts(0)[0]
 assert (len(phones) > 1) == bool(prepared.settings.phones.stacked)
 turn = Turn(0, 0, phones, 0)
