@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -161,7 +161,7 @@ def figure_4a(system: System) -> list[dict[str, Any]]:
     for size in SIZES:
         for name in FIGURE_4A:
             scan = system.scan(name, size)
-            found = _columns(system, lambda split, s=scan, n=name: system.work(n, split, scan=s))
+            found = _columns(system, {split: system.work(name, split, scan=scan) for split in SPLITS})
             rows.append({"network": name, "size": size, "parameters": int(scan.total_parameters), **found})
     return rows
 
@@ -173,16 +173,16 @@ def figure_4b(system: System, name: str = "InceptionResNetV2") -> list[dict[str,
         shape = scan.shapes(predicting.place(scan, layer))[0]
         row: dict[str, Any] = {"cut": layer, "output": "x".join(map(str, [*shape[2:], shape[1]]))}
         row["phone_mb"] = system.memory_mb(name, layer)
-        rows.append(row | _columns(system, lambda split, first=layer: system.work(name, split, first)))
+        rows.append(row | _columns(system, {split: system.work(name, split, layer) for split in SPLITS}))
     return rows
 
 
 def figure_4c(system: System, name: str = "ResNet152") -> list[dict[str, Any]]:
     """Seconds against where the server is."""
-    rows = []
+    rows, works = [], {split: system.work(name, split) for split in SPLITS}
     for profile, server in SERVERS.items():
         link = further(system.found.link, LINKS[profile], LINKS["same_network"])
-        rows.append({"server": server, **_columns(system, lambda split: system.work(name, split), link)})
+        rows.append({"server": server, **_columns(system, works, link)})
     return rows
 
 
@@ -194,9 +194,9 @@ def further(link: Link, there: Link, here: Link) -> Link:
     return link._replace(up_mbps=up, down_mbps=down, latency_ms=late)
 
 
-def _columns(system: System, work: Callable[[str], Work], link: Link | None = None) -> dict[str, float]:
+def _columns(system: System, works: Mapping[str, Work], link: Link | None = None) -> dict[str, float]:
     """Both columns of both splits, by the work of each."""
-    found = {split: predicting.predicted(work(split), system.found, link) for split in SPLITS}
+    found = {split: predicting.predicted(work, system.found, link) for split, work in works.items()}
     return {f"{what}_{split}": found[split][i] for i, what in enumerate(COLUMNS) for split in SPLITS}
 
 
