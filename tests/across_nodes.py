@@ -27,6 +27,7 @@ import ray_split as rs
 from tests.network import Machine, Traffic, read
 
 NEVER = 1000  # rounds between evaluations: what they send is not counted in a round's bytes
+SLOW_MBPS = 8
 BRIEF = 8.0  # seconds without a cable, too few for Ray's verdict
 
 
@@ -115,7 +116,19 @@ def cut_servers_briefly(machines: dict[str, Machine]) -> None:
     machines["server"].plug_in()
 
 
-DOINGS = {"": lambda _: None, "cut_clients": cut_clients, "cut_servers_briefly": cut_servers_briefly}
+def limit_clients(machines: dict[str, Machine]) -> None:
+    """From now on the clients' nodes have slow links."""
+    for machine in machines.values():
+        if machine.name.startswith("client"):
+            machine.limit(f"{SLOW_MBPS}mbit", burst="16kb", latency="2s")
+
+
+DOINGS = {
+    "limit_clients": limit_clients,
+    "": lambda _: None,
+    "cut_clients": cut_clients,
+    "cut_servers_briefly": cut_servers_briefly,
+}
 
 
 def main(machines: dict[str, Machine], address: str, what: dict[str, Any]) -> None:

@@ -45,6 +45,7 @@ OWN_RAY = (
     "test_across_nodes",
     "test_node_death",
     "test_placing",
+    "test_virtual_time",
     "test_driver_kills",
     "test_head_lost",
     "test_oldest_ray",
