@@ -55,6 +55,7 @@ OWN_RAY = (
 """Tests that start a Ray of their own, or a process that looks for one."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever needs Ray runs in one of pytest-xdist's processes, one after the other, beside everything else."""
     for item in items:
