@@ -141,9 +141,10 @@ def plan(settings: config.Config, beside: str) -> tuple[bool, list[str]]:
     there = nodes()
     each = list(there.values())
     wanted, told = placement.needs(settings, each), placement.unlabelled(settings, each)
-    if missing := placement.without_room(wanted, each, placement.apart(settings, wanted)):
+    apart = placement.apart(settings, wanted)
+    if missing := placement.without_room(wanted, each, apart):
         return False, [placement.waits(missing, each), *told]
-    group = group_of(settings)
+    group = Group(wanted, apart)
     try:
         group.wait(PLAN_SECONDS)
         places = {name: there[node] for name, node in group.where().items()}
