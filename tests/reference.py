@@ -1,14 +1,17 @@
 """Plain training on the stream of a run, with nothing of the split: what each schedule must equal.
 
-A model's A, B and C are named by the first parts of its parameters' names; a phone's copy of the model shares the
-modules of B with the others where the schedule says so.
+The model is the user's own, whole and never cut. What a reference must know of the cut it is told: the names of the
+layers and parameters that are B's (those of A and C are the others), and how often forward calls the layers that the
+model is cut after, for torch is seeded at the beginning of A, B and C. A phone's copy of the model shares the modules
+of B with the others where the schedule says so.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +22,8 @@ import ray_split as rs
 from ray_split import models, seeds
 from ray_split.data import Parts
 from ray_split.optimizers import OPTIMIZERS
+from tests import rounding
+from tests.rounding import Train
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 MIDDLE = ("block2", "hidden")  # the layers of B in digits_cnn, cut as usual
@@ -28,53 +33,84 @@ REST = (*MIDDLE, "head")  # and cut once, after block1
 class Training:
     """The parts of a run that all references need."""
 
-    def __init__(self, settings: rs.Config, loss: Loss = functional.cross_entropy) -> None:
+    def __init__(
+        self,
+        settings: rs.Config,
+        loss: Loss = functional.cross_entropy,
+        b: tuple[str, ...] | None = None,
+        calls: Mapping[str, int] | None = None,
+    ) -> None:
+        """`b`: the layers and parameters of B. `calls`: how often forward calls the layers of the cuts, if not once."""
         torch.set_num_threads(1)
         self._loss = loss
         self.settings = settings
-        self.b = REST if settings.model.cuts == ["block1"] else MIDDLE
         self.data: Parts = rs.load_data(settings.data)
         self.batches = rs.Batches(settings, self.data)
         model = settings.model.model_copy(update={"num_classes": settings.model.num_classes or self.data.num_classes})
-        self.model = models.build(model, settings.run.seed)
+        self.model = rounding.in_precision(models.build(model, settings.run.seed))
+        in_segments = isinstance(self.model, models.Chain)
+        usual = ("b",) if in_segments else REST if settings.model.cuts == ["block1"] else MIDDLE
+        self.b = b if b is not None else usual
+        self._at = [0, 0, 0]
+        cuts = self.model.cuts if in_segments else settings.model.cuts or []
+        for segment, name in zip("bc", cuts, strict=False):
+            self._seed_after(name, segment, (calls or {}).get(name, 1))
         self.rounds: dict[int, list[rs.Draw]] = defaultdict(list)
         for draw in rs.stream(settings):
             self.rounds[draw.round].append(draw)
 
+    def _seed_after(self, layer: str, segment: str, calls: int) -> None:
+        """Seed torch for a segment where it begins: after the last call of the layer before."""
+        done = [0]
+
+        def count(*_: Any) -> None:
+            done[0] = (done[0] + 1) % calls
+            if not done[0]:
+                self._seed(segment)
+
+        self.model.get_submodule(layer).register_forward_hook(count)
+
+    def _seed(self, segment: str) -> None:
+        torch.default_generator.manual_seed(seeds.forward_seed(self.settings.run.seed, *self._at, segment))
+
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return OPTIMIZERS[self.settings.optimizer.name](list(parameters), self.settings.optimizer)
+        """As the settings say; of none, one that has nothing to do."""
+        own = list(parameters) or [nn.Parameter(torch.zeros(0))]
+        return OPTIMIZERS[self.settings.optimizer.name](own, self.settings.optimizer)
 
     def loss(self, model: nn.Module, draw: rs.Draw) -> torch.Tensor:
-        inputs, labels = self.batches.of(draw)
-        return self._loss(model.train()(torch.from_numpy(inputs)), torch.from_numpy(labels))
+        inputs, labels = map(rounding.of_batch, self.batches.of(draw))
+        self._at[:] = draw.round, draw.phone, draw.step
+        self._seed("a")
+        with rounding.of_forward():
+            return self._loss(model.train()(inputs), labels)
 
 
-def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = (), loss: Loss = functional.cross_entropy) -> nn.Module:
-    """Train the unsplit model on one thread.
+def trained(settings: rs.Config, **told: Any) -> nn.Module:
+    """The model that a run leaves, whatever its schedule. `told`: as for Training."""
+    if settings.schedule.name == "splitfed_v3":
+        model, personal = splitfed_v3(settings, **told)
+        run = Training(settings, **told)
+        everybody = [personal.get(phone, run.model) for phone in range(settings.phones.count)]
+        _load_mean(model, everybody, [1] * len(everybody), skip=run.b)
+        return model
+    return BY_SCHEDULE[settings.schedule.name](settings, **told)
 
-    `seeded_at` names the first layer of A, B and C, where torch is seeded, for models with Dropout.
-    """
-    run = Training(settings, loss)
+
+def unsplit(settings: rs.Config, **told: Any) -> nn.Module:
+    """Train the unsplit model on one thread."""
+    run = Training(settings, **told)
     model, optimizer = run.model, run.optimizer(run.model.parameters())
-    at = [0, 0, 0]
-    for place, name in enumerate(seeded_at):
-        layer = model.get_submodule(name)
-        layer.register_forward_pre_hook(lambda *_, place=place: _seed(settings.run.seed, (*at, "abc"[place])))
     for draw in rs.stream(settings):
-        at[:] = draw.round, draw.phone, draw.step
         optimizer.zero_grad()
         run.loss(model, draw).backward()
         optimizer.step()
     return model
 
 
-def _seed(seed: int, at: tuple[int, int, int, str]) -> None:
-    torch.default_generator.manual_seed(seeds.forward_seed(seed, *at))
-
-
-def fedavg(settings: rs.Config) -> nn.Module:
+def fedavg(settings: rs.Config, **told: Any) -> nn.Module:
     """Each phone trains a copy of the unsplit model; the mean of them, weighted by samples."""
-    run = Training(settings)
+    run = Training(settings, **told)
     for draws in run.rounds.values():
         copies = {phone: copy.deepcopy(run.model) for phone in _phones(draws)}
         for phone, model in copies.items():
@@ -88,9 +124,9 @@ def fedavg(settings: rs.Config) -> nn.Module:
     return run.model
 
 
-def sequential(settings: rs.Config) -> nn.Module:
+def sequential(settings: rs.Config, **told: Any) -> nn.Module:
     """The unsplit model on the stream; A and C of a phone that does not finish its round are lost, with their slots."""
-    run = Training(settings)
+    run = Training(settings, **told)
     middle, ends = run.optimizer(_of(run.model, run.b)), run.optimizer(_of(run.model, run.b, others=True))
     for draws in run.rounds.values():
         for phone in dict.fromkeys(draw.phone for draw in draws):
@@ -102,15 +138,15 @@ def sequential(settings: rs.Config) -> nn.Module:
                 ends.step()
                 middle.step()
             if not own[0].finishes:
-                weights = {key: value for key, value in before[0].items() if not key.startswith(run.b)}
+                weights = {key: value for key, value in before[0].items() if not within(key, run.b)}
                 run.model.load_state_dict(weights, strict=False)
                 ends.load_state_dict(before[1])
     return run.model
 
 
-def splitfed_v2(settings: rs.Config) -> nn.Module:
+def splitfed_v2(settings: rs.Config, **told: Any) -> nn.Module:
     """The phones' models share B, which steps after each batch, in the stream's order; A and C are averaged."""
-    run = Training(settings)
+    run = Training(settings, **told)
     middle = run.optimizer(_of(run.model, run.b))
     for draws in run.rounds.values():
         copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
@@ -125,9 +161,9 @@ def splitfed_v2(settings: rs.Config) -> nn.Module:
     return run.model
 
 
-def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
+def splitfed_v3(settings: rs.Config, **told: Any) -> tuple[nn.Module, dict[int, nn.Module]]:
     """A and C stay with their phone, with their optimizers; copies of B are averaged. B's model, and the phones'."""
-    run = Training(settings)
+    run = Training(settings, **told)
     personal: dict[int, nn.Module] = {}
     ends: dict[int, torch.optim.Optimizer] = {}
     for draws in run.rounds.values():
@@ -150,9 +186,9 @@ def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
     return run.model, personal
 
 
-def parallel(settings: rs.Config) -> nn.Module:
+def parallel(settings: rs.Config, **told: Any) -> nn.Module:
     """The phones' models share B; at each step B steps once, on the gradients weighted by batch size."""
-    run = Training(settings)
+    run = Training(settings, **told)
     middle = run.optimizer(_of(run.model, run.b))
     for draws in run.rounds.values():
         copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
@@ -160,14 +196,14 @@ def parallel(settings: rs.Config) -> nn.Module:
         for step in range(1 + max(draw.step for draw in draws)):
             now = [draw for draw in draws if draw.step == step]
             total = sum(len(draw.indices) for draw in now)
-            shared = [torch.zeros_like(parameter) for parameter in _of(run.model, run.b)]
+            shared: list[torch.Tensor | None] = [None] * len(_of(run.model, run.b))
             for draw in now:
                 middle.zero_grad()
                 ends[draw.phone].zero_grad()
                 run.loss(copies[draw.phone], draw).backward()
                 ends[draw.phone].step()
-                for total_gradient, parameter in zip(shared, _of(run.model, run.b), strict=True):
-                    total_gradient += parameter.grad * (len(draw.indices) / total)
+                own = [parameter.grad for parameter in _of(run.model, run.b)]
+                shared = [_with(*both, len(draw.indices) / total) for both in zip(shared, own, strict=True)]
             for total_gradient, parameter in zip(shared, _of(run.model, run.b), strict=True):
                 parameter.grad = total_gradient
             middle.step()
@@ -175,9 +211,9 @@ def parallel(settings: rs.Config) -> nn.Module:
     return run.model
 
 
-def one_large_batch(settings: rs.Config) -> nn.Module:
+def one_large_batch(settings: rs.Config, **told: Any) -> nn.Module:
     """One step of the unsplit model on the first round's batches of all phones, as one batch."""
-    run = Training(settings)
+    run = Training(settings, **told)
     optimizer = run.optimizer(run.model.parameters())
     indices = torch.cat([torch.from_numpy(draw.indices) for draw in run.rounds[0]]).numpy()
     run.loss(run.model, run.rounds[0][0]._replace(indices=indices)).backward()
@@ -185,14 +221,36 @@ def one_large_batch(settings: rs.Config) -> nn.Module:
     return run.model
 
 
+BY_SCHEDULE: dict[str, Callable[..., nn.Module]] = {
+    "unsplit": unsplit,
+    "fedavg": fedavg,
+    "sequential": sequential,
+    "splitfed_v1": fedavg,
+    "splitfed_v2": splitfed_v2,
+    "parallel": parallel,
+}
+
+
+def _with(total: torch.Tensor | None, gradient: torch.Tensor | None, share: float) -> torch.Tensor | None:
+    if gradient is None:
+        return total
+    return gradient * share if total is None else total + gradient * share
+
+
+def within(name: str, layers: tuple[str, ...]) -> bool:
+    """Whether a parameter or buffer is one of these, or in one of these layers."""
+    return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+
+
 def _of(model: nn.Module, layers: tuple[str, ...], others: bool = False) -> list[nn.Parameter]:
-    return [p for name, p in model.named_parameters() if name.startswith(layers) is not others]
+    return [p for name, p in model.named_parameters() if within(name, layers) is not others]
 
 
 def _sharing(model: nn.Module, layers: tuple[str, ...]) -> nn.Module:
     made = copy.deepcopy(model)
     for name in layers:
-        setattr(made, name, getattr(model, name))
+        parent, _, attribute = name.rpartition(".")
+        setattr(made.get_submodule(parent), attribute, getattr(model.get_submodule(parent), attribute))
     return made
 
 
@@ -209,25 +267,32 @@ def _samples(draws: Sequence[rs.Draw]) -> list[int]:
     return [len({i for d in draws if d.phone == phone for i in d.indices.tolist()}) for phone in _finishing(draws)]
 
 
+def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, those included that a state dict leaves out."""
+    return {**dict(model.named_buffers()), **model.state_dict()}
+
+
 def _load_mean(
     model: nn.Module,
     copies: list[nn.Module],
     samples: list[int],
     skip: tuple[str, ...] = (),
-    only: tuple[str, ...] = ("",),
+    only: tuple[str, ...] | None = None,
 ) -> None:
+    """The mean by samples; of whole numbers the largest; what nobody trained stays to the last bit."""
     total = sum(samples)
     if not copies:
         return
+    each = [tensors(made) for made in copies]
     with torch.no_grad():
-        for key, tensor in model.state_dict().items():
-            if not key.startswith(only) or (skip and key.startswith(skip)):
+        for key, tensor in tensors(model).items():
+            if within(key, skip) or (only is not None and not within(key, only)):
                 continue
-            values = [made.state_dict()[key] for made in copies]
-            if tensor.is_floating_point():
-                tensor.copy_(sum(value * (n / total) for value, n in zip(values, samples, strict=True)))
-            else:
+            values = [own[key] for own in each]
+            if not tensor.is_floating_point() and not tensor.is_complex():
                 tensor.copy_(torch.stack(values).amax(0))
+            elif not all(torch.equal(value, tensor) for value in values):
+                tensor.copy_(sum(value * (n / total) for value, n in zip(values, samples, strict=True)))
 
 
 def assert_same_weights(model: nn.Module, path: str) -> None:
@@ -238,9 +303,29 @@ def assert_same_weights(model: nn.Module, path: str) -> None:
     assert not different
 
 
-def assert_close_weights(model: nn.Module, path: str, tolerance: float = 1e-6, only: tuple[str, ...] = ("",)) -> None:
-    trained = rs.load_model(path).state_dict()
-    for key, expected in model.state_dict().items():
-        if key.startswith(only):
-            difference = (trained[key] - expected).abs() - tolerance * expected.abs()
-            assert difference.max() <= tolerance, f"{key} differs by {difference.max():.3g}"
+def assert_close_weights(
+    train: Callable[[], nn.Module],
+    path: str,
+    tolerance: float = 1e-6,
+    only: tuple[str, ...] | None = None,
+    rounding_of: Callable[[], nn.Module] | None = None,
+) -> None:
+    """A run's weights are those of a reference, within a tolerance or what rounding carries it.
+
+    `train` makes the reference's model; `rounding_of` that of another whose rounding is to be measured, for a `train`
+    that only reads another run's.
+    """
+
+    def weights_of(make: Callable[[], nn.Module]) -> Train:
+        return lambda: {k: v for k, v in make().state_dict().items() if only is None or within(k, only)}
+
+    found = rs.load_model(path).state_dict()
+    rounding.assert_close(weights_of(train), found, tolerance, weights_of(rounding_of or train))
+
+
+def assert_same_training(run: rs.Result, other: rs.Result, tolerance: float = 1e-5, **told: Any) -> None:
+    """Two runs train the same, in another way: their weights. Rounding is measured with the schedule's reference."""
+    settings = rs.Config.from_yaml(Path(other.path) / "config.yaml")
+    assert_close_weights(
+        lambda: rs.load_model(run.path), other.path, tolerance, rounding_of=lambda: trained(settings, **told)
+    )

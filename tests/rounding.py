@@ -1,0 +1,128 @@
+"""How far rounding alone carries a training: measured with float64, so that a check holds on any kind of CPU.
+
+Other kinds of CPU add in another order. Most of that stays below 1e-6; but where a value comes within rounding of a
+kink (a ReLU at zero, two of a max-pooling's equals), one CPU takes one side and another the other, and the weights
+differ by a hundred times that, or more. A reference in float64 from weights that are changed by a little more than
+rounding does goes to both sides, on every CPU alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+Train = Callable[[], Mapping[str, Any]]  # trains a reference as `precise` says, and returns its tensors by name
+
+CHANGES = 6  # how often a reference is trained from changed weights
+CHANGE = 2.0**-20  # of a weight: sixteen times the rounding of one
+MULTIPLE = 2.0
+LARGEST = 1e-4  # more is not taken for rounding: a fault in what is computed differs by 1e-3 or so
+WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
+class Precision(NamedTuple):
+    """What a reference is computed in: single or double (`wide`) precision, from weights changed by draw `change`."""
+
+    wide: bool = False
+    change: int = 0
+
+
+SINGLE = Precision()
+_PRECISION: ContextVar[Precision] = ContextVar("precision", default=SINGLE)
+
+
+@contextmanager
+def computed(*precision: Any) -> Iterator[None]:
+    """References that are trained in this block are trained so."""
+    token = _PRECISION.set(Precision(*precision))
+    try:
+        yield
+    finally:
+        _PRECISION.reset(token)
+
+
+def in_precision(model: nn.Module) -> nn.Module:
+    """A new model as its training begins: in place."""
+    wide, change = _PRECISION.get()
+    if wide:
+        model._apply(widened)
+    if change:
+        draw = torch.Generator().manual_seed(change)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                drawn = torch.rand(parameter.shape, generator=draw, dtype=torch.float64)
+                parameter.mul_(1 + (2 * drawn - 1) * CHANGE)
+    return model
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """In double precision if it is in single; halves stay what they are."""
+    return tensor.to(WIDER.get(tensor.dtype, tensor.dtype))
+
+
+def of_batch(array: np.ndarray) -> torch.Tensor:
+    """Inputs or labels of a reference's step."""
+    tensor = torch.from_numpy(array)
+    return widened(tensor) if _PRECISION.get().wide else tensor
+
+
+@contextmanager
+def of_forward() -> Iterator[None]:
+    """A reference's forward: tensors that it makes have the precision, too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if _PRECISION.get().wide else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def carried(train: Train) -> dict[str, float]:
+    """How far apart each tensor comes: in single precision, and from weights that are changed a little."""
+    with computed(True):
+        exact = train()
+    others = [train()]
+    for change in range(1, 1 + CHANGES):
+        with computed(True, change):
+            others.append(train())
+    return {key: max(_apart(other[key], value) for other in others) for key, value in exact.items()}
+
+
+def assert_close(train: Train, found: Mapping[str, Any], tolerance: float = 1e-6, like: Train | None = None) -> None:
+    """What was found is what `train` gives, within a tolerance, or else within what rounding carries `like`.
+
+    The latter is `train` itself unless said otherwise; it is measured only if it is needed.
+    """
+    expected = train()
+    beyond = {key: _beyond(found[key], value, tolerance) for key, value in expected.items()}
+    if all(excess <= 0 for excess in beyond.values()):
+        return
+    limits = carried(like or train)
+    for key, excess in beyond.items():
+        limit = min(MULTIPLE * limits[key], LARGEST)
+        assert excess <= limit, f"{key} differs by {excess:.3g}, where rounding carries {limits[key]:.3g}"
+
+
+def _beyond(found: Any, expected: Any, tolerance: float) -> float:
+    """How far it is beyond a tolerance, relative and absolute; infinitely if it is not a number."""
+    found, expected = torch.as_tensor(found), torch.as_tensor(expected)
+    assert found.shape == expected.shape
+    if not expected.is_floating_point() and not expected.is_complex():
+        return 0.0 if torch.equal(found, expected) else float("inf")
+    if not expected.numel():
+        return 0.0
+    same = found == expected  # infinities, too
+    excess = (found - expected).abs() - tolerance * (1 + expected.abs())
+    return float(excess.masked_fill(same, -tolerance).nan_to_num(float("inf")).max())
+
+
+def _apart(one: Any, other: Any) -> float:
+    one, other = torch.as_tensor(one), torch.as_tensor(other)
+    differences = (one.to(other.dtype) - other).abs().double() if other.dtype is not torch.bool else one != other
+    return float(differences.max()) if differences.numel() else 0.0
