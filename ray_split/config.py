@@ -127,9 +127,7 @@ class Task(Section):
     class_weights: ClassWeights = Field(
         None, description="of a cross-entropy: a weight for each class, or balanced, by the training labels"
     )
-    auxiliary_weight: NotNegative = Field(
-        0.4, description="of an auxiliary head's loss, for models that have one"
-    )
+    auxiliary_weight: NotNegative = Field(0.4, description="of an auxiliary head's loss, for models that have one")
 
 
 class Schedule(Section):
@@ -201,9 +199,7 @@ class Cluster(Section):
     """Where the actors run."""
 
     backend: Literal["ray", "inprocess"] = "ray"
-    client_actors: Literal["auto"] | Few = Field(
-        "auto", description="auto (the CPUs left, at least 1), or a number"
-    )
+    client_actors: Literal["auto"] | Few = Field("auto", description="auto (the CPUs left, at least 1), or a number")
     cpus_per_client: Few = Field(1, description="CPUs and torch threads")
     clients_per_node: Few | None = Field(
         None,

@@ -12,7 +12,13 @@ from typing import Any
 from ray_split.storage import masked
 
 # What a model or a loss raises when it is given data that it isn't made for.
-MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError)
+MISFITS = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError),
+    *(ArithmeticError, AssertionError, MemoryError, NameError, OSError, ImportError, StopIteration),
+)
+
+# What somebody's function may raise where it is called for the first time: whatever it is, a setting named it.
+BROKEN = (Exception, SystemExit)
 
 
 LONGEST = 120  # characters of a value that are shown

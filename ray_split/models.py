@@ -14,8 +14,8 @@ from torch import nn
 from ray_split import config, seeds, zoo
 from ray_split.chain import Chain
 from ray_split.cut import Segments
-from ray_split.failure import SettingsError, told
-from ray_split.loading import call, find, suggest
+from ray_split.failure import SettingsError, brief
+from ray_split.loading import blamed, call, find, suggest
 from ray_split.transformer import Transformer
 from ray_split.unet import UNet
 
@@ -97,17 +97,14 @@ def build(settings: config.Model, seed: int) -> nn.Module:
     kwargs = {**zoo.wanted_by(settings.name, settings.weights), **settings.kwargs}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.torch_seed(seed, "model"))
-        try:
+        with blamed("model.name", settings.name, settings.kwargs):
             model: Any = call("model", function, kwargs, num_classes=settings.num_classes)
-        except SettingsError:
-            raise
-        except Exception as error:
-            field, value = ("model.kwargs", settings.kwargs) if settings.kwargs else ("model.name", settings.name)
-            raise SettingsError(field, value, f"what its function takes; it raised {told(error)}") from error
     if isinstance(model, Segments):
         return Chain(*model)
     if not isinstance(model, nn.Module):
-        raise SettingsError("model.name", settings.name, f"a function that returns a torch module, not {model!r}")
+        raise SettingsError(
+            "model.name", settings.name, f"a function that returns a torch module, not {brief(model, 100)}"
+        )
     return model
 
 

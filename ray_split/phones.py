@@ -47,7 +47,11 @@ class Phones(Section):
         0, ge=0, allow_inf_nan=False, description="simulated: phones that are hostile, a number or a fraction"
     )
     hostile_scale: float = Field(
-        -1.0, ge=-LARGEST, le=LARGEST, allow_inf_nan=False, description="what a hostile phone multiplies all its gradients by"
+        -1.0,
+        ge=-LARGEST,
+        le=LARGEST,
+        allow_inf_nan=False,
+        description="what a hostile phone multiplies all its gradients by",
     )
     device: DeviceMix = Field(
         None,

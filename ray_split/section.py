@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,22 @@ def _names(value: Any) -> Any:
     return [str(part) if isinstance(part, int) else part for part in value] if isinstance(value, list) else value
 
 
+def _bounded(value: Any) -> Any:
+    """Of no more than a file may hold: what comes from Python may hold itself."""
+    if sum(1 for _ in zip(_nodes(value), range(yaml12.MOST_NODES + 1), strict=False)) > yaml12.MOST_NODES:
+        raise ValueError(f"smaller: at most {yaml12.MOST_NODES} keys and values")
+    return value
+
+
+def _nodes(value: Any, depth: int = 0) -> Iterator[None]:
+    yield None
+    if depth > yaml12.DEEPEST:
+        raise ValueError(f"at most {yaml12.DEEPEST} levels deep")
+    if isinstance(value, (dict, list, tuple)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _nodes(each, depth + 1)
+
+
 def _no_bools(value: Any) -> Any:
     """Python takes true for 1."""
     if isinstance(value, dict) and any(isinstance(each, bool) for pair in value.items() for each in pair):
@@ -53,7 +70,7 @@ def _beyond_nothing(value: float) -> float:
     return value
 
 
-Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping)]
+Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping), AfterValidator(_bounded)]
 WholeNumbers = Annotated[dict[int, int], BeforeValidator(as_mapping), BeforeValidator(_no_bools)]
 Names = Annotated[list[str], BeforeValidator(_names)]
 Count = Annotated[int, Field(ge=1, le=MOST)]

@@ -17,9 +17,8 @@ PATH_BYTES = 3800
 """Of a folder's path: Linux takes 4,095, and a run has files below it."""
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)(/?)")
-SCHEMES = frozenset(
-    "file s3 s3a s3n gs gcs abfs abfss az adl wasb wasbs hdfs viewfs webhdfs http https ftp sftp ssh smb memory".split()
-)
+SCHEMES = ("file", "s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "wasb", "wasbs", "hdfs", "viewfs",
+           "webhdfs", "http", "https", "ftp", "sftp", "ssh", "smb", "memory")  # fmt: skip
 
 
 def is_kind(annotation: Any, *kinds: type) -> bool:

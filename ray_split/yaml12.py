@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -192,7 +192,7 @@ _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is many 
 
 class _Loader(_BASE):  # type: ignore[misc]
     yaml_implicit_resolvers = _implicit(CORE)
-    yaml_constructors = {
+    yaml_constructors: ClassVar[Any] = {
         f"{TAG}null": yaml.SafeLoader.construct_yaml_null,
         f"{TAG}bool": yaml.SafeLoader.construct_yaml_bool,
         f"{TAG}int": _int,
