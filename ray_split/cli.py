@@ -36,6 +36,7 @@ class Last(argparse.Action):
 
     def __call__(self, _: Any, namespace: argparse.Namespace, value: Any, flag: str | None = None) -> None:
         """Keep the value."""
+        value = "--" if value == [] else value  # argparse has taken the two dashes of --flag=-- for the end of flags
         if getattr(namespace, self.dest, None) not in (None, value):
             Parser.again.append(f"{flag} {value}")
         setattr(namespace, self.dest, value)

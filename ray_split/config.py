@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -175,12 +176,19 @@ class Optimizer(Section):
         return momentum
 
 
+def _as_ray_shares(gpus: Any) -> Any:
+    """Ray gives out whole GPUs, or ten-thousandths of one."""
+    if isinstance(gpus, float) and gpus != round(gpus, 0 if gpus > 1 else 4):
+        raise ValueError("a whole number, or a share of one GPU, to 0.0001")
+    return gpus
+
+
 class Server(Section):
     """The actor that hosts B."""
 
-    num_gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = Field(
-        "auto", description="auto (1 if the cluster has a GPU for each replica, 0 if it has none), or a number"
-    )
+    num_gpus: (
+        Literal["auto"] | Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), AfterValidator(_as_ray_shares)]
+    ) = Field("auto", description="auto (1 if the cluster has a GPU for each replica, 0 if it has none), or a number")
     num_cpus: Few = Field(1, description="CPUs and torch threads")
     replicas: Few = Field(
         1, description="of the server, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"

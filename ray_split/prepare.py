@@ -119,6 +119,7 @@ def _classes(settings: config.Model, parts: data.Parts) -> int | None:
 
 def _model(settings: config.Config) -> nn.Module:
     """The model with the weights that it begins with."""
+    models.check_memory(settings.model)
     model = models.build(settings.model, settings.run.seed)
     if kept := weights.load(model, settings.model):
         logger.warning("not in %s, so as first drawn: %s", settings.model.weights, ", ".join(kept))

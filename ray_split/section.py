@@ -30,7 +30,8 @@ def as_mapping(value: Any) -> Any:
 def _names(value: Any) -> Any:
     """On a command line a list is written a,b; in YAML a layer called 1 reads as a number."""
     if isinstance(value, str):
-        value = [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+        inner = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else value
+        value = [part.strip() for part in inner.split(",") if part.strip()]
     elif isinstance(value, int):
         value = [value]
     return [str(part) if isinstance(part, int) else part for part in value] if isinstance(value, list) else value
