@@ -11,7 +11,6 @@ numpy alone: the fed server's process has no torch.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ray_split import config
-from ray_split.failure import MISFITS, SettingsError, told
-from ray_split.loading import find, suggest
+from ray_split.failure import BROKEN, SettingsError, told
+from ray_split.loading import find, signature_of, suggest
 from ray_split.state import Array, Ends, Rows, State
 
 Aggregator = Callable[..., State]
@@ -145,7 +144,7 @@ def check(settings: config.Aggregator, averages: bool) -> None:
         shapes = {key: np.shape(array) for key, array in found.items()}
     except SettingsError:
         raise
-    except MISFITS as error:
+    except BROKEN as error:
         allowed = f"a function of (rows, shares, start) and aggregator.kwargs: {told(error)}"
         raise SettingsError("aggregator.name", settings.name, allowed) from error
     if shapes != {"weights/x": (2,)}:
@@ -153,7 +152,7 @@ def check(settings: config.Aggregator, averages: bool) -> None:
 
 
 def _check_kwargs(aggregate: Aggregator, kwargs: dict[str, Any]) -> None:
-    parameters = list(inspect.signature(aggregate).parameters.values())[3:]
+    parameters = list(signature_of("aggregator.name", aggregate).parameters.values())[3:]
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     unknown = [name for name in kwargs if name not in known]
     if unknown and len(known) == len(parameters):

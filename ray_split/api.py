@@ -13,6 +13,7 @@ from ray_split.callbacks import Callback, progress
 from ray_split.checkpoint import round_of
 from ray_split.claim import claim, inherit
 from ray_split.failure import OutOfTimeError, RunFailedError, SettingsError
+from ray_split.hiding import check_not_hidden
 from ray_split.personal import FOLDER, Personal
 from ray_split.prepare import Prepared, prepare
 from ray_split.records import CONFIG, MODEL, Records
@@ -41,6 +42,7 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
 
 def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
     prepared = prepare(settings)
+    check_not_hidden()
     prepared = prepared._replace(settings=inherit(prepared.settings))
     checkpoint = claim(prepared.settings)
     backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
@@ -63,6 +65,7 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
     Raises SettingsError as `fit` does.
     """
     prepared = prepare(settings).settings
+    check_not_hidden()
     backend = importlib.import_module(BACKENDS[prepared.cluster.backend])
     wiring: Wiring
     wiring, nodes = backend.connect(prepared.cluster)

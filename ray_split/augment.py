@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ray_split.failure import MISFITS, SettingsError, told
-from ray_split.loading import call, find
+from ray_split.loading import blamed, call, find
 from ray_split.state import Array
 
 # torchvision is imported where it is used: it costs a process 0.1 GB, and a run without augmentation needs none of it.
@@ -77,7 +77,8 @@ class Augmentation:
         if len(sample_shape) != 3:
             raise SettingsError("data.augment", name, f"none: samples {sample_shape} aren't (channels, height, width)")
         self._name, self._size = name, sample_shape[1:]
-        self._transform = call("data.augment", find("data.augment", name, AUGMENTATIONS), {}, size=self._size)
+        with blamed("data.augment", name):
+            self._transform = call("data.augment", find("data.augment", name, AUGMENTATIONS), {}, size=self._size)
         if not callable(self._transform):
             raise SettingsError(
                 "data.augment", name, "a function that returns a transform of torchvision.transforms.v2"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from pydantic.fields import FieldInfo
 
-from ray_split import config
+from ray_split import config, logs
 from ray_split.failure import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
 from ray_split.loading import suggest
 from ray_split.section import Section, read_yaml
@@ -17,14 +17,29 @@ from ray_split.section import Section, read_yaml
 if TYPE_CHECKING:
     from ray_split.ending import Ending
 
+logger = logs.get(__name__)
+
 
 class Parser(argparse.ArgumentParser):
     """Raises SettingsError for a command line that it can't take."""
 
     given: Sequence[str] = ()
+    again: ClassVar[list[str]] = []
+    """Flags that were given more than once, each time another value."""
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError("command line", " ".join(self.given), f"as --help shows: {message}")
+
+
+class Last(argparse.Action):
+    """Of a flag that is given several times the last counts, as everywhere; that it does is remembered."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, value: Any, flag: str | None = None) -> None:
+        """Keep the value."""
+        value = "--" if value == [] else value  # argparse has taken the two dashes of --flag=-- for the end of flags
+        if getattr(namespace, self.dest, None) not in (None, value):
+            Parser.again.append(f"{flag} {value}")
+        setattr(namespace, self.dest, value)
 
 
 def _fields(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -44,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train by settings from a file, from flags, or both (flags win).",
         allow_abbrev=False,
     )
-    train.add_argument("--config", metavar="FILE", help="a YAML file of settings, by section")
+    train.add_argument("--config", metavar="FILE", action=Last, help="a YAML file of settings, by section")
     train.add_argument("--print-config", action="store_true", help="check and print the resolved settings, and exit")
     train.add_argument(
         "--dry-run", action="store_true", help="check the settings, say which actor would be placed where, and exit"
@@ -59,7 +74,8 @@ def add_flags(parser: argparse.ArgumentParser, root: type[Section]) -> None:
         bare = {"nargs": "?", "const": "true"} if field.annotation is bool or name == "run.resume" else {}
         text = f"{field.description or ''} (default: {_shown(field.default)})".strip().replace("%", "%%")
         metavar = name.rpartition(".")[2].upper()
-        parser.add_argument(f"--{name}", metavar=metavar, default=argparse.SUPPRESS, help=text, **bare)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"metavar": metavar, "default": argparse.SUPPRESS, "help": text, **bare}
+        parser.add_argument(f"--{name}", action=Last, **options)
 
 
 def _shown(value: Any) -> str:
@@ -87,7 +103,7 @@ def merged(below: Any, above: Any) -> Any:
 
 def settings_of(arguments: Sequence[str]) -> tuple[config.Config, str]:
     """The settings that a command line and its file say, and what to do by them. Raises SettingsError."""
-    Parser.given = arguments
+    Parser.given, Parser.again = arguments, []
     namespace, unknown = _parser().parse_known_args(arguments)
     if unknown:
         known = [f"--{name}" for name, _ in _fields(config.Config)]
@@ -95,8 +111,29 @@ def settings_of(arguments: Sequence[str]) -> tuple[config.Config, str]:
         raise SettingsError(flag, " ".join(unknown[1:2]), f"one of the flags that --help shows{suggest(flag, known)}")
     flags = vars(namespace)
     _, file, wanted = flags.pop("command"), flags.pop("config"), [name for name in INSTEAD if flags.pop(name)]
-    values = read_yaml(file) if file else {}
-    return config.Config(**merged(values, nested(flags))), (wanted or ["train"])[0]
+    values = {} if file is None else read_yaml(file)
+    _check_sections(values, config.Config)
+    settings = config.Config(**merged(values, nested(flags)))
+    _tell_again(settings)
+    return settings, (wanted or ["train"])[0]
+
+
+def _check_sections(values: dict[str, Any], section: type[Section], prefix: str = "") -> None:
+    """A flag would take the place of what is no section in the file, and nobody would know. Raises SettingsError."""
+    for name, value in values.items():
+        kind = section.model_fields[name].annotation if name in section.model_fields else None
+        if not (isinstance(kind, type) and issubclass(kind, Section)):
+            continue
+        if isinstance(value, dict):
+            _check_sections(value, kind, f"{prefix}{name}.")
+        elif value is not None:
+            raise SettingsError(prefix + name, value, f"a section of fields: {', '.join(kind.model_fields)}")
+
+
+def _tell_again(settings: config.Config) -> None:
+    with logs.written(settings.run.log_format):
+        for flag in Parser.again:
+            logger.warning("given more than once, and the last counts: %s", flag)
 
 
 def _train(settings: config.Config, ending: Ending) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
+    AfterValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -14,17 +13,26 @@ from pydantic import (
     model_validator,
 )
 
+from ray_split import yaml12
 from ray_split.complaint import one_line
 from ray_split.devices import DeviceSetting
 from ray_split.phones import Phones
 from ray_split.section import (
+    MOST,
+    Address,
     ClassWeights,
+    Count,
+    Few,
+    FileOrName,
     FolderName,
+    LocalPath,
     Mapping,
     Names,
+    NotNegative,
     Positive,
     Section,
     StoragePath,
+    ToResume,
     read_yaml,
     segments,
 )
@@ -40,7 +48,7 @@ class Model(Section):
         "or package.module:function",
     )
     num_classes: int | None = Field(
-        None, ge=1, description="as many as the data set has; of a regression, how many values a label has"
+        None, ge=1, le=10**7, description="as many as the data set has; of a regression, how many values a label has"
     )
     cuts: Names | None = Field(
         None,
@@ -48,7 +56,7 @@ class Model(Section):
         "One alone: single split, and labels go to the server",
     )
     kwargs: Mapping = Field({}, description="passed to the model's function, as YAML")
-    weights: str | None = Field(
+    weights: FileOrName | None = Field(
         None, description="trained weights: a file (.safetensors, .pt), or a name that torchvision or timm has for them"
     )
     freeze: Names = Field([], description="segments that keep their first weights: any of a,b,c")
@@ -71,8 +79,8 @@ class Partition(Section):
         description="natural: the ids (a writer, a user) that make a phone; none: the only ones that there are",
     )
     alpha: Positive = Field(0.5, description="dirichlet: the smaller, the fewer classes a phone has")
-    shards_per_phone: int = Field(2, ge=1, description="shards: of samples sorted by class")
-    min_samples: int = Field(1, ge=1, description="that every phone must have")
+    shards_per_phone: Count = Field(2, description="shards: of samples sorted by class")
+    min_samples: Count = Field(1, description="that every phone must have")
 
     @field_validator("by")
     @classmethod
@@ -92,10 +100,10 @@ class Data(Section):
         "synthetic_regression, synthetic_segmentation, synthetic_tokens, "
         "or package.module:function",
     )
-    path: Path | None = Field(None, description="folder of a data set that lies in files")
+    path: LocalPath | None = Field(None, description="folder of a data set that lies in files")
     kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
-    batch_size: int = Field(16, ge=1)
-    eval_batch_size: int = Field(256, ge=1, description="batch size of validation and test")
+    batch_size: Count = 16
+    eval_batch_size: Count = Field(256, description="batch size of validation and test")
     augment: str | None = Field(
         None,
         description="changes training images at random: flip, crop_flip, random_resized_crop, trivial_augment, "
@@ -120,9 +128,7 @@ class Task(Section):
     class_weights: ClassWeights = Field(
         None, description="of a cross-entropy: a weight for each class, or balanced, by the training labels"
     )
-    auxiliary_weight: float = Field(
-        0.4, ge=0, allow_inf_nan=False, description="of an auxiliary head's loss, for models that have one"
-    )
+    auxiliary_weight: NotNegative = Field(0.4, description="of an auxiliary head's loss, for models that have one")
 
 
 class Schedule(Section):
@@ -160,7 +166,7 @@ class Optimizer(Section):
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Positive = 0.1
     momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    weight_decay: NotNegative = 0.0
 
     @field_validator("momentum")
     @classmethod
@@ -170,18 +176,25 @@ class Optimizer(Section):
         return momentum
 
 
+def _as_ray_shares(gpus: Any) -> Any:
+    """Ray gives out whole GPUs, or ten-thousandths of one."""
+    if isinstance(gpus, float) and gpus != round(gpus, 0 if gpus > 1 else 4):
+        raise ValueError("a whole number, or a share of one GPU, to 0.0001")
+    return gpus
+
+
 class Server(Section):
     """The actor that hosts B."""
 
-    num_gpus: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        "auto", description="auto (1 if the cluster has a GPU for each replica, 0 if it has none), or a number"
+    num_gpus: (
+        Literal["auto"] | Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), AfterValidator(_as_ray_shares)]
+    ) = Field("auto", description="auto (1 if the cluster has a GPU for each replica, 0 if it has none), or a number")
+    num_cpus: Few = Field(1, description="CPUs and torch threads")
+    replicas: Few = Field(
+        1, description="of the server, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
     )
-    num_cpus: int = Field(1, ge=1, description="CPUs and torch threads")
-    replicas: int = Field(
-        1, ge=1, description="of the server, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
-    )
-    lanes: int = Field(
-        8, ge=1, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
+    lanes: Count = Field(
+        8, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
     )
     device: DeviceSetting = Field(
         None,
@@ -194,25 +207,22 @@ class Cluster(Section):
     """Where the actors run."""
 
     backend: Literal["ray", "inprocess"] = "ray"
-    client_actors: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="auto (the CPUs left, at least 1), or a number"
-    )
-    cpus_per_client: int = Field(1, ge=1, description="CPUs and torch threads")
-    clients_per_node: int | None = Field(
+    client_actors: Literal["auto"] | Few = Field("auto", description="auto (the CPUs left, at least 1), or a number")
+    cpus_per_client: Few = Field(1, description="CPUs and torch threads")
+    clients_per_node: Few | None = Field(
         None,
-        ge=1,
         description="at most, and then none beside a server; none: spread evenly, as the CPUs allow",
     )
-    address: str | None = Field(None, description="of a running Ray; none: the one found, or a local one")
-    wait_seconds: Positive = Field(600.0, description="how long actors may wait for room on the cluster")
+    address: Address | None = Field(None, description="of a running Ray; none: the one found, or a local one")
+    wait_seconds: Positive = Field(600.0, le=1e8, description="how long actors may wait for room on the cluster")
     autoscaled: bool = Field(False, description="nodes come when actors ask: wait for room that is not there yet")
 
 
 class Checkpoint(Section):
     """Checkpoints at a round's end."""
 
-    every: int = Field(1, ge=1, description="rounds")
-    num_to_keep: int | None = Field(2, ge=1)
+    every: Count = Field(1, description="rounds")
+    num_to_keep: Count | None = 2
 
 
 class Run(Section):
@@ -220,12 +230,12 @@ class Run(Section):
 
     name: FolderName | None = Field(None, description="folder under storage_path; none: model, schedule and time")
     storage_path: StoragePath = Field("~/ray_results", description="a local path, or a URI such as s3://bucket/runs")
-    rounds: int = Field(15, ge=1)
-    seed: int = Field(0, ge=0)
-    eval_every: int = Field(1, ge=1, description="rounds")
-    resume: str = Field("never", description="never, auto, or the path of a run; bare means auto")
-    max_failures: int = Field(3, ge=-1, description="lost actors survived: 0 none, -1 unlimited")
-    max_hours: Positive | None = Field(
+    rounds: Count = 15
+    seed: int = Field(0, ge=0, lt=2**128)
+    eval_every: Count = Field(1, description="rounds")
+    resume: ToResume = Field("never", description="never, auto, or the path of a run; bare means auto")
+    max_failures: int = Field(3, ge=-1, le=MOST, description="lost actors survived: 0 none, -1 unlimited")
+    max_hours: Annotated[Positive, Field(le=1e6)] | None = Field(
         None, description="of one start of the run; then it ends in order, and can be resumed. none: no limit"
     )
     on_bad_phone: Literal["stop", "skip"] = Field(
@@ -284,7 +294,7 @@ class Config(Section):
         values = self.model_dump(mode="json")
         for name in ("storage_path", "resume"):
             values["run"][name] = without_credentials(values["run"][name])
-        return yaml.safe_dump(values, sort_keys=False)
+        return yaml12.write(values)
 
     def with_values(self, **sections: dict[str, Any]) -> Config:
         """A validated copy with some fields replaced: `config.with_values(run={"name": "x"})`."""

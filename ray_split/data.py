@@ -11,7 +11,7 @@ from ray_split import config
 from ray_split.datasets import DATA_SETS
 from ray_split.failure import SettingsError
 from ray_split.lazy import LazyInputs
-from ray_split.loading import call, find
+from ray_split.loading import blamed, call, find
 from ray_split.samples import DataSet, Part, Parts, split_off, without_test_part
 from ray_split.state import Array
 
@@ -23,7 +23,8 @@ def load(settings: config.Data) -> Parts:
     if settings.path is not None and not settings.path.expanduser().exists():
         raise SettingsError("data.path", str(settings.path), "a folder that exists")
     function = find("data.name", settings.name, DATA_SETS)
-    found = call("data", function, settings.kwargs, path=settings.path and settings.path.expanduser())
+    with blamed("data.name", settings.name, settings.kwargs):
+        found = call("data", function, settings.kwargs, path=settings.path and settings.path.expanduser())
     data = _checked(settings.name, found)
     rest, val = split_off(len(data.train.inputs), settings.val_fraction, "val_part")
     return Parts(

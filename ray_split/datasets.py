@@ -16,6 +16,7 @@ import numpy as np
 from ray_split import tasksets
 from ray_split.failure import SettingsError, told
 from ray_split.folders import image_folder
+from ray_split.machine import check_fits
 from ray_split.made import fake_images, synthetic, whole
 from ray_split.samples import DataSet, Part, by_mean_and_std, without_test_part
 from ray_split.state import Array
@@ -33,6 +34,7 @@ def digits(size: int = 8, channels: int = 1) -> DataSet:
     if not (whole(size) and size > 0 and whole(channels) and channels > 0):
         allowed = "a size and channels that are positive whole numbers"
         raise SettingsError("data.kwargs", {"size": size, "channels": channels}, allowed)
+    check_fits("data.kwargs", {"size": size, "channels": channels}, 4 * 1797 * channels * size**2)
     # The file itself: importing scikit-learn takes seconds, with scipy and all, and gives the same numbers.
     package = importlib.util.find_spec("sklearn")
     assert package is not None and package.submodule_search_locations

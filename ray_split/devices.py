@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from ray_split import seeds
+from ray_split import seeds, yaml12
 from ray_split.complaint import one_line
 from ray_split.loading import suggest
-from ray_split.section import Positive, Section
+from ray_split.section import NotNegative, Positive, Section
 from ray_split.state import Array
 
 PACKET = 1448  # bytes of a message in a packet of 1,500
@@ -109,8 +108,8 @@ class _OwnDevice(Section):
 class _OwnLink(Section):
     up_mbps: Positive
     down_mbps: Positive
-    latency_ms: float = Field(0.0, ge=0, allow_inf_nan=False)
-    jitter_ms: float = Field(0.0, ge=0, allow_inf_nan=False)
+    latency_ms: NotNegative = 0.0
+    jitter_ms: NotNegative = 0.0
     loss: float = Field(0.0, ge=0, lt=1)
 
 
@@ -203,9 +202,9 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str) or value[:1] not in ("{", "["):
         return value
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"a mapping or a list in YAML, as '{{gflops: 5}}' ({' '.join(str(error).split())})") from error
+        return yaml12.read(value)
+    except ValueError as error:
+        raise ValueError(f"a mapping or a list in YAML, as '{{gflops: 5}}' ({error})") from error
 
 
 def _checked(check: Callable[[Setting], object]) -> AfterValidator:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ray_split.storage import masked
 
 # What a model or a loss raises when it is given data that it isn't made for.
-MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError)
+MISFITS = (
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError),
+    *(ArithmeticError, AssertionError, MemoryError, NameError, OSError, ImportError, StopIteration),
+)
+
+# What somebody's function may raise where it is called for the first time: whatever it is, a setting named it.
+BROKEN = (Exception, SystemExit)
+
+
+LONGEST = 120  # characters of a value that are shown
+MOST_ALLOWED = 2000
 
 
 class SettingsError(ValueError):
@@ -22,10 +33,46 @@ class SettingsError(ValueError):
         self.field, self.value, self.allowed = field, value, allowed
 
     def __str__(self) -> str:
-        shown = masked(repr(self.value))
-        if len(shown) > 120:
-            shown = shown[:117] + "..."
-        return f"{self.field}: {shown} is not possible; it may be {masked(self.allowed)}"
+        shown = masked(brief(self.value, 4 * LONGEST))  # before it is cut: a part of a secret is one too
+        allowed = masked(self.allowed)[:MOST_ALLOWED]
+        line = f"{_cut(self.field)}: {_cut(shown)} is not possible; it may be {allowed}"
+        return " ".join(line.splitlines())
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def brief(value: Any, most: int) -> str:
+    """As repr() has it, or the beginning of that: no more is made of a value than is shown."""
+    shown = ""
+    for part in _pieces(value):
+        shown += part
+        if len(shown) > most:
+            break
+    return shown
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    if type(value) in (list, tuple):
+        opens, closes = ("[", "]") if isinstance(value, list) else ("(", ",)" if len(value) == 1 else ")")
+        yield opens
+        for number, each in enumerate(value):
+            yield ", " * (number > 0)
+            yield from _pieces(each)
+        yield closes
+    elif type(value) is dict:
+        yield "{"
+        for number, (key, each) in enumerate(value.items()):
+            yield ", " * (number > 0)
+            yield from _pieces(key)
+            yield ": "
+            yield from _pieces(each)
+        yield "}"
+    elif isinstance(value, int) and value.bit_length() > 4 * LONGEST:
+        yield f"a number of {int(value.bit_length() * math.log10(2)) + 1} digits"
+    else:
+        yield repr(value[: 8 * LONGEST] if isinstance(value, str | bytes) else value)
 
 
 def told(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ray_split.failure import SettingsError, told
 from ray_split.lazy import LazyInputs
+from ray_split.machine import check_fits
 from ray_split.samples import DataSet, Part, by_mean_and_std, without_test_part
 from ray_split.state import Array
 
@@ -36,6 +37,7 @@ def image_folder(
         raise SettingsError("data.path", None, LAYOUT)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise SettingsError("data.kwargs", {"size": size}, "a size in pixels, a positive whole number")
+    check_fits("data.kwargs", {"size": size}, 3 * size**2)
     scale, shift = _scale_and_shift(mean, std)
     root = path.absolute()
     train = root / "train" if (root / "train").is_dir() else root

@@ -6,18 +6,19 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ray_split.failure import SettingsError
+from ray_split.failure import BROKEN, SettingsError, told
 
 T = TypeVar("T")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """'; did you mean X?' when a known name is close to `name`, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name[:100], list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -35,16 +36,34 @@ def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]
     _import_from_here()
     try:
         found: Any = importlib.import_module(module_name)
-    except (ImportError, ValueError, TypeError, SyntaxError) as error:
-        raise SettingsError(field, name, f"an importable module: {error}") from error
+    except BROKEN as error:
+        raise SettingsError(field, name, f"an importable module: {_why(error)}") from error
     try:
         for part in attribute.split("."):
             found = getattr(found, part)
-    except AttributeError as error:
-        raise SettingsError(field, name, f"a function of {module_name}: {error}") from error
+    except BROKEN as error:
+        raise SettingsError(field, name, f"a function of {module_name}: {_why(error)}") from error
     if not callable(found):
         raise SettingsError(field, name, f"something that can be called, not a {type(found).__name__}")
     return found  # type: ignore[no-any-return]
+
+
+def _why(error: BaseException) -> str:
+    """What came up, and in which line of the user's, if it was in one."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({Path(error.filename or '?').name}:{error.lineno})"
+    if isinstance(error, (ImportError, AttributeError)) and not theirs(error):
+        return " ".join(str(error).split())
+    return told(error)
+
+
+def theirs(error: BaseException) -> bool:
+    """Whether code that we imported raised an error, and not its import."""
+    frames, trace = list[str](), error.__traceback__
+    while trace is not None:
+        frames.append(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    return any(not name.startswith("<") and name not in (__file__, importlib.__file__) for name in frames)
 
 
 def _import_from_here() -> None:
@@ -55,8 +74,11 @@ def _import_from_here() -> None:
 
 
 def call(field: str, function: Callable[..., T], kwargs: Mapping[str, Any], **offered: Any) -> T:
-    """Call a model or data function with the user's kwargs, and of `offered` what its signature has a place for."""
-    signature = inspect.signature(function)
+    """Call a model or data function with the user's kwargs, and of `offered` what its signature has a place for.
+
+    Raises SettingsError if it doesn't take them.
+    """
+    signature = signature_of(f"{field}.name", function)
     parameters = signature.parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     taken = {k: v for k, v in offered.items() if (k in parameters or takes_any) and v is not None}
@@ -66,5 +88,33 @@ def call(field: str, function: Callable[..., T], kwargs: Mapping[str, Any], **of
     try:
         signature.bind(**{**taken, **kwargs})
     except TypeError as error:
-        raise SettingsError(f"{field}.kwargs", dict(kwargs), f"arguments of {function.__name__}: {error}") from error
+        raise SettingsError(f"{field}.kwargs", dict(kwargs), f"arguments of {called(function)}: {error}") from error
     return function(**{**taken, **kwargs})
+
+
+@contextmanager
+def blamed(field: str, name: str, kwargs: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """What a function of the user's raises within it is told of the setting that names it, or of its kwargs.
+
+    Raises SettingsError.
+    """
+    try:
+        yield
+    except SettingsError:
+        raise
+    except BROKEN as error:
+        where, value = (f"{field.rpartition('.')[0]}.kwargs", dict(kwargs)) if kwargs else (field, name)
+        raise SettingsError(where, value, f"what its function takes; it raised {told(error)}") from error
+
+
+def called(function: Any) -> str:
+    """A function's name, or what it is."""
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def signature_of(field: str, function: Callable[..., Any]) -> inspect.Signature:
+    """What a function takes. Raises SettingsError for one that doesn't say."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(field, called(function), f"a function that says what it takes: {error}") from error

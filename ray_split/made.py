@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import numpy as np
 from ray_split import seeds
 from ray_split.failure import SettingsError
 from ray_split.lazy import LazyInputs
+from ray_split.machine import check_fits
 from ray_split.samples import DataSet, Part
 from ray_split.state import Array
 
 USERS_SHIFT = 0.5  # standard deviation of what is a user's own, beside the patterns' 1
 COARSE = 8  # pixels of a fake image's pattern
+KEY_BYTES = 40  # of a fake image that is not made yet: its key and label, and what they are made from
 
 
 def synthetic(
@@ -33,6 +36,8 @@ def synthetic(
     many, and their own shift is added to all of them; the groups are named 'user'. Raises SettingsError.
     """
     _check(samples, shape, num_classes, seed, noise, users)
+    kept = samples + _test_samples(samples) + num_classes + (users or 0)
+    check_fits("data.kwargs", {"samples": samples, "shape": shape, "num_classes": num_classes}, 4 * kept * prod(shape))
     draw = seeds.generator(seed, "synthetic")
     patterns = draw.standard_normal((num_classes, *shape), dtype=np.float32)
 
@@ -91,6 +96,7 @@ def fake_images(
     if len(shape) != 3:
         raise SettingsError("data.kwargs", {"shape": shape}, "a shape of (channels, height, width)")
     total = samples + _test_samples(samples)
+    check_fits("data.kwargs", {"samples": samples, "shape": shape}, KEY_BYTES * total + prod(shape))
     labels = seeds.generator(seed, "fake_images").integers(0, num_classes, total)
     keys = np.stack([np.arange(total), labels], axis=1)
     images = LazyInputs(FakeImage(tuple(shape), seed), keys, tuple(shape))

@@ -5,7 +5,7 @@ Yours: 'package.module:function', and name the cuts; or a function that returns 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +14,9 @@ from torch import nn
 from ray_split import config, seeds, zoo
 from ray_split.chain import Chain
 from ray_split.cut import Segments
-from ray_split.failure import SettingsError, told
-from ray_split.loading import call, find, suggest
+from ray_split.failure import SettingsError, brief
+from ray_split.loading import blamed, call, find, suggest
+from ray_split.machine import check_fits
 from ray_split.transformer import Transformer
 from ray_split.unet import UNet
 
@@ -94,21 +95,44 @@ MODELS: dict[str, Known] = {
 def build(settings: config.Model, seed: int) -> nn.Module:
     """The unsplit model with its first weights, which follow from the run's seed alone. Raises SettingsError."""
     function = _function(settings.name)
+    if ":" not in settings.name:
+        _check_sizes(settings.kwargs)
     kwargs = {**zoo.wanted_by(settings.name, settings.weights), **settings.kwargs}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.torch_seed(seed, "model"))
-        try:
+        with blamed("model.name", settings.name, settings.kwargs):
             model: Any = call("model", function, kwargs, num_classes=settings.num_classes)
-        except SettingsError:
-            raise
-        except Exception as error:
-            field, value = ("model.kwargs", settings.kwargs) if settings.kwargs else ("model.name", settings.name)
-            raise SettingsError(field, value, f"what its function takes; it raised {told(error)}") from error
     if isinstance(model, Segments):
         return Chain(*model)
     if not isinstance(model, nn.Module):
-        raise SettingsError("model.name", settings.name, f"a function that returns a torch module, not {model!r}")
+        raise SettingsError(
+            "model.name", settings.name, f"a function that returns a torch module, not {brief(model, 100)}"
+        )
     return model
+
+
+LARGEST_LAYER, DEEPEST = 2**24, 1000
+
+
+def _check_sizes(kwargs: Mapping[str, Any]) -> None:
+    """Of our models and the libraries': a number as of samples or seconds would be built for hours, and then fail."""
+    for name, value in kwargs.items():
+        most = DEEPEST if name in ("depth", "num_layers") else LARGEST_LAYER
+        if isinstance(value, int) and value > most:
+            raise SettingsError("model.kwargs", {name: value}, f"numbers of a model's size, {name} at most {most}")
+
+
+def check_memory(settings: config.Model) -> None:
+    """See that a model of ours or a library's can be held, built without its weights. Raises SettingsError."""
+    if ":" in settings.name or not settings.kwargs:
+        return
+    try:
+        with torch.device("meta"):
+            model = build(settings, seed=0)
+    except SettingsError:
+        return  # what is wrong with it, or that it looks at numbers as it is built, building it in earnest tells
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    check_fits("model.kwargs", settings.kwargs, size)
 
 
 def _function(name: str) -> Callable[..., nn.Module]:

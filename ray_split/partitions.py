@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_split import config, seeds
-from ray_split.failure import SettingsError, told
+from ray_split.failure import BROKEN, SettingsError, told
 from ray_split.loading import find, suggest
 from ray_split.state import Array
 
@@ -191,7 +191,7 @@ def _dealt(
         return np.asarray(function(labels, wanted, count, draw, **({"groups": groups} if takes_groups else {})))
     except SettingsError:
         raise
-    except Exception as error:
+    except BROKEN as error:
         allowed = f"a function (labels, settings, count, draw) that works; it raised {told(error)}"
         raise SettingsError("data.partition.name", wanted.name, allowed) from error
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from ray_split import yaml12
 from ray_split.devices import DeviceMix, LinkMix
-from ray_split.section import Names, Positive, Section, as_mapping, segments
+from ray_split.section import LARGEST, MOST, Count, Names, Positive, Section, WholeNumbers, segments
 
-LeftOut = Annotated[dict[int, int], BeforeValidator(as_mapping)]
 BEYOND_TRAINING = 1e9
 Norm = Annotated[float, Field(gt=0, le=1e18)]  # its square is a number of single precision
 
@@ -25,13 +25,13 @@ class MaxNorm(Section):
 class Phones(Section):
     """The simulated phones."""
 
-    count: int = Field(20, ge=1)
+    count: Count = 20
     per_round: int | float | None = Field(
         None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
     )
-    local_epochs: int | None = Field(None, ge=1, description="passes over a phone's samples a round (default 1)")
-    local_steps: int | None = Field(None, ge=1, description="steps a round, instead of local_epochs")
-    cohort: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    local_epochs: Count | None = Field(None, description="passes over a phone's samples a round (default 1)")
+    local_steps: Count | None = Field(None, description="steps a round, instead of local_epochs")
+    cohort: Literal["auto"] | Count = Field(
         "auto", description="phones that a client trains at once; auto: by the model's shapes"
     )
     stacked: Names | None = Field(
@@ -41,13 +41,17 @@ class Phones(Section):
         None, ge=0, lt=1, description="share of a phone's samples to evaluate on it; none: 0.2 for personal schedules"
     )
 
-    left_out: LeftOut = Field({}, description="phones to go on without, and from which round: '{3: 0, 17: 5}'")
+    left_out: WholeNumbers = Field({}, description="phones to go on without, and from which round: '{3: 0, 17: 5}'")
     max_norm: MaxNorm = MaxNorm()
     hostile: int | float = Field(
         0, ge=0, allow_inf_nan=False, description="simulated: phones that are hostile, a number or a fraction"
     )
     hostile_scale: float = Field(
-        -1.0, allow_inf_nan=False, description="what a hostile phone multiplies all its gradients by"
+        -1.0,
+        ge=-LARGEST,
+        le=LARGEST,
+        allow_inf_nan=False,
+        description="what a hostile phone multiplies all its gradients by",
     )
     device: DeviceMix = Field(
         None,
@@ -75,7 +79,7 @@ class Phones(Section):
         None, description="virtual seconds after which a round ends without those who are late; with device or link set"
     )
     over_select: float = Field(
-        0.0, ge=0, allow_inf_nan=False,
+        0.0, ge=0, le=MOST, allow_inf_nan=False,
         description="share of per_round that is drawn beyond it: the round ends when per_round phones have finished",
     )  # fmt: skip
 
@@ -91,8 +95,8 @@ class Phones(Section):
     @classmethod
     def _fraction(cls, phones: Any) -> Any:
         """'1.0' is all phones, '1' is one."""
-        number = isinstance(phones, str) and "." in phones and phones.replace(".", "", 1).isdigit()
-        return float(phones) if number else phones
+        found = yaml12.number(phones) if isinstance(phones, str) else None
+        return phones if found is None else found
 
     @field_validator("per_round", "hostile")
     @classmethod

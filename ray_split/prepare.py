@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_split import aggregators, config, data, logs, models, partitions, weights, zoo
+from ray_split import aggregators, config, data, futile, logs, models, partitions, weights, zoo
 from ray_split.batches import Batches
 from ray_split.clock import Clock
 from ray_split.cut import Segments, cut
@@ -20,6 +20,7 @@ from ray_split.described import clock_of, described, fitting
 from ray_split.draws import Stream
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.promises import Borders, borders
+from ray_split.recording import try_schedule
 from ray_split.schedules import averages, check_replicas, personal, schedule_of, with_held_out
 from ray_split.settle import settle
 from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
@@ -45,6 +46,8 @@ def prepare(settings: config.Config) -> Prepared:
     if settings.model.weights is not None and zoo.is_file(settings.model.weights):
         file = Path(settings.model.weights).expanduser().absolute()  # actors work in other folders
         settings = settings.with_values(model={"weights": str(file)})
+    futile.check_written(settings)
+    futile.check_chances(settings)
     schedule_of(settings.schedule)
     check_replicas(settings)
     aggregators.check(settings.aggregator, averages(settings.schedule))
@@ -57,11 +60,14 @@ def prepare(settings: config.Config) -> Prepared:
         raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
     stream = Stream(settings, partition)
     _check_left(settings, stream)
+    futile.check_steps(settings, stream)
+    try_schedule(settings, stream)
     settings = settings.with_values(model={"num_classes": _classes(settings.model, parts)})
     model = _model(settings)
     settings = settings.with_values(model={"cuts": models.cuts_of(settings.model, model)})
     settings = settle_task(settings, parts.train.labels)
     segments, examples, targets = _try(settings, model, parts, stream)
+    futile.check_segments(settings, segments)
     settings = settle(settings, segments, examples[-1], stream.per_round)
     clock = clock_of(settings, segments, examples, targets)
     if clock is not None:
@@ -69,6 +75,7 @@ def prepare(settings: config.Config) -> Prepared:
     stream = Stream(settings, partition)
     if clock is not None:
         stream.timed_by(clock.ends)
+        futile.check_deadline(settings, stream)
     _check_left(settings, stream)
     return Prepared(settings, parts, stream, _borders(settings, segments, examples, targets), clock)
 
@@ -92,7 +99,7 @@ def _named(settings: config.Config) -> config.Config:
         raise SettingsError("run.name", None, "the name of the run to resume")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     model = settings.model.name.replace("/", ":").rpartition(":")[2]
-    name = run.name or f"{model}_{settings.schedule.name.rpartition(':')[2]}_{stamp}"
+    name = run.name or f"{model[:100].strip()}_{settings.schedule.name.rpartition(':')[2][:100]}_{stamp}"
     return settings.with_values(run={"name": name, "storage_path": full(_absolute(storage))})
 
 
@@ -112,6 +119,7 @@ def _classes(settings: config.Model, parts: data.Parts) -> int | None:
 
 def _model(settings: config.Config) -> nn.Module:
     """The model with the weights that it begins with."""
+    models.check_memory(settings.model)
     model = models.build(settings.model, settings.run.seed)
     if kept := weights.load(model, settings.model):
         logger.warning("not in %s, so as first drawn: %s", settings.model.weights, ", ".join(kept))

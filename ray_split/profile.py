@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ray_split.section import Positive, Section
+from ray_split.section import NotNegative, Positive, Section
 
 
 class Phone(Section):
@@ -25,7 +25,7 @@ class Link(Section):
 
     up_mbps: Positive = Field(20.0, description="million bits a second from the phone")
     down_mbps: Positive = Field(50.0, description="million bits a second to the phone")
-    latency_ms: float = Field(20.0, ge=0, allow_inf_nan=False, description="milliseconds that each message takes more")
+    latency_ms: NotNegative = Field(20.0, description="milliseconds that each message takes more")
 
 
 class Profile(Section):

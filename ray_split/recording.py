@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_split import config
 from ray_split.draws import Stream, Turn
-from ray_split.schedules import Round
+from ray_split.failure import SettingsError, brief
+from ray_split.loading import blamed, find
+from ray_split.schedules import FORM, SCHEDULES, Round, schedule_of
 from ray_split.state import Array
-from ray_split.wiring import FED_SERVER, Roles
+from ray_split.wiring import FED_SERVER, Roles, is_single
 
 
 class Call(NamedTuple):
@@ -64,10 +68,26 @@ def replay(
     servers: int = 1, single: bool = False,
 ) -> None:  # fmt: skip
     """Submit a round's calls, in the schedule's order."""
-    clients = [_Handle(submit, "client", i) for i in range(servers)]
-    roles = Roles(clients, [_Handle(submit, "server", i) for i in range(servers)], _Handle(submit, FED_SERVER), single)
-    for _ in schedule(Turn(round, 0, (), -1), stream, roles):
+    for _ in schedule(Turn(round, 0, (), -1), stream, _roles(submit, servers, single)):
         pass
+
+
+def _roles(submit: Submit, servers: int, single: bool) -> Roles:
+    clients = [_Handle(submit, "client", i) for i in range(servers)]
+    return Roles(clients, [_Handle(submit, "server", i) for i in range(servers)], _Handle(submit, FED_SERVER), single)
+
+
+def try_schedule(settings: config.Config, stream: Stream) -> None:
+    """See that a schedule of the user's makes a generator, before there are actors. Raises SettingsError."""
+    name = settings.schedule.name
+    if name in SCHEDULES or inspect.isgeneratorfunction(find("schedule.name", name, SCHEDULES)):
+        return
+    roles = _roles(lambda call: [None] * call.num_returns, settings.server.replicas, is_single(settings))
+    with blamed("schedule.name", name):
+        made: Any = schedule_of(settings.schedule)(Turn(0, 0, (), -1), stream, roles)
+    if not isinstance(made, Generator):
+        raise SettingsError("schedule.name", name, f"{FORM}; it returned {brief(made, 60)}")
+    made.close()
 
 
 class Merged(Stream):

@@ -23,6 +23,8 @@ def resolve(settings: config.Config, nodes: Sequence[Node]) -> config.Config:
     or to do without is a person's to say.
     """
     on_ray, autoscaled = settings.cluster.backend == "ray", settings.cluster.autoscaled
+    if not on_ray:
+        _check_one_process(settings)
     if on_ray and autoscaled:
         _check_numbers(settings)
     each = [node.gpus for node in nodes if suits(node, server_needs(settings, nodes)[0].labels)]
@@ -39,6 +41,22 @@ def resolve(settings: config.Config, nodes: Sequence[Node]) -> config.Config:
     if settings.cluster.client_actors == "auto":
         settings = settings.with_values(cluster={"client_actors": min(max(1, most), cohorts(settings.phones))})
     return settings
+
+
+IN_ONE_PROCESS = 256
+
+
+def _check_one_process(settings: config.Config) -> None:
+    """In one process all actors are made, one after the other, and compute one after the other."""
+    numbers = {"cluster.client_actors": settings.cluster.client_actors, "server.replicas": settings.server.replicas}
+    numbers |= {
+        "cluster.cpus_per_client": settings.cluster.cpus_per_client,
+        "server.num_cpus": settings.server.num_cpus,
+    }
+    for field, value in numbers.items():
+        if value != "auto" and value > IN_ONE_PROCESS:
+            allowed = f"at most {IN_ONE_PROCESS} in one process (cluster.backend inprocess), where more bring nothing"
+            raise SettingsError(field, value, allowed)
 
 
 def cohorts(phones: Phones) -> int:

@@ -62,7 +62,7 @@ def try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> Non
             warnings.filterwarnings("error", message="Using a target size")  # torch would broadcast
             value = Task(task).loss(outputs, labels)
         Task(task).correct(outputs, labels)
-    except (*MISFITS, UserWarning) as error:
+    except (*MISFITS, UserWarning, SystemExit) as error:
         allowed = f"one that takes {_shapes(outputs, labels)}: {told(error)}"
         raise SettingsError("task.loss", task.loss, allowed) from error
     if not isinstance(value, torch.Tensor) or value.dim():
@@ -89,7 +89,7 @@ def try_metrics(settings: config.Config, outputs: Any, labels: torch.Tensor) -> 
     task = Task(settings.task)
     try:
         task.figures(task.tallies(outputs, labels))
-    except MISFITS as error:
+    except (*MISFITS, SystemExit) as error:
         allowed = f"others: of {_shapes(outputs, labels)}, {told(error)}"
         raise SettingsError("task.metrics", settings.task.metrics, allowed) from error
 

@@ -118,17 +118,25 @@ Place = Path | Uri
 
 
 def place(path: str | Place) -> Place:
-    """A path or a URI as somewhere to read and write."""
+    """A path or a URI as somewhere to read and write. Raises ValueError for ~ and a user that there is not."""
     if not isinstance(path, str):
-        return path.expanduser() if isinstance(path, Path) else path
+        return _at_home(path) if isinstance(path, Path) else path
     if not IS_URI.match(path):
-        return Path(path).expanduser()
+        return _at_home(Path(path))
     uri, mark, query = path.partition("?")
     scheme, _, rest = uri.partition("://")
+    scheme = scheme.lower()  # it is the same in capitals, but not to pyarrow
     bucket, _, below = rest.partition("/")
-    if scheme.lower() == "file" and bucket in ("", "localhost"):
+    if scheme == "file" and bucket in ("", "localhost"):
         return Path(f"/{unquote(below)}")
     return Uri(f"{scheme}://{bucket}", unquote(below).strip("/"), mark + query)
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"a path; {path.parts[0]} is nobody's home on this machine") from error
 
 
 def full(path: Place) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ray_split import seeds
 from ray_split.failure import SettingsError
+from ray_split.machine import check_fits
 from ray_split.state import Array
 
 PADDING = -100  # losses.IGNORED, which would bring torch into the fed server's process
@@ -22,6 +23,7 @@ def regression(samples: int = 2000, inputs: int = 64, noise: float = 0.1, seed: 
     Its tanh of 4 random directions, added up, with normal noise. Raises SettingsError.
     """
     _check(samples=samples, inputs=inputs, noise=noise, seed=seed)
+    check_fits("data.kwargs", {"samples": samples, "inputs": inputs}, 4 * (samples + 4) * inputs)
     draw = seeds.generator(seed, "taskset", 0)
     x = draw.standard_normal((samples, inputs), dtype=np.float32)
     directions = draw.standard_normal((inputs, 4), dtype=np.float32) / np.float32(np.sqrt(inputs))
@@ -35,6 +37,7 @@ def segmentation(samples: int = 500, size: int = 16, noise: float = 0.3, seed: i
     Labels (N, size, size): 0 ground, 1 disc, 2 square, which lies above the disc. Raises SettingsError.
     """
     _check(samples=samples, size=size, noise=noise, seed=seed)
+    check_fits("data.kwargs", {"samples": samples, "size": size}, (8 + 8 + 4) * samples * size**2)
     draw = seeds.generator(seed, "taskset", 1)
     rows, columns = np.mgrid[:size, :size]
     labels = np.zeros((samples, size, size), np.int64)
@@ -55,6 +58,8 @@ def tokens(samples: int = 1000, length: int = 16, vocabulary: int = 32, seed: in
     Sentences are half as long at least, and padded with token 0, whose label is ignored. Raises SettingsError.
     """
     _check(samples=samples, length=length, vocabulary=vocabulary, seed=seed)
+    given = {"samples": samples, "length": length, "vocabulary": vocabulary}
+    check_fits("data.kwargs", given, 4 * 8 * samples * length + 8 * vocabulary)
     if vocabulary < 4:
         raise SettingsError("data.kwargs", {"vocabulary": vocabulary}, "a vocabulary of 4 or more")
     draw = seeds.generator(seed, "taskset", 2)

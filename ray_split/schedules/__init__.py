@@ -16,7 +16,7 @@ from typing import Any
 from ray_split import config
 from ray_split.draws import Stream, Turn
 from ray_split.failure import SettingsError
-from ray_split.loading import find
+from ray_split.loading import find, signature_of
 from ray_split.schedules.fedavg import fedavg
 from ray_split.schedules.parallel import parallel
 from ray_split.schedules.sequential import sequential
@@ -53,7 +53,19 @@ def schedule_of(settings: config.Schedule) -> Callable[[Turn, Stream, Roles], Ro
         if value not in allowed.get(name, ()):
             choices = "; ".join(f"{key}: {' or '.join(values)}" for key, values in allowed.items())
             raise SettingsError("schedule.kwargs", settings.kwargs, choices or "empty")
+    if settings.name not in SCHEDULES:
+        _check_takes(settings, function)
     return lambda turn, stream, roles: function(turn, stream, roles, **settings.kwargs)
+
+
+FORM = "a generator function of (turn, stream, roles) and its kwargs"
+
+
+def _check_takes(settings: config.Schedule, function: Callable[..., Any]) -> None:
+    try:
+        signature_of("schedule.name", function).bind(None, None, None, **settings.kwargs)
+    except TypeError as error:
+        raise SettingsError("schedule.name", settings.name, f"{FORM}: {error}") from error
 
 
 def one_by_one(settings: config.Schedule) -> bool:

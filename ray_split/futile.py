@@ -1,0 +1,91 @@
+"""Settings with which nothing would be trained, or that nobody could wait for: refused before anything is started."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic_core import PydanticSerializationError
+from torch import nn
+
+from ray_split import config, logs, yaml12
+from ray_split.cut import Segments
+from ray_split.draws import Stream
+from ray_split.failure import SettingsError
+from ray_split.fates import chosen
+from ray_split.storage import Uri
+from ray_split.text import PATH_BYTES
+
+MOST_DRAWN = 5 * 10**7  # samples of a phone's round: they are drawn at once
+TRIED = 3  # rounds
+
+logger = logs.get(__name__)
+
+
+def check_written(settings: config.Config) -> None:
+    """See that the settings can be written down, and where. Raises SettingsError."""
+    for name in ("model", "data", "schedule", "aggregator"):
+        section = getattr(settings, name)
+        try:
+            yaml12.write(section.model_dump(mode="json")["kwargs"]).encode()
+        except (PydanticSerializationError, ValueError, TypeError) as error:
+            allowed = f"what config.yaml can hold, numbers, words, lists and mappings: {' '.join(str(error).split())}"
+            raise SettingsError(f"{name}.kwargs", section.kwargs, allowed[:300]) from error
+    folder = settings.run.folder
+    if not isinstance(folder, Uri) and len(bytes(folder)) > PATH_BYTES:
+        allowed = f"a path of at most {PATH_BYTES} bytes, with the run's name"
+        raise SettingsError("run.storage_path", settings.run.storage_path, allowed)
+
+
+def check_chances(settings: config.Config) -> None:
+    """See that by chance some phone finishes a round of the run. Raises SettingsError."""
+    phones = settings.phones
+    if phones.dropout == 1:
+        raise SettingsError("phones.dropout", phones.dropout, "below 1: all phones would drop out, in every round")
+    rounds = settings.run.rounds * chosen(phones.per_round, phones.count)
+    for field in ("availability", "dropout"):
+        chance = phones.availability * (1 - phones.dropout if field == "dropout" else 1)
+        if rounds * chance < 1:
+            allowed = f"one with which some phone finishes a round: of {rounds}, each would by a chance of {chance:.2g}"
+            raise SettingsError(f"phones.{field}", getattr(phones, field), allowed)
+
+
+def check_steps(settings: config.Config, stream: Stream) -> None:
+    """See that a phone's round is one that can be drawn. Raises SettingsError."""
+    samples = int(stream.partition.training().max(initial=1))
+    batches = math.ceil(samples / stream.batch_size)
+    field = "local_steps" if stream.local_steps else "local_epochs"
+    value = stream.local_steps or stream.local_epochs
+    passes = math.ceil(value / batches) if stream.local_steps else value
+    if passes * samples > MOST_DRAWN:
+        least = MOST_DRAWN // samples * (batches if stream.local_steps else 1)
+        allowed = f"at most {max(1, least)}, and more rounds: a phone's {samples} samples are drawn for all of a round"
+        raise SettingsError(f"phones.{field}", value, allowed)
+
+
+def check_segments(settings: config.Config, segments: Segments) -> None:
+    """See that something is left to train, and say what drops all that it is given. Raises SettingsError."""
+    modules, frozen = segments.modules(), settings.model.freeze
+    left = [name for name, module in modules.items() if name not in frozen and _trains(module)]
+    if not left and frozen:
+        there = ", ".join(name for name in modules if _trains(modules[name])) or "no segment"
+        allowed = f"fewer: nothing is left to train (of the model, {there} has weights)"
+        raise SettingsError("model.freeze", frozen, allowed)
+    if not left:
+        raise SettingsError("model.name", settings.model.name, "a model with weights to train: it has none")
+    for name, module in modules.items():
+        for layer, each in module.named_modules():
+            if isinstance(each, nn.modules.dropout._DropoutNd) and each.p >= 1:
+                drops = "%s in segment %s drops all that it is given (p is 1): what is before it learns nothing of it"
+                logger.warning(drops, layer, name)
+
+
+def check_deadline(settings: config.Config, stream: Stream) -> None:
+    """See that in one of the first rounds somebody is in time. Raises SettingsError."""
+    fates = [stream.fate(round) for round in range(min(TRIED, settings.run.rounds))]
+    if settings.phones.deadline is not None and all(fate.late.any() and not fate.finished.any() for fate in fates):
+        allowed = "longer, in virtual seconds: in the first rounds nobody is in time, and nothing would be trained"
+        raise SettingsError("phones.deadline", settings.phones.deadline, allowed)
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
