@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import dis
 import enum
 import inspect
 import itertools
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+OUTSIDE = "the variable "  # begins the name of what is neither a layer's nor its class's
 INTERNAL = frozenset(vars(nn.Module()))  # torch's own bookkeeping
 DEPTH = 6
 LONGEST = 10_000
@@ -37,8 +39,10 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         """As people name it, with the line that sets it where that is found."""
-        line = line_of(self.kind, self.attribute)
-        return f"{self.layer or 'the model'} ({self.kind.__name__}).{self.attribute}" + (f" ({line})" if line else "")
+        line, owner = line_of(self.kind, self.attribute), f"{self.layer or 'the model'} ({self.kind.__name__})"
+        outside = self.attribute.startswith(OUTSIDE)
+        named = f"{self.attribute} that {owner} uses" if outside else f"{owner}.{self.attribute}"
+        return named + (f" ({line})" if line else "")
 
 
 Snapshot = dict[Place, Any]
@@ -80,14 +84,18 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
                 yield f"__class__.{name}", value
 
 
-def _outside(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    for name in function.__code__.co_names:
-        if name in function.__globals__ and _is_plain(function.__globals__[name]):
-            yield name, function.__globals__[name]
+def _outside(function: FunctionType, depth: int = 2) -> Iterator[tuple[str, Any]]:
+    """The variables outside of a function that it uses, and those of the functions that it calls by name."""
+    for name in sorted({i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}):
+        value = function.__globals__.get(name)
+        if _is_plain(value):
+            yield f"{OUTSIDE}{name}", value
+        elif isinstance(value, FunctionType) and depth and not value.__module__.startswith(("torch.", "torch")):
+            yield from _outside(value, depth - 1)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         value = next(_content(cell), None)
         if _is_plain(value):
-            yield name, value
+            yield f"{OUTSIDE}{name}", value
 
 
 def _content(cell: Any) -> Iterator[Any]:
@@ -155,7 +163,7 @@ def line_of(kind: type, attribute: str) -> str:
             tree = ast.parse(textwrap.dedent("".join(lines)))
         except (OSError, TypeError, SyntaxError):  # made at run time
             continue
-        found = sorted(_lines(tree, attribute.rpartition(".")[2]), key=lambda each: not each[1])
+        found = sorted(_lines(tree, attribute.removeprefix(OUTSIDE).rpartition(".")[2]), key=lambda each: not each[1])
         if found:
             return f"{Path(inspect.getsourcefile(owner) or '').name}:{first + found[0][0] - 1}"
     return ""

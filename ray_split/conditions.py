@@ -7,6 +7,7 @@ test is done at each forward.
 from __future__ import annotations
 
 import ast
+import dis
 import functools
 import linecache
 from collections.abc import Iterator
@@ -36,9 +37,15 @@ def wanted(frame: FrameType) -> bool | None:
     return max(answers, key=lambda answer: answer[0].start)[1]
 
 
+_BETWEEN = {"CACHE", "COPY", "TO_BOOL", "NOT_TAKEN"}
+
+
 def _position(frame: FrameType) -> Span | None:
-    positions = list(frame.f_code.co_positions())
-    line, end_line, column, end_column = positions[frame.f_lasti // 2]
+    """Of what computed the value that is tested: the jump itself may stand at another part of the test."""
+    before = [i for i in dis.get_instructions(frame.f_code) if i.offset < frame.f_lasti and i.opname not in _BETWEEN]
+    if not before or before[-1].positions is None:
+        return None
+    line, end_line, column, end_column = before[-1].positions
     if line is None or end_line is None or column is None or end_column is None:
         return None
     return Span((line, column), (end_line, end_column))
@@ -67,7 +74,7 @@ def _parts(test: ast.expr, truth: bool) -> Iterator[tuple[Span, bool]]:
         if isinstance(test.op, ast.And) is truth:  # else one of them alone decides nothing
             for value in test.values:
                 yield from _parts(value, truth)
-    elif not any(isinstance(node, _DECIDES) for node in ast.walk(test)) and _single(test):
+    elif not any(isinstance(node, _DECIDES) for node in ast.walk(test)) and (truth or _single(test)):
         start, stop = (test.lineno, test.col_offset), (test.end_lineno or 0, test.end_col_offset or 0)
         yield Span(start, stop), truth
 
@@ -76,5 +83,5 @@ _DECIDES = (ast.BoolOp, ast.Not, ast.IfExp, ast.comprehension, ast.Lambda)
 
 
 def _single(test: ast.expr) -> bool:
-    """Whether no more than one thing is tested: of `a < b < c` either may fail."""
+    """Whether no more than one thing is tested: where `a < b < c` doesn't hold, either may be why."""
     return not any(isinstance(node, ast.Compare) and len(node.ops) > 1 for node in ast.walk(test))

@@ -15,10 +15,10 @@ import torch
 from torch import fx, nn
 
 from ray_split.chain import Chain
-from ray_split.constants import constants, writes
+from ray_split.constants import constants
 from ray_split.cut_error import ADVICE, CutError
 from ray_split.failure import SettingsError
-from ray_split.generators import Generators, drawing_line
+from ray_split.generators import TORCH, Generators, drawing_line
 from ray_split.loading import suggest
 from ray_split.message import leaves
 from ray_split.part import Part, Program, adopt, is_size, program_of
@@ -59,8 +59,10 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     traced = copy.deepcopy(model)
     programs: list[dict[bool, Program]] = [{} for _ in range(len(cuts) + 1)]
     modes: dict[bool, dict[str, bool]] = {}
+    made: dict[str, nn.Module] = {}
     for training in (True, False):
-        graph, tracer = _trace(traced.train() if training else traced.eval(), cuts)
+        graph, tracer = _trace(traced.train() if training else traced.eval(), cuts, len(made))
+        made |= tracer.made
         fixed = constants(graph, traced)
         places = _places(graph, tracer.ends, cuts, fixed)
         for place, program in enumerate(programs):
@@ -69,6 +71,8 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
         now = {name: module.training for name, module in traced.named_modules(remove_duplicate=False)} | tracer.modes
         modes[training] = {name: mode for name, mode in now.items() if name and mode is not training}
     _check_unchanged(model, traced.train(), cuts)
+    for name, layer in made.items():
+        traced.add_module(name, layer)
     parts = [Part(traced, program, modes) for program in programs]
     _adopt_unused(traced, parts)
     _check_keys(model, parts, cuts)
@@ -101,12 +105,12 @@ def merge(*states: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _trace(model: nn.Module, cuts: Sequence[str]) -> tuple[fx.Graph, Tracer]:
+def _trace(model: nn.Module, cuts: Sequence[str], made: int) -> tuple[fx.Graph, Tracer]:
     opened = {""} | {prefix for name in cuts for prefix in _ancestors(name)}
     for name in sorted(opened):
         if lost := lost_by_opening(model, name):
             raise CutError(list(cuts), f"cuts outside of {name or 'the model'}, whose {lost}")
-    tracer = Tracer(opened)
+    tracer = Tracer(opened, made)
     before = Generators()
     try:
         with torch.enable_grad():
@@ -120,18 +124,10 @@ def _trace(model: nn.Module, cuts: Sequence[str]) -> tuple[fx.Graph, Tracer]:
         before.restore()
     if drawn:
         line = drawing_line(lambda: Tracer(opened).trace(model))
-        said = f"cuts elsewhere: random numbers of {drawn} drawn around these would be frozen by tracing"
-        raise CutError(list(cuts), f"{said} ({line}); or {ADVICE}")
-    _check_literals(graph, cuts)
+        said = f"cuts elsewhere: random numbers of {drawn} drawn around these would be frozen by tracing ({line})"
+        advice = ADVICE if drawn == TORCH else f"draw from torch, whose generator a run seeds, and {ADVICE}"
+        raise CutError(list(cuts), f"{said}; or {advice}")
     return graph, tracer
-
-
-def _check_literals(graph: fx.Graph, cuts: Sequence[str]) -> None:
-    """A tensor that a forward makes and then writes to would be made once, and keep what was written."""
-    for node in graph.nodes:
-        made = [arg.name for arg in node.all_input_nodes[:1] if str(arg.target).startswith("_tensor_constant")]
-        if made and writes(node):
-            raise CutError(list(cuts), f"cuts elsewhere: a tensor is made and then written to ({node.name}); or {ADVICE}")
 
 
 def _places(

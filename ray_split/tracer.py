@@ -16,7 +16,9 @@ import torch
 from torch import fx, nn
 
 from ray_split import conditions
+from ray_split.constants import writes
 from ray_split.failure import SettingsError
+from ray_split.message import leaves
 from ray_split.part import check_test, is_device, is_size
 from ray_split.recorder import Recorder
 
@@ -73,16 +75,18 @@ class Held(Traced):
 class Tracer(fx.Tracer):
     """Opens the modules in `opened`, keeps all others as one call, and notes where each call ended."""
 
-    def __init__(self, opened: set[str]) -> None:
+    def __init__(self, opened: set[str], first: int = 0) -> None:
         super().__init__()
         self.opened = opened
+        self.made: dict[str, nn.Module] = {}  # the layers that are none of the model's, numbered from `first`
+        self._first = first
         self.ends: dict[str, fx.Node] = {}
         self.modes: dict[str, bool] = {}  # of each module in a layer that is called: whether it is in train mode then
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """The graph of a module's forward. What it does with its own parameters and buffers is in it."""
         self.own = {id(t): f"{path}.{n}".strip(".") for path, m in root.named_modules() for n, t in _tensors(m)}
-        with _answering_isinstance(root), _recording_buffers(self), Recorder(self, self.own):
+        with _answering_isinstance(root), _recording_buffers(self), _making_tensors(self), Recorder(self, self.own):
             return super().trace(root, concrete_args)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -123,8 +127,8 @@ class Tracer(fx.Tracer):
         kind = type(m).__name__
         if any(True for _ in m.parameters()) or any(True for _ in m.buffers()):
             raise NotImplementedError(f"{kind} has weights and is not one of the model's layers: make it in __init__")
-        name = f"{MADE}_{sum(name.startswith(MADE) for name in self.root._modules)}"
-        self.root.add_module(name, m)
+        name = f"{MADE}_{self._first + len(self.made)}"
+        self.made[name] = m
         for path, module in m.named_modules(prefix=name):
             self.submodule_paths[module] = path  # type: ignore[index]
 
@@ -159,7 +163,10 @@ class Tracer(fx.Tracer):
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if not torch.is_grad_enabled() or any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             raise NotImplementedError("a no_grad or autocast block around a cut is lost by tracing")
-        return super().create_node(*args, **kwargs)
+        node = super().create_node(*args, **kwargs)
+        if any(str(arg.target).startswith("_tensor_constant") for arg in node.all_input_nodes[:1]) and writes(node):
+            raise NotImplementedError("a tensor is made here and then written to: it would be made once, while tracing")
+        return node
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -188,6 +195,31 @@ def check_hooks(model: nn.Module) -> None:
             raise SettingsError("model.name", type(model).__name__, allowed)
 
 
+@contextmanager
+def _making_tensors(tracer: Tracer) -> Iterator[None]:
+    """torch's functions that take sizes one by one don't know what stands for one."""
+    theirs = {name: getattr(torch, name) for name in MAKING}
+
+    def recording(make: Any) -> Any:
+        def record(*args: Any, **kwargs: Any) -> Any:
+            given = any(isinstance(x, fx.Proxy) for x in leaves((args, kwargs)))
+            return tracer.create_proxy("call_function", make, args, kwargs) if given else make(*args, **kwargs)
+
+        return record
+
+    for name, make in theirs.items():
+        setattr(torch, name, recording(make))
+    torch.is_tensor = lambda value: _isinstance(value, torch.Tensor)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.is_tensor = is_tensor
+        for name, make in theirs.items():
+            setattr(torch, name, make)
+
+
+MAKING = ("zeros", "ones", "empty", "rand", "randn")
+is_tensor = torch.is_tensor
 INPLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 

@@ -6,7 +6,7 @@ And the untouched one beside itself: what it keeps where no checkpoint would hol
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,8 +55,7 @@ class Trial:
         flags = _flags(self._model)
         with torch.no_grad():
             first = self._first()
-        second, gradients = _learn(self._whole, self._model, self._few[1])
-        self._kept.append(snapshot(self._model))
+        second, gradients = self._second()
         self._check_forward(flags)
         self._check_opened()
         self._check_shared(shared, before)
@@ -82,6 +81,19 @@ class Trial:
         self._kept.append(snapshot(self._model))
         return outputs
 
+    def _second(self) -> tuple[Any, Tensors]:
+        """The second call, and the gradient of each parameter that gets one."""
+        try:
+            with torch.enable_grad():
+                outputs = self._whole(self._few[1])
+                if (loss := _loss(outputs)) is not None:
+                    loss.backward()  # type: ignore[no-untyped-call]
+        except MISFITS as error:
+            allowed = f"a model that can be trained: {told(error)}"
+            raise SettingsError("model.name", type(self._untouched).__name__, allowed) from error
+        self._kept.append(snapshot(self._model))
+        return outputs, _gradients(self._model)
+
     def _whole(self, inputs: torch.Tensor, seeded: bool = True) -> Any:
         if seeded:
             torch.manual_seed(SEED)
@@ -97,7 +109,7 @@ class Trial:
 
     def _check_opened(self) -> None:
         """An opened forward is made anew from its trace: what it keeps itself is lost."""
-        lost = [place for place in changed(*self._kept[1:]) if place.layer in self._opened]
+        lost = [place for place in changed(self._kept[1], self._kept[2]) if place.layer in self._opened]
         if lost:
             allowed = f"cuts elsewhere: what forward keeps in {_told(lost)} would stay as it was while tracing; {ADVICE}"
             raise CutError(self._cuts, allowed)
@@ -115,12 +127,11 @@ class Trial:
                 got = whole(self._few[0])
             again, theirs = whole.learn(self._few[1])
         if not (_alike(first, got) and _alike(second, again)):
-            said = "other layers: cut here, in train mode the segments compute something else than the model"
-            raise CutError(self._cuts, said)
+            self._complain("in train mode the segments compute something else than the model")
         own = {name: tensor for segment in self._segments for name, tensor in _tensors(segment).items()}
         for name, tensor in _tensors(self._model).items():
             if name in own and not equal(own[name], tensor):
-                raise CutError(self._cuts, f"other layers: cut here, {name} would be another after a forward")
+                self._complain(f"{name} would be another after a forward")
         self._compare_gradients(gradients, theirs)
 
     def _compare_gradients(self, expected: Tensors, got: Tensors) -> None:
@@ -128,21 +139,37 @@ class Trial:
         small = 1e-5 * max(norms.values(), default=0.0)
         for name, norm in norms.items():
             if name not in got and norm > small:
-                raise CutError(self._cuts, f"other layers: cut here, {name} would never be trained: no gradient reaches it")
+                self._complain(f"{name} would never be trained: no gradient reaches it")
             if name in got and float(torch.linalg.vector_norm(expected[name] - got[name])) > GRADIENT * norm + small:
-                raise CutError(self._cuts, f"other layers: cut here, {name} would get another gradient")
+                self._complain(f"{name} would get another gradient")
 
     def _compare_evaluation(self) -> None:
         with torch.no_grad(), self._running():
+            torch.manual_seed(SEED)
             got = _Segments([segment.eval() for segment in self._segments])(self._example)
         with torch.no_grad():
+            torch.manual_seed(SEED)
             expected = self._model.eval()(self._example.clone())
+        self._kept.append(snapshot(self._model))
         if not _alike(expected, got):
-            raise CutError(self._cuts, "other layers: cut here, the segments compute something else than the model")
+            self._complain("the segments compute something else than the model")
+
+    def _complain(self, what: str) -> None:
+        """Of a difference: because of what is kept in plain places, if there is any, or of where it was cut."""
+        if places := changed(self._kept[0], self._kept[-1]):
+            self._complain_of(places)
+        raise CutError(self._cuts, f"other layers: cut here, {what}")
+
+    def _complain_of(self, places: list[Place]) -> None:
+        allowed = (
+            f"one whose output follows from its weights and buffers alone: it depends on {_told(places)}, which no"
+            " checkpoint can hold; make it a buffer, with register_buffer"
+        )
+        raise SettingsError("model.name", type(self._untouched).__name__, allowed)
 
     def _check_hidden_state(self) -> None:
         """Where anything is kept in plain places: a model that has run must compute what one does that has not."""
-        places = changed(self._kept[0], self._kept[2])
+        places = changed(self._kept[0], self._kept[-1])
         if not places:
             return
         fresh = copy.deepcopy(self._untouched)
@@ -155,12 +182,8 @@ class Trial:
             for training in (True, False):
                 outputs = [self._after(model.train(training)) for model in (fresh, self._model)]
                 if not _alike(*outputs):
-                    allowed = (
-                        f"one whose output follows from its weights and buffers alone: it depends on {_told(places)}, which"
-                        " no checkpoint can hold; make it a buffer, with register_buffer"
-                    )
-                    raise SettingsError("model.name", type(self._untouched).__name__, allowed)
-        counting = [place for place in changed(*self._kept[1:]) if not _holds_tensor(self._kept[2][place])]
+                    self._complain_of(places)
+        counting = [place for place in changed(self._kept[1], self._kept[2]) if not _holds_tensor(self._kept[2][place])]
         if counting:
             logger.warning("not kept when a run is resumed, and each actor has its own: %s", _told(counting))
 
@@ -202,14 +225,6 @@ class _Segments:
         for (arrived, _), (_, left) in zip(self._passes[:0:-1], self._passes[-2::-1], strict=True):
             backward(left, gradients_of(arrived), CPU)
         return outputs, {name: g for segment in self._segments for name, g in _gradients(segment).items()}
-
-
-def _learn(forward: Callable[[torch.Tensor], Any], model: nn.Module, inputs: torch.Tensor) -> tuple[Any, Tensors]:
-    with torch.enable_grad():
-        outputs = forward(inputs)
-        if (loss := _loss(outputs)) is not None:
-            loss.backward()  # type: ignore[no-untyped-call]
-    return outputs, _gradients(model)
 
 
 def _loss(outputs: Any) -> torch.Tensor | None:
