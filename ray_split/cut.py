@@ -8,33 +8,23 @@ up to the end of X's last call is left of it, and what is still needed right of 
 from __future__ import annotations
 
 import copy
-import inspect
-import traceback
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
 
 from ray_split.chain import Chain
+from ray_split.constants import constants
+from ray_split.cut_error import ADVICE, CutError
 from ray_split.failure import SettingsError
+from ray_split.generators import TORCH, Generators, drawing_line
 from ray_split.loading import suggest
-from ray_split.message import leaves, tree_map
+from ray_split.message import leaves
 from ray_split.part import Part, Program, adopt, is_size, program_of
 from ray_split.segment import call
-
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-class CutError(SettingsError):
-    """This model can't be cut there; the message says what can."""
-
-    def __init__(self, value: Any, allowed: str) -> None:
-        super().__init__("model.cuts", value, allowed)
-
-    def __reduce__(self) -> tuple[type[CutError], tuple[Any, str]]:
-        return CutError, (self.value, self.allowed)  # it crosses processes, in a sweep
+from ray_split.tracer import UNTRACEABLE, Tracer, check_hooks, line_of, lost_by_opening
+from ray_split.trial import Trial, equal
 
 
 class Segments(NamedTuple):
@@ -59,36 +49,47 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     Raises CutError if a name is unknown, never called or out of order, if the raw input would cross, if parameters
     are tied across a cut, or if what lies between the cuts can't be traced.
     """
+    check_hooks(model)
     if isinstance(model, Chain):
-        segments = _linked(model, cuts)
+        segments = _linked(model, cuts, example)
         if example is not None:
             _check_hidden(segments.a, example, cuts)
         return segments
-    model = copy.deepcopy(model)
     _check_names(model, cuts)
+    traced = copy.deepcopy(model)
     programs: list[dict[bool, Program]] = [{} for _ in range(len(cuts) + 1)]
+    modes: dict[bool, dict[str, bool]] = {}
+    made: dict[str, nn.Module] = {}
     for training in (True, False):
-        graph, ends = _trace(model.train(training), cuts)
-        places = _places(graph, ends, cuts)
+        graph, tracer = _trace(traced.train() if training else traced.eval(), cuts, len(made))
+        made |= tracer.made
+        fixed = constants(graph, traced)
+        places = _places(graph, tracer.ends, cuts, fixed)
         for place, program in enumerate(programs):
             program[training] = program_of(graph, places, place, last=len(cuts))
         _check_raw_input(programs[0][training], graph, cuts)
-    parts = [Part(model, program) for program in programs]
-    _adopt_unused(model, parts)
-    _check_ties(parts)
-    segments = Segments(*(copy.deepcopy(part).train() for part in parts))
+        now = {name: module.training for name, module in traced.named_modules(remove_duplicate=False)} | tracer.modes
+        modes[training] = {name: mode for name, mode in now.items() if name and mode is not training}
+    _check_unchanged(model, traced.train(), cuts)
+    for name, layer in made.items():
+        traced.add_module(name, layer)
+    parts = [Part(traced, program, modes) for program in programs]
+    _adopt_unused(traced, parts)
+    _check_keys(model, parts, cuts)
+    segments, shared = _apart(parts)
     if example is not None:
-        _check_same(model, segments, example, cuts)
-        _check_hidden(segments.a, example, cuts)
-    return segments
+        Trial(model, segments, example, cuts, tracer.opened).run(shared)
+        _check_hidden(segments[0], example, cuts)
+    return Segments(*segments)
 
 
-def _linked(model: Chain, cuts: Sequence[str]) -> Segments:
+def _linked(model: Chain, cuts: Sequence[str], example: torch.Tensor | None) -> Segments:
     if list(cuts) != model.cuts:
         raise CutError(list(cuts), f"{', '.join(model.cuts)}: the model comes in segments")
-    links = model.links()
-    _check_ties(links)
-    return Segments(*(link.train() for link in links))
+    segments, shared = _apart(model.links())
+    if example is not None:
+        Trial(model, segments, example, cuts, opened={""}).run(shared)
+    return Segments(*segments)
 
 
 def merge(*states: dict[str, Any]) -> dict[str, Any]:
@@ -104,72 +105,38 @@ def merge(*states: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class _Tracer(fx.Tracer):
-    """Opens the modules in `opened`, keeps all others as one call, and notes where each call ended."""
-
-    def __init__(self, opened: set[str]) -> None:
-        super().__init__()
-        self.opened = opened
-        self.ends: dict[str, fx.Node] = {}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self.opened
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        output = super().call_module(m, forward, args, kwargs)
-        self.ends[self.path_of_module(m)] = next(iter(reversed(self.graph.nodes)))
-        return output
-
-    def create_args_for_root(
-        self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
-    ) -> tuple[Any, list[Any]]:
-        """One input; arguments that have defaults keep them."""
-        parameters = inspect.signature(self.root.forward).parameters.values()
-        places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        needed = [
-            p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
-        if not places or len(needed) > 1 or needed not in ([], [places[0].name]):
-            raise TypeError(f"forward takes {', '.join(needed) or 'nothing'}, and should take one input")
-        return root_fn, [self.root, self.create_proxy("placeholder", places[0].name, (), {})]
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if not torch.is_grad_enabled() or any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
-            raise NotImplementedError("a no_grad or autocast block around a cut is lost by tracing")
-        return super().create_node(*args, **kwargs)
-
-
-def _trace(model: nn.Module, cuts: Sequence[str]) -> tuple[fx.Graph, dict[str, fx.Node]]:
+def _trace(model: nn.Module, cuts: Sequence[str], made: int) -> tuple[fx.Graph, Tracer]:
     opened = {""} | {prefix for name in cuts for prefix in _ancestors(name)}
     for name in sorted(opened):
-        if any(getattr(model.get_submodule(name), hooks) for hooks in HOOKS):
-            raise CutError(list(cuts), f"cuts outside of {name or 'the model'}, whose hooks would be lost")
-    tracer = _Tracer(opened)
-    random_state = torch.get_rng_state()
+        if lost := lost_by_opening(model, name):
+            raise CutError(list(cuts), f"cuts outside of {name or 'the model'}, whose {lost}")
+    tracer = Tracer(opened, made)
+    before = Generators()
     try:
         with torch.enable_grad():
             graph = tracer.trace(model)
-    except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
+        drawn = before.moved()
+    except UNTRACEABLE as error:
         where = ", ".join(sorted(n for n in opened if n)) or "the model's forward"
-        advice = "put these lines into a layer of their own, which stays whole, or give your own Segments(a, b, c)"
-        allowed = f"cuts that leave {where} whole, which can't be traced: {_told(error)}; or {advice}"
+        allowed = f"cuts that leave {where} whole, which can't be traced: {line_of(error)}; or {ADVICE}"
         raise CutError(list(cuts), allowed) from error
-    if not torch.equal(random_state, torch.get_rng_state()):
-        torch.set_rng_state(random_state)
-        raise CutError(list(cuts), "cuts elsewhere: random numbers drawn around these would be frozen by tracing")
-    return graph, tracer.ends
+    finally:
+        before.restore()
+    if drawn:
+        line = drawing_line(lambda: Tracer(opened).trace(model))
+        said = f"cuts elsewhere: random numbers of {drawn} drawn around these would be frozen by tracing ({line})"
+        advice = ADVICE if drawn == TORCH else f"draw from torch, whose generator a run seeds, and {ADVICE}"
+        raise CutError(list(cuts), f"{said}; or {advice}")
+    return graph, tracer
 
 
-def _told(error: Exception) -> str:
-    """An error of tracing, and the line of the model's code that it came from."""
-    here = (str(Path(torch.__file__).parent), __file__)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(here)]
-    line = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line}: " if frames else ""
-    return line + str(error)
+def _places(
+    graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str], fixed: set[fx.Node]
+) -> dict[fx.Node, int]:
+    """The segment that each node belongs to, by its position; sizes go with the tensor that they are the size of.
 
-
-def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str]) -> dict[fx.Node, int]:
-    """The segment that each node belongs to, by its position; sizes go with the tensor that they are the size of."""
+    Those that are `fixed` have none.
+    """
     order = {node: i for i, node in enumerate(graph.nodes)}
     for name in cuts:
         if name not in ends:
@@ -179,13 +146,15 @@ def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str]) -> d
     if borders != sorted(set(borders)):
         right = sorted(cuts, key=lambda name: order[ends[name]])
         raise CutError(list(cuts), f"different places in the order they run: {', '.join(right)}")
-    if all(node.op in ("output", "get_attr") for node in order if order[node] > borders[-1]):
+    if all(node.op == "output" or node in fixed for node in order if order[node] > borders[-1]):
         raise CutError(cuts[-1], "a layer that is not the last: nothing would be left after it")
     places: dict[fx.Node, int] = {}
     for node, i in order.items():
+        if node in fixed:
+            continue
         places[node] = sum(i > border for border in borders)
         if is_size(node):
-            places[node] = max((places[arg] for arg in node.all_input_nodes), default=0)
+            places[node] = max((places[arg] for arg in node.all_input_nodes if arg in places), default=0)
     return places
 
 
@@ -236,42 +205,56 @@ def _check_hidden(a: nn.Module, example: torch.Tensor, cuts: Sequence[str]) -> N
 def _adopt_unused(model: nn.Module, parts: list[Part]) -> None:
     """What forward never uses is still in the model's state dict: it goes to B, and stays as it is."""
     held = {key for part in parts for key in part.state_dict()}
+    there = {*dict(model.named_parameters(remove_duplicate=False)), *dict(model.named_buffers(remove_duplicate=False))}
     for key in model.state_dict():
-        if key not in held:
+        if key not in held and key in there:
             adopt(parts[1], model, key)
 
 
-def _check_ties(parts: Sequence[nn.Module]) -> None:
+def _apart(parts: Sequence[nn.Module]) -> tuple[list[nn.Module], list[str]]:
+    """Copies that share nothing, and the names of the buffers that several of them have.
+
+    Such a buffer is in the state dict of the first. Raises CutError if a parameter is in two of them.
+    """
     owner: dict[int, tuple[int, str]] = {}
+    copies: list[nn.Module] = [copy.deepcopy(part).train() for part in parts]
+    keys, shared = set[str](), dict[str, None]()
     for place, part in enumerate(parts):
-        tensors = [
-            *part.named_parameters(remove_duplicate=False),
-            *part.named_buffers(remove_duplicate=False),
-        ]
-        for name, tensor in tensors:
+        parameters = dict(part.named_parameters(remove_duplicate=False))
+        for name, tensor in [*parameters.items(), *part.named_buffers(remove_duplicate=False)]:
             other, other_name = owner.setdefault(id(tensor), (place, name))
-            if other != place:
+            if other == place:
+                continue
+            if name in parameters:
                 both = f"{other_name} and {name}" if other_name != name else name
                 segments = f"{'ABC'[other]} and {'ABC'[place]}"
                 raise CutError(both, f"on one side of a cut only, not shared by {segments} (tied weights)")
+            shared.update({name: None, other_name: None})
+            if name in keys:
+                path, _, attribute = name.rpartition(".")
+                copies[place].get_submodule(path)._non_persistent_buffers_set.add(attribute)
+        keys |= part.state_dict().keys()
+    return copies, list(shared)
 
 
-@torch.no_grad()
-def _check_same(model: nn.Module, segments: Segments, example: torch.Tensor, cuts: Sequence[str]) -> None:
-    value: Any = (example,)
-    try:
-        for module in segments.modules().values():
-            # As at a real border, where what crosses shares no memory.
-            value = module.eval()(*tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, value))
-            module.train()
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        raise CutError(list(cuts), f"other layers: cut here, the segments don't run: {error}") from error
-    expected, got = leaves(model.eval()(example)), leaves(value)
-    if len(expected) != len(got) or not all(_same(x, y) for x, y in zip(expected, got, strict=True)):
-        raise CutError(list(cuts), "other layers: cut here, the segments compute something else than the model")
+def _check_unchanged(model: nn.Module, traced: nn.Module, cuts: Sequence[str]) -> None:
+    """What tracing, train() or eval() did to the copy that the segments are made of."""
+    before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    after = {**dict(traced.named_parameters()), **dict(traced.named_buffers())}
+    for name in before.keys() | after.keys():
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None or not (one.is_meta or equal(one, other)):
+            allowed = f"cuts elsewhere: {name} is set in a forward that they open, or by train() or eval(); {ADVICE}"
+            raise CutError(list(cuts), allowed)
 
 
-def _same(x: Any, y: Any) -> bool:
-    if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
-        return x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True)
-    return bool(x == y)
+def _check_keys(model: nn.Module, parts: Sequence[nn.Module], cuts: Sequence[str]) -> None:
+    """The segments' keys together are the model's, and all are of tensors."""
+    state = model.state_dict()
+    if others := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
+        allowed = f"one whose state dict has tensors alone: {', '.join(others[:3])} (get_extra_state) can't be sent"
+        raise SettingsError("model.name", type(model).__name__, allowed)
+    held = {key for part in parts for key in part.state_dict()}
+    if different := sorted(held ^ state.keys()):
+        allowed = f"cuts elsewhere: {', '.join(different[:3])} would have another name in the trained model's state dict"
+        raise CutError(list(cuts), allowed)

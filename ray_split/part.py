@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import operator
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import fx, nn
 
-SIZE_METHODS = {"size", "dim", "numel"}
-SIZE_ATTRIBUTES = {"shape", "ndim"}
+from ray_split.message import leaves
+
+SIZE_METHODS = {"size", "dim", "numel", "ndimension", "nelement", "is_floating_point", "is_complex"}
+SIZE_ATTRIBUTES = {"shape", "ndim", "dtype"}
+DEVICE = "device"  # the kind of call whose result is where a segment computes
 SIZE_ARITHMETIC = {operator.getitem, operator.mul, operator.add, operator.sub, operator.floordiv}
 
 
@@ -66,40 +71,70 @@ def is_size(node: fx.Node) -> bool:
     return node.target in SIZE_ARITHMETIC and bool(arguments) and all(is_size(arg) for arg in arguments)
 
 
+def is_device(node: fx.Node) -> bool:
+    """Whether a node is the device of a tensor. Each segment has its own, and none crosses."""
+    return node.op == "call_function" and node.target is getattr and node.args[1] == "device"
+
+
+def check_test(value: Any, answer: bool, told: str) -> None:
+    """Do a test of a forward whose outcome tracing took as given. Raises ValueError if it comes out otherwise."""
+    if bool(value) is not answer:
+        raise ValueError(f"doesn't hold any more: {told}")
+
+
 def program_of(graph: fx.Graph, places: dict[fx.Node, int], place: int, last: int) -> Program:
-    """The program of the segment at `place`: its own nodes, what reaches it, and what crosses after it."""
+    """The program of the segment at `place`: its own nodes, what reaches it, and what crosses after it.
+
+    Constants (see constants.py) have no place: each segment computes those that it uses.
+    """
     output = next(node for node in graph.nodes if node.op == "output")
-    attributes = {node for node in graph.nodes if node.op == "get_attr"}
-    moving = [node for node in graph.nodes if node not in attributes and node is not output]
+    moving = [node for node in graph.nodes if node in places and node is not output]
     arriving = [n for n in moving if places[n] < place and _needed_from(n, place, places, output, last)]
     inputs = arriving if place else [n for n in moving if n.op == "placeholder"]
     crossing = [
         n for n in moving if places[n] <= place and _needed_from(n, place + 1, places, output, last) and place < last
     ]
-    own = [n for n in moving if places[n] == place and n.op != "placeholder"]
-    used = {arg for n in [*own, *([output] if place == last else [])] for arg in n.all_input_nodes}
-    calls = [n for n in graph.nodes if n in own or (n in attributes and n in used)]
+    own = {n for n in moving if places[n] == place and n.op != "placeholder"}
+    used = own | _constants_of([*own, *([output] if place == last else [])], places)
     result = tuple(Value(n.name) for n in crossing) if place < last else _template(output.args[0])
     kept = {n.name for n in (crossing if place < last else output.all_input_nodes)}
-    return Program(tuple(n.name for n in inputs), _calls(calls, kept), result, tuple(n.name for n in crossing))
+    calls = _calls([n for n in graph.nodes if n in used], kept)
+    return Program(tuple(n.name for n in inputs), calls, result, tuple(n.name for n in crossing))
 
 
 def _needed_from(node: fx.Node, place: int, places: dict[fx.Node, int], output: fx.Node, last: int) -> bool:
-    return any((last if user is output else places[user]) >= place for user in node.users)
+    return any((last if user is output else places.get(user, -1)) >= place for user in node.users)
+
+
+def _constants_of(nodes: list[fx.Node], places: dict[fx.Node, int]) -> set[fx.Node]:
+    """The nodes without a place that these nodes need, and those that they need in turn."""
+    found: set[fx.Node] = set()
+    while nodes:
+        nodes = [arg for node in nodes for arg in arguments_of(node) if arg not in places and arg not in found]
+        found.update(nodes)
+    return found
+
+
+def arguments_of(node: fx.Node) -> list[fx.Node]:
+    """The nodes whose values a call needs."""
+    return [] if is_device(node) else node.all_input_nodes
 
 
 def _calls(nodes: list[fx.Node], kept: set[str]) -> tuple[Call, ...]:
     last_use: dict[str, fx.Node] = {}
     for node in nodes:
-        last_use.update({name: node for name in [node.name, *(arg.name for arg in node.all_input_nodes)]})
+        last_use.update({name: node for name in [node.name, *(arg.name for arg in arguments_of(node))]})
     dead: dict[fx.Node, list[str]] = {}
     for name, node in last_use.items():
         if name not in kept:
             dead.setdefault(node, []).append(name)
-    return tuple(
-        Call(n.name, n.op, n.target, _template(n.args), _template(n.kwargs), tuple(dead.get(n, ())), _plain(n))
-        for n in nodes
-    )
+    return tuple(_call(node, tuple(dead.get(node, ()))) for node in nodes)
+
+
+def _call(node: fx.Node, dead: tuple[str, ...]) -> Call:
+    if is_device(node):
+        return Call(node.name, DEVICE, None, (), {}, dead, None)
+    return Call(node.name, node.op, node.target, _template(node.args), _template(node.kwargs), dead, _plain(node))
 
 
 def _plain(node: fx.Node) -> tuple[str, ...] | None:
@@ -120,7 +155,8 @@ def _map(tree: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(tree, Value):
         return function(tree)
     if isinstance(tree, tuple):
-        return tuple([_map(item, function) for item in tree])
+        values = [_map(item, function) for item in tree]
+        return type(tree)(*values) if hasattr(tree, "_fields") else tuple(values)
     if isinstance(tree, list):
         return [_map(item, function) for item in tree]
     if isinstance(tree, dict):
@@ -136,15 +172,25 @@ class Part(nn.Module):
     Its layers keep their names, so it has nothing else by a name that a layer might have.
     """
 
-    def __init__(self, model: nn.Module, programs: dict[bool, Program]) -> None:
+    def __init__(self, model: nn.Module, programs: dict[bool, Program], modes: dict[bool, dict[str, bool]]) -> None:
         super().__init__()
         self._ray_split_programs = programs
+        self._ray_split_modes = modes  # of train and eval mode: the layers that the model keeps in the other one
         for program in programs.values():
             for call in program.calls:
                 if call.kind == "call_module":
                     _hold(self, model, model.get_submodule(call.target))
                 elif call.kind == "get_attr":
                     adopt(self, model, call.target)
+
+    def train(self, mode: bool = True) -> Part:
+        """Put every layer in the mode that the model's own train() or eval() puts it in."""
+        super().train(mode)
+        if kept := self._ray_split_modes[mode]:
+            for name, module in self.named_modules(remove_duplicate=False):
+                if name in kept:
+                    module.training = kept[name]
+        return self
 
     def forward(self, *inputs: Any) -> Any:
         """What crosses the next cut, as a tuple; or, of the last segment, the model's output."""
@@ -168,7 +214,15 @@ def _run(part: Part, call: Call, values: dict[str, Any]) -> Any:
         return call.target(*args, **kwargs)
     if call.kind == "call_method":
         return getattr(args[0], call.target)(*args[1:], **kwargs)
+    if call.kind == DEVICE:
+        return _device(part, values)
     return functools.reduce(getattr, call.target.split("."), part)
+
+
+def _device(part: Part, values: dict[str, Any]) -> torch.device:
+    """Where a segment computes."""
+    tensors = itertools.chain(part.parameters(), part.buffers(), leaves(list(values.values())))
+    return next((x.device for x in tensors if isinstance(x, torch.Tensor)), torch.device("cpu"))
 
 
 def _hold(part: Part, model: nn.Module, layer: nn.Module) -> None:

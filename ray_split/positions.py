@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from ray_split.cut import HOOKS, _Tracer
 from ray_split.failure import SettingsError, told
 from ray_split.part import is_size
-
-UNTRACEABLE = (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, ValueError, AttributeError, KeyError)
+from ray_split.tracer import HOOKS, UNTRACEABLE, Tracer
 
 
 class Position(NamedTuple):
@@ -50,7 +48,7 @@ class Trace(NamedTuple):
         return [Span(n, self.places[n], max(self.places[user] for user in n.users)) for n in moving]
 
 
-class _Opener(_Tracer):
+class _Opener(Tracer):
     """Opens every module that has children and can be traced; one that can't stays a single call."""
 
     def __init__(self) -> None:

@@ -1,0 +1,179 @@
+"""What a model keeps outside of its parameters and buffers: plain attributes, class attributes, globals, closures.
+
+A snapshot is compared with a later one; nothing is ever put back.
+"""
+
+from __future__ import annotations
+
+import ast
+import collections
+import dis
+import enum
+import inspect
+import itertools
+import random
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+OUTSIDE = "the variable "  # begins the name of what is neither a layer's nor its class's
+INTERNAL = frozenset(vars(nn.Module()))  # torch's own bookkeeping
+DEPTH = 6
+LONGEST = 10_000
+SIMPLE = (type(None), bool, int, str, bytes, complex, enum.Enum, type, torch.dtype, torch.device, range, slice)
+SEQUENCES = (list, tuple, set, frozenset, collections.deque)
+
+
+class Place(NamedTuple):
+    """Where something is kept: a layer's name and class, and the attribute; or a variable that its code uses."""
+
+    layer: str
+    kind: type
+    attribute: str
+
+    def __str__(self) -> str:
+        """As people name it, with the line that sets it where that is found."""
+        line, owner = line_of(self.kind, self.attribute), f"{self.layer or 'the model'} ({self.kind.__name__})"
+        outside = self.attribute.startswith(OUTSIDE)
+        named = f"{self.attribute} that {owner} uses" if outside else f"{owner}.{self.attribute}"
+        return named + (f" ({line})" if line else "")
+
+
+Snapshot = dict[Place, Any]
+
+
+def snapshot(model: nn.Module) -> Snapshot:
+    """Everything that is kept in plain places, in a form to compare. torch's own layers are left out."""
+    found: Snapshot = {}
+    kinds: set[type] = set()
+    for name, module in model.named_modules():
+        kind = type(module)
+        if kind.__module__.startswith("torch."):
+            continue
+        for attribute, value in vars(module).items():
+            if attribute not in INTERNAL:
+                found[Place(name, kind, attribute)] = frozen(value)
+        if kind not in kinds:
+            kinds.add(kind)
+            found |= {Place(name, kind, attribute): frozen(value) for attribute, value in _of_class(kind)}
+    return found
+
+
+def changed(before: Snapshot, after: Snapshot) -> list[Place]:
+    """What is another than it was."""
+    absent = object()
+    return [place for place, value in after.items() if before.get(place, absent) != value]
+
+
+def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
+    """A class's own values, and the plain variables that its functions use from outside."""
+    for owner in kind.__mro__:
+        if owner.__module__.startswith(("torch.", "builtins")):
+            continue
+        for name, value in vars(owner).items():
+            function = inspect.unwrap(value) if callable(value) else value
+            if isinstance(function, FunctionType):
+                yield from _outside(function)
+            elif not name.startswith("__") and _is_plain(value):
+                yield f"__class__.{name}", value
+
+
+def _outside(function: FunctionType, depth: int = 2) -> Iterator[tuple[str, Any]]:
+    """The variables outside of a function that it uses, and those of the functions that it calls by name."""
+    for name in sorted({i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}):
+        value = function.__globals__.get(name)
+        if _is_plain(value):
+            yield f"{OUTSIDE}{name}", value
+        elif isinstance(value, FunctionType) and depth and not value.__module__.startswith(("torch.", "torch")):
+            yield from _outside(value, depth - 1)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        value = next(_content(cell), None)
+        if _is_plain(value):
+            yield f"{OUTSIDE}{name}", value
+
+
+def _content(cell: Any) -> Iterator[Any]:
+    try:
+        yield cell.cell_contents
+    except ValueError:  # it is empty
+        return
+
+
+def _is_plain(value: Any) -> bool:
+    kinds = (*SIMPLE, *SEQUENCES, float, dict, torch.Tensor, np.ndarray, itertools.count, *GENERATORS)
+    return isinstance(value, kinds) and not isinstance(value, type)
+
+
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+def frozen(value: Any, depth: int = DEPTH) -> Any:
+    """A value in a form that can be compared, and doesn't change with it."""
+    if isinstance(value, SIMPLE):
+        return value
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, (nn.Module, nn.Parameter, fx.Proxy)) or not depth:
+        return type(value).__name__
+    if isinstance(value, torch.Tensor):
+        return _of_tensor(value)
+    if isinstance(value, np.ndarray):
+        return value.shape, str(value.dtype), value.tobytes() if value.dtype != object else None
+    if isinstance(value, GENERATORS):
+        return _of_generator(value)
+    if isinstance(value, (dict, collections.UserDict)):
+        return {str(key): frozen(item, depth - 1) for key, item in itertools.islice(value.items(), LONGEST)}
+    if isinstance(value, SEQUENCES):
+        return type(value).__name__, len(value), [frozen(item, depth - 1) for item in itertools.islice(value, LONGEST)]
+    if isinstance(value, itertools.count):
+        return repr(value)
+    if hasattr(value, "__dict__") and not callable(value):
+        return frozen(vars(value), depth - 1)
+    return type(value).__name__
+
+
+def _of_tensor(value: torch.Tensor) -> Any:
+    described = tuple(value.shape), str(value.dtype)
+    if value.is_meta or value.is_sparse or not value.numel():
+        return described
+    return *described, torch.hash_tensor(value.detach().contiguous().cpu()).item()
+
+
+def _of_generator(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state().numpy().tobytes()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    return repr(value.get_state()) if isinstance(value, np.random.RandomState) else value.getstate()
+
+
+def line_of(kind: type, attribute: str) -> str:
+    """The line outside of __init__ at which a class's code names an attribute of its own, with its file; or nothing."""
+    for owner in kind.__mro__:
+        if owner.__module__.startswith(("torch.", "builtins")):
+            continue
+        try:
+            lines, first = inspect.getsourcelines(owner)
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+        except (OSError, TypeError, SyntaxError):  # made at run time
+            continue
+        found = sorted(_lines(tree, attribute.removeprefix(OUTSIDE).rpartition(".")[2]), key=lambda each: not each[1])
+        if found:
+            return f"{Path(inspect.getsourcefile(owner) or '').name}:{first + found[0][0] - 1}"
+    return ""
+
+
+def _lines(tree: ast.Module, attribute: str) -> Iterator[tuple[int, bool]]:
+    """Each line that names it, and whether it sets it."""
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name != "__init__"]
+    for node in itertools.chain.from_iterable(ast.walk(function) for function in functions):
+        if isinstance(node, ast.Attribute) and node.attr == attribute:
+            yield node.lineno, isinstance(node.ctx, ast.Store)
+        elif isinstance(node, ast.Name) and node.id == attribute:
+            yield node.lineno, isinstance(node.ctx, ast.Store)
