@@ -170,6 +170,7 @@ class Records:
             "best_val_accuracy": best.get("val_accuracy"),
             "test_accuracy_at_best_val": best.get("test_accuracy"),
             "test_loss": last.get("test_loss"),
+            "test_nonfinite": last.get("test_nonfinite"),
             **_by_loss(best),
             **{f"test_{name}": last.get(f"test_{name}") for name in scores},
             **{f"test_{name}_at_best_val": best.get(f"test_{name}") for name in scores},
