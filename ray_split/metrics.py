@@ -10,7 +10,6 @@ import numpy as np
 
 from ray_split.state import Array
 
-
 NONFINITE = "nonfinite"
 """A tally beside those of the scores: how many samples' outputs are not finite, of how many."""
 

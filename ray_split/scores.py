@@ -81,7 +81,7 @@ def mae(sums: Array) -> float:
 def r2(sums: Array) -> float:
     """The share of the labels' variance that is explained, its mean over outputs (scikit-learn: r2_score).
 
-    Of labels that are all equal 1 if they are met, else 0, as there; of outputs or labels that are not finite no number.
+    Of labels that are all equal 1 if they are met, else 0, as there. Not a number where any are not finite.
     """
     count, squared, _, total, of_squares = sums
     spread = of_squares - total**2 / np.maximum(count, 1)
