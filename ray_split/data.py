@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from ray_split.lazy import LazyInputs
 from ray_split.loading import call, find
 from ray_split.samples import TEST_FRACTION, DataSet, Part, Parts, split_off, without_test_part
 from ray_split.state import Array
-from ray_split.torch_sets import hint, is_dataset, samples
+from ray_split.torch_sets import hint, is_dataset, is_torchs, samples
 
 __all__ = ["DataSet", "LazyInputs", "Part", "Parts", "load", "without_test_part"]
 
@@ -59,7 +59,11 @@ def _called(settings: config.Data, function: Any) -> Any:
 
 def _is_pair(found: Any) -> bool:
     """Whether it is inputs and labels, of which we split off the test part."""
-    return is_dataset(found) or (isinstance(found, tuple) and len(found) == 2 and not all(map(is_dataset, found)))
+    return is_dataset(found) or (_are_two(found) and not all(map(is_torchs, found)))
+
+
+def _are_two(found: Any) -> bool:
+    return isinstance(found, (tuple, list)) and len(found) == 2
 
 
 def _checked(name: str, found: Any) -> DataSet:
@@ -74,14 +78,14 @@ def _checked(name: str, found: Any) -> DataSet:
 
 def _of_parts(name: str, found: Any) -> DataSet:
     """A data set that says itself what is its test part."""
-    if isinstance(found, tuple) and len(found) == 2:  # torch's, for train and test
+    if _are_two(found):  # torch's, for train and test
         found = DataSet(*found)
     if not isinstance(found, DataSet):
         what = f"not {shown(found)}{hint(found)}"
         raise SettingsError(
             "data.name", name, f"a function that returns (inputs, labels) or a ray_split.DataSet, {what}"
         )
-    _check_scale(name, found)
+    _check_said(name, found)
     return replace(found, train=_own(name, "training ", found.train), test=_own(name, "test ", found.test))
 
 
@@ -89,7 +93,7 @@ def _own(name: str, what: str, given: Any) -> Part:
     """A part of a data set that says itself what its parts are."""
     if is_dataset(given):
         given = samples(name, what, given)
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
+    if not _are_two(given):
         allowed = f"a data set whose {what}part is a ray_split.Part(inputs, labels), not {shown(given)}{hint(given)}"
         raise SettingsError("data.name", name, allowed)
     return _part(name, what, given)
@@ -104,7 +108,7 @@ def _part(name: str, what: str, given: Iterable[Any]) -> Part:
         if inputs.dtype.kind in TEXT:
             found = f"text ({inputs.flat[0].item()!r:.40})" if inputs.size else "text"
             raise place.refused("numbers", found, "encode it; of words or letters return their numbers in a vocabulary")
-    labels = as_array(Place(name, f"{what}labels"), labels)
+    labels = as_array(Place(name, f"{what}labels", text=True), labels)
     if len(inputs) != len(labels) or not len(inputs):
         lengths = f"{len(inputs)} {what}inputs and {len(labels)} labels"
         raise SettingsError("data.name", name, f"a data set with a label for every input, not {lengths}")
@@ -121,13 +125,20 @@ def _split(name: str, whole: Part) -> DataSet:
     return data
 
 
-def _check_scale(name: str, data: DataSet) -> None:
+def _check_said(name: str, data: DataSet) -> None:
+    """What a data set says beside its samples."""
     scale, shift, classes = data.scale, data.shift, data.num_classes
     if not all(np.asarray(x).dtype.kind in "fiu" and np.isfinite(x).all() for x in (scale, shift)):
         raise SettingsError("data.name", name, f"a data set whose scale and shift are finite, not {scale} and {shift}")
     whole = isinstance(classes, (int, np.integer)) and not isinstance(classes, bool)
     if classes is not None and not (whole and classes > 0):
         raise SettingsError("data.name", name, f"a data set whose num_classes is a positive number, not {classes!r}")
+    names = data.classes
+    if isinstance(names, str) or (names is not None and len({str(each) for each in names}) < len(names)):
+        raise SettingsError("data.name", name, f"a data set whose classes are a list of different names, not {names!r}")
+    if not isinstance(data.groups, Mapping):
+        allowed = f'a data set whose groups are a dict such as {{"writer": ids}}, not {shown(data.groups)}'
+        raise SettingsError("data.name", name, allowed)
 
 
 def _encoded(name: str, data: DataSet) -> DataSet:
@@ -149,12 +160,13 @@ def _counted(data: DataSet) -> int | None:
     """How many classes labels tell of that are whole numbers."""
     if data.train.labels.dtype != np.int64:
         return None
-    return int(max(data.train.labels.max(), data.test.labels.max())) + 1
+    count = int(max(data.train.labels.max(initial=-1), data.test.labels.max(initial=-1))) + 1
+    return count or None
 
 
 def _groups(name: str, data: DataSet) -> dict[str, Array]:
     """The ids of each kind as an array, one for each training sample."""
-    groups = {kind: as_array(Place(name, f"groups {kind!r} (labels)"), ids) for kind, ids in data.groups.items()}
+    groups = {kind: as_array(Place(name, f"groups {kind!r}", text=True), ids) for kind, ids in data.groups.items()}
     for kind, ids in groups.items():
         if ids.shape != (len(data.train.inputs),) or ids.dtype.kind not in "iu" + TEXT:
             expected = f"a number or string for each of the {len(data.train.inputs)} training samples"

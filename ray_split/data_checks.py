@@ -116,9 +116,10 @@ def _refused(data: _Checked, what: str, part: str, rows: Array, is_bad: Bad, exp
     at = tuple(int(i) for i in np.argwhere(is_bad(values))[0])
     column = f" at {', '.join(map(str, at))}" if at else ""
     whose = f", phone {_phones(data.stream, rows[:1])[0]}'s" if training else ""
-    more = f"; so are {len(rows) - 1} more" if len(rows) > 1 else ""
+    more = f", and {len(rows) - 1} more rows" if len(rows) > 1 else ""
     skip = "; run.on_bad_phone skip leaves out the phones that have such" if training else ""
-    found = f"row {row} of the {what}, in the {NAMES[part]} part{whose}, is {values[at]}{column}{more}"
+    value = f"{values[at]} (as {values.dtype})" if np.isinf(values[at]) else str(values[at])
+    found = f"row {row} of the {what}, in the {NAMES[part]} part{whose}, has {value}{column}{more}"
     return SettingsError("data.name", name, f"a data set of {expected}: {found}: {hint}{skip}")
 
 
@@ -138,13 +139,20 @@ def row_of(settings: config.Data, parts: Parts, part: str, row: int) -> int:
 def _check_classes(data: _Checked) -> None:
     """Labels are classes from 0 on, and there is none too many."""
     labels, name, loss = data.parts.train.labels, data.settings.data.name, data.settings.task.loss
+    if labels.dtype.kind == "f" and labels.ndim == 2 and labels.shape[1] > 1 and (labels.sum(1) == 1).all():
+        raise SettingsError(
+            "data.name",
+            name,
+            f"a data set whose labels are classes (N,), as {loss} wants, not one-hot "
+            f"or probabilities {labels.shape}: return labels.argmax(1)",
+        )
     if labels.dtype.kind == "f":
         allowed = f"mse, l1 or huber, as {name} has values ({labels.dtype}) for labels; {loss}'s are classes, "
         raise SettingsError("task.loss", loss, f"{allowed}whole numbers: if these are, return labels.astype(int)")
     if labels.dtype != np.int64:
         return
-    if not data.said:
-        _check_counted(data)
+    if data.count is None and (labels == IGNORED).all():
+        raise SettingsError("data.name", name, f"a data set with labels that count, not all of them {IGNORED}")
     count = data.count or 1
 
     def is_bad(found: Array) -> Array:
@@ -153,12 +161,14 @@ def _check_classes(data: _Checked) -> None:
 
     hint = f"number the classes from 0 (np.unique(labels, return_inverse=True)[1]); {IGNORED} counts for nothing"
     _check(data, "labels", is_bad, f"labels from 0 to {count - 1}", hint)
+    if not data.said:
+        _check_counted(data)
     _tell(data)
 
 
 def _check_counted(data: _Checked) -> None:
     """Nobody said how many classes there are: labels that don't begin with 0 may be a mistake."""
-    count, name = data.parts.num_classes or 0, data.settings.data.name
+    count, name = data.count or 0, data.settings.data.name
     if count > MOST_CLASSES:
         allowed = f"classes from 0 on, not labels up to {count - 1}: np.unique(labels, return_inverse=True)[1]"
         raise SettingsError("data.name", name, f"a data set of {allowed}")

@@ -31,11 +31,7 @@ class Place(NamedTuple):
 
     name: str  # data.name
     what: str  # such as "inputs"
-
-    @property
-    def of_labels(self) -> bool:
-        """Whether they are labels, which may be text."""
-        return "labels" in self.what
+    text: bool = False  # whether it may be text: labels and ids
 
     def refused(self, expected: str, found: str, hint: str) -> SettingsError:
         """The one line."""
@@ -118,7 +114,7 @@ def _framed(place: Place, frame: Any) -> Array:
         as_array(place._replace(what=f"{place.what}, column {name!r},"), frame.iloc[:, i])
         for i, name in enumerate(frame.columns)
     ]
-    if len(columns) == 1 and place.of_labels:
+    if len(columns) == 1 and place.text:
         return columns[0]
     for name, column in zip(frame.columns, columns, strict=True):
         if column.dtype.kind in TEXT:
@@ -205,7 +201,7 @@ def _odd(place: Place, shape: tuple[int, ...], at: int, item: Any) -> SettingsEr
     column = f", column {rest[0]}" if len(rest) == 1 else (f", at {tuple(rest)}" if rest else "")
     found = f"{item!r:.40} ({type(item).__name__}) in row {row}{column}"
     gap = "fill the gaps, or leave such rows out"
-    expected = "all numbers, or all text" if place.of_labels else "numbers"
+    expected = "all numbers, or all text" if place.text else "numbers"
     return place.refused(expected, found, gap if _is_gap(item) else "encode it, or leave it out")
 
 

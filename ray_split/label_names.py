@@ -36,7 +36,7 @@ def _as_text(labels: Array) -> Array:
     if labels.dtype.kind == "S":
         decoded: Array = np.char.decode(labels, "utf-8", "backslashreplace")
         return decoded
-    return labels.astype(str)
+    return np.array(labels.tolist(), str)
 
 
 def _numbered(

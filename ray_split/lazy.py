@@ -42,7 +42,7 @@ class LazyInputs:
     def __getitem__(self, indices: Array | slice | int) -> Array:
         """The samples at `indices`, of any shape: a new array (*indices.shape, *sample_shape).
 
-        Raises what `read` raises, and ValueError if a sample isn't finite, or of another shape or type than it should be.
+        Raises what `read` raises, and ValueError if a sample isn't finite, or of another shape or type than told.
         """
         chosen = np.asarray(self.keys[indices])
         leading = chosen.shape[: chosen.ndim + 1 - self.keys.ndim]

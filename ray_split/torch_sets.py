@@ -17,8 +17,13 @@ IN_MEMORY = 2**30
 """Bytes of samples that are kept in memory; of more only the labels are, and samples are read again."""
 
 
+def is_torchs(value: Any) -> bool:
+    """Whether it is one of torch's Datasets, or reads from one."""
+    return is_of(value, "torch.utils.data", "Dataset", "DataLoader")
+
+
 def is_dataset(value: Any) -> bool:
-    """Whether it is one of torch's: with samples by their index."""
+    """Whether it is one of torch's Datasets that has samples by their index."""
     return is_of(value, "torch.utils.data", "Dataset") and not is_of(value, "torch.utils.data", "IterableDataset")
 
 
