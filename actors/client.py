@@ -267,7 +267,7 @@ class Client:
     def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Sent:
         """A in eval mode on samples start:stop of 'val' or 'test': the activation."""
         with self._guard.during(turn):
-            inputs, labels = self._parts.batch(part, slice(start, stop))
+            inputs, labels = self._reader.part(part, start, stop)
             return self._with_labels(self._evaluate_a(turn, [inputs[None]]), [labels[None]])
 
     def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:

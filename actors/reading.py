@@ -10,7 +10,8 @@ from ray_split.batches import Batches
 from ray_split.checks import check_labels
 from ray_split.data import Parts
 from ray_split.draws import Group, Stream, Turn
-from ray_split.failure import BadPhoneError, SettingsError, told
+from ray_split.evaluation import PARTS
+from ray_split.failure import BadPhoneError, RunFailedError, SettingsError, told
 from ray_split.promises import Labels
 from ray_split.state import Array
 
@@ -26,7 +27,7 @@ class Reader:
     """The samples of a client's phones, for training and for their own evaluation. Raises BadPhoneError."""
 
     def __init__(self, settings: config.Config, parts: Parts, stream: Stream, labels: Labels) -> None:
-        self._parts, self._stream, self._labels = parts, stream, labels
+        self._name, self._parts, self._stream, self._labels = settings.data.name, parts, stream, labels
         self._batches = Batches(settings, parts)
 
     def batches(self, turn: Turn, groups: Sequence[Group]) -> Read:
@@ -40,6 +41,15 @@ class Reader:
             raise _whose(((draw.phone, partial(self._batches.of, draw)) for draw in steps), error) from error
         check_labels(turn.phones, self._labels, [labels for _, labels in found])
         return found
+
+    def part(self, part: str, start: int, stop: int) -> tuple[Array, Array]:
+        """The inputs and labels start:stop of 'val' or 'test'. Raises RunFailedError: they are no phone's."""
+        try:
+            return self._parts.batch(part, slice(start, stop))
+        except PROGRAM:
+            raise
+        except Exception as error:
+            raise RunFailedError(f"the {PARTS[part]} part of {self._name} can't be read: {told(error)}") from error
 
     def held_out(self, phones: tuple[int, ...], part: str, start: int, stop: int) -> Read:
         """Of what each phone holds out for 'val' or 'test', the samples start:stop."""

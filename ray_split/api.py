@@ -78,7 +78,7 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
 def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks: list[Callback], stop: Stop) -> Result:
     settings, parts, stream, borders, clock = prepared
     first = round_of(checkpoint) if checkpoint else 0
-    records = Records(settings, first, wiring.differing)
+    records = Records(settings, first, wiring.differing, parts.classes)
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
     loop = training.RoundLoop(settings, stream, wiring, callbacks, stop)

@@ -48,12 +48,16 @@ def number(value: float | None, places: int = 4) -> str:
     return "-" if value is None else f"{value:.{places}f}"
 
 
+NOT_SCORES = ("val_loss", "val_accuracy", "val_nonfinite")
+
+
 def figures(row: dict[str, Any]) -> str:
     """A round's loss, and what validation gave: accuracy, or loss where there is none, and the scores."""
     by_loss = row["val_accuracy"] is None and row["val_loss"] is not None
     shown = ["val_loss" if by_loss else "val_accuracy"]
-    shown += [name for name in row if name.startswith("val_") and name not in ("val_loss", "val_accuracy")]
-    return "  ".join([f"loss {number(row['train_loss'])}", *(f"{name} {number(row[name])}" for name in shown)])
+    shown += [name for name in row if name.startswith("val_") and name not in NOT_SCORES]
+    broken = [f"val_nonfinite {row['val_nonfinite']}"] if row.get("val_nonfinite") else []
+    return "  ".join([f"loss {number(row['train_loss'])}", *(f"{name} {number(row[name])}" for name in shown), *broken])
 
 
 class PlainProgress(Callback):
@@ -197,6 +201,7 @@ def closing_table(summary: dict[str, Any], path: str) -> Table:
     rows = {
         "rounds": str(summary["rounds"]),
         **_best(summary),
+        **({"test nonfinite": str(summary["test_nonfinite"])} if summary.get("test_nonfinite") else {}),
         "seconds": number(summary["seconds"], 1),
         "samples/s": number(summary["samples_per_second"], 0),
         "sent up / down": f"{summary['bytes_up_total'] / 1e6:.1f} / {summary['bytes_down_total'] / 1e6:.1f} MB",

@@ -7,10 +7,15 @@ from functools import partial
 
 import numpy as np
 
+from ray_split import logs
 from ray_split.draws import Stream, Turn
 from ray_split.metrics import Report, Sums
+from ray_split.state import Array
 from ray_split.wiring import Ref, Roles, Wiring
 
+logger = logs.get(__name__)
+
+PARTS = {"val": "validation", "test": "test"}
 MAX_OUTSTANDING = 64
 PHONES = 32  # evaluated at once, if cohorts are smaller
 
@@ -71,6 +76,35 @@ def _together(stream: Stream, part: str, round: int) -> Iterator[tuple[int, ...]
     phones = np.argsort(-held, kind="stable")[: np.count_nonzero(held)]
     size = max(stream.cohort, PHONES)
     return (tuple(phones[start : start + size].tolist()) for start in range(0, len(phones), size))
+
+
+class Nonfinite:
+    """Says of a part how many of its samples have outputs that are not finite, whenever it is another number."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, int] = {}
+
+    def tell(self, round: int, part: str, sums: Sums) -> int:
+        """How many these sums tell of; a warning if that is not what was said last."""
+        count, total = sums.nonfinite
+        if count != self._said.get(part, 0):
+            phones = sums.phones_nonfinite
+            follows = "these count as wrong" if sums.accuracy is not None else "loss and scores are null"
+            line = f"{_nonfinite(part, count, total, phones)}: {follows}" if count else _finite(part, total)
+            logger.warning(line, extra=logs.about(round, phones.tolist() or None))
+            self._said[part] = count
+        return count
+
+
+def _nonfinite(part: str, count: int, total: int, phones: Array) -> str:
+    """For people; `phones`: whose they are, where models are evaluated phone by phone."""
+    whose = ", ".join(map(str, phones[:10])) + (", ..." if len(phones) > 10 else "")
+    of = f" (of {'phone' if len(phones) == 1 else 'phones'} {whose})" if len(phones) else ""
+    return f"{part}: the model's outputs are not finite for {count} of {total} samples{of}"
+
+
+def _finite(part: str, total: int) -> str:
+    return f"{part}: the model's outputs are finite again for all {total} samples"
 
 
 def _summed(wiring: Wiring, refs: Iterator[Ref]) -> Sums:

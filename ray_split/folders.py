@@ -45,9 +45,10 @@ def image_folder(
     data = _part(root, train, classes, size)
     tests = [root / name for name in ("test", "val") if train != root and (root / name).is_dir()]
     if tests:
-        return DataSet(data, _part(root, tests[0], classes, size), len(classes), scale, shift)
+        test = _part(root, tests[0], classes, size)
+        return DataSet(data, test, len(classes), scale, shift, classes=classes)
     split = without_test_part(*data)
-    return DataSet(split.train, split.test, len(classes), scale, shift)
+    return DataSet(split.train, split.test, len(classes), scale, shift, classes=classes)
 
 
 def _scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[Array, Array]:

@@ -28,6 +28,8 @@ class LazyInputs:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", np.asarray(self.keys))
+        object.__setattr__(self, "sample_shape", tuple(self.sample_shape))
+        object.__setattr__(self, "dtype", np.dtype(self.dtype).newbyteorder("="))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -40,7 +42,7 @@ class LazyInputs:
     def __getitem__(self, indices: Array | slice | int) -> Array:
         """The samples at `indices`, of any shape: a new array (*indices.shape, *sample_shape).
 
-        Raises what `read` raises, and ValueError if a sample has another shape or type than it should.
+        Raises what `read` raises, and ValueError if a sample isn't finite, or of another shape or type than told.
         """
         chosen = np.asarray(self.keys[indices])
         leading = chosen.shape[: chosen.ndim + 1 - self.keys.ndim]
@@ -51,12 +53,19 @@ class LazyInputs:
         return samples
 
     def _sample(self, key: Any) -> Array:
-        sample = self.read(key)
-        if sample.shape != self.sample_shape or sample.dtype != self.dtype:
+        sample = np.asarray(self.read(key))
+        if sample.shape != self.sample_shape or sample.dtype.newbyteorder("=") != self.dtype:
             expected = f"{self.sample_shape} of {self.dtype}"
-            raise ValueError(f"sample {key!r} is {sample.shape} of {sample.dtype}, not {expected}")
+            raise ValueError(f"sample {_shown(key)} is {sample.shape} of {sample.dtype}, not {expected}")
+        if sample.dtype.kind == "f" and not np.isfinite(sample).all():
+            raise ValueError(f"sample {_shown(key)} is not finite: it has {sample[~np.isfinite(sample)][0]}")
         return sample
 
     def subset(self, indices: Array) -> LazyInputs:
         """The samples at `indices`, as lazy; reads none."""
         return LazyInputs(self.read, self.keys[indices], self.sample_shape, self.dtype)
+
+
+def _shown(key: Any) -> str:
+    """A sample's key, which may be one of numpy's numbers."""
+    return repr(key.item() if isinstance(key, np.generic) else key)

@@ -30,6 +30,9 @@ class Loss(Protocol):
     def right(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Of each sample (n,) what share is right: bool, or float64; not a number where nothing can be right."""
 
+    def broken(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Of each sample (n,) whether nothing can be read from its outputs, as they are not finite."""
+
     def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What scores compare, of what counts: class scores (m, C) and classes (m,), or two times values (n, D)."""
 
@@ -65,11 +68,17 @@ class CrossEntropy:
 
     def right(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """As Loss.right: of a sample with several labels the share of those that are not ignored."""
-        right = outputs.argmax(self.classes) == labels
+        highest, said = outputs.max(self.classes)
+        right = (said == labels) & highest.isfinite()
         if right.dim() == 1:
             return right
         counted = (labels != IGNORED).flatten(1).sum(1)
         return right.flatten(1).sum(1).double() / counted.clamp(min=1)
+
+    def broken(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.broken, where any label of a sample counts whose scores say no class."""
+        said = outputs.amax(self.classes).isfinite() | (labels == IGNORED)
+        return ~said.reshape(len(labels), -1).all(1)
 
     def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As Loss.pairs, without what is ignored."""
@@ -108,6 +117,10 @@ class Distance:
     def right(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """As Loss.right: nothing."""
         return torch.full((len(labels),), math.nan, dtype=torch.float64)
+
+    def broken(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.broken."""
+        return ~outputs.isfinite().reshape(len(labels), -1).all(1)
 
     def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As Loss.pairs."""

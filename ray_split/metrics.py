@@ -10,6 +10,9 @@ import numpy as np
 
 from ray_split.state import Array
 
+NONFINITE = "nonfinite"
+"""A tally beside those of the scores: how many samples' outputs are not finite, of how many."""
+
 
 class Report(NamedTuple):
     """What one call tells the driver: numbers, never tensors. Arrays have an element for each of the phones."""
@@ -93,6 +96,19 @@ class Sums:
     def tallies(self) -> dict[str, Array]:
         """The tallies of the scores, over all samples."""
         return added(report.tallies or {} for report in self._reports)
+
+    @property
+    def nonfinite(self) -> tuple[int, int]:
+        """In evaluation of how many samples the outputs are not finite, and of how many samples that is."""
+        broken, total = self.tallies.get(NONFINITE, (0, 0))
+        return int(broken), int(total)
+
+    @property
+    def phones_nonfinite(self) -> Array:
+        """The phones whose loss is not finite, of those that are told of one by one."""
+        phones, sums = self.by_phone()
+        found: Array = phones[~np.isfinite(sums["loss"])]
+        return found
 
     @property
     def phone_mean(self) -> float | None:
@@ -221,5 +237,5 @@ def best_round(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     scored = [row for row in rows if row.get("val_accuracy") is not None]
     if scored:
         return max(scored, key=lambda row: row["val_accuracy"])
-    scored = [row for row in rows if row.get("val_loss") is not None and not math.isnan(row["val_loss"])]
+    scored = [row for row in rows if row.get("val_loss") is not None and math.isfinite(row["val_loss"])]
     return min(scored, key=lambda row: row["val_loss"]) if scored else None

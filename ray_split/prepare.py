@@ -16,9 +16,11 @@ from ray_split import aggregators, config, data, futile, logs, models, partition
 from ray_split.batches import Batches
 from ray_split.clock import Clock
 from ray_split.cut import Segments, cut
+from ray_split.data_checks import check_data
 from ray_split.described import clock_of, described, fitting
 from ray_split.draws import Stream
 from ray_split.failure import MISFITS, SettingsError, told
+from ray_split.misfit import misfit
 from ray_split.promises import Borders, borders
 from ray_split.recording import try_schedule
 from ray_split.schedules import averages, check_replicas, personal, schedule_of, with_held_out
@@ -62,6 +64,7 @@ def prepare(settings: config.Config) -> Prepared:
     _check_left(settings, stream)
     futile.check_steps(settings, stream)
     try_schedule(settings, stream)
+    check_data(settings, parts, stream)
     settings = settings.with_values(model={"num_classes": _classes(settings.model, parts)})
     model = _model(settings)
     settings = settings.with_values(model={"cuts": models.cuts_of(settings.model, model)})
@@ -142,12 +145,13 @@ def _try(
     for i, size in enumerate(sorted(_batch_sizes(stream))):
         inputs, labels = _example(settings, batches, stream.partition.indices[:size])
         example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
-        outputs = _forward(settings, model, example)
+        outputs = _forward(settings, model, example, stream)
         examples.append(example)
         if not i:
             segments = cut(model, cuts, example)
         try_loss(settings, outputs, targets)
-    try_metrics(settings, _forward(settings, model, example, training=False), targets)
+    try_metrics(settings, _forward(settings, model, example, stream, training=False), targets)
+    _try_test(settings, model, parts, stream)
     return segments, examples, targets
 
 
@@ -181,13 +185,30 @@ def _batch_sizes(stream: Stream) -> set[int]:
     return {int(sizes.min()), int(sizes.max())}
 
 
-def _forward(settings: config.Config, model: nn.Module, example: torch.Tensor, training: bool = True) -> Any:
+def _try_test(settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream) -> None:
+    """Evaluate two test samples, where these are of another shape or type than those to train on."""
+    wanted, found = (_kind(part) for part in (parts.train, parts.test))
+    if wanted == found:
+        return
+    try:
+        inputs, labels = (torch.from_numpy(array) for array in parts.batch("test", slice(0, 2)))
+        try_metrics(settings, _forward(settings, model, inputs, stream, training=False), labels)
+    except (*MISFITS, OSError) as error:
+        why = error.allowed if isinstance(error, SettingsError) else told(error)
+        allowed = f"a data set whose test samples are as the training samples, {wanted}, not {found} ({why})"
+        raise SettingsError("data.name", settings.data.name, allowed) from error
+
+
+def _kind(part: data.Part) -> str:
+    inputs, labels = part
+    return f"{inputs.shape[1:]} of {inputs.dtype} with labels {labels.shape[1:]} of {labels.dtype}"
+
+
+def _forward(
+    settings: config.Config, model: nn.Module, example: torch.Tensor, stream: Stream, training: bool = True
+) -> Any:
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             return copy.deepcopy(model).train(training)(example)
     except MISFITS as error:
-        if "more than 1 value per channel" in str(error):
-            allowed = "a size that leaves no phone a batch of one, which BatchNorm can't train on"
-            raise SettingsError("data.batch_size", settings.data.batch_size, allowed) from error
-        allowed = f"a model that takes this data, batches of shape {tuple(example.shape)}: {told(error)}"
-        raise SettingsError("model.name", settings.model.name, allowed) from error
+        raise misfit(settings, stream, example, error) from error

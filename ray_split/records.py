@@ -64,8 +64,11 @@ class Records:
     """The files that the driver writes, a line a round."""
 
     def __init__(
-        self, settings: config.Config, first_round: int, differing: dict[str, dict[str, str]] | None = None
-    ) -> None:
+        self, settings: config.Config, first_round: int, differing: dict[str, dict[str, str]] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """`classes`: their names, if they have any."""
+        self._classes = classes
         self._differing = {} if differing is None else differing  # a wiring's, which adds to it
         self.folder = settings.run.folder
         self._settings = settings
@@ -166,10 +169,12 @@ class Records:
             "phones": self._settings.phones.count,
             "server_replicas": self._settings.server.replicas,
             "rounds": self._totals.rounds,
+            **({} if self._classes is None else {"classes": list(self._classes)}),
             "test_accuracy": last.get("test_accuracy"),
             "best_val_accuracy": best.get("val_accuracy"),
             "test_accuracy_at_best_val": best.get("test_accuracy"),
             "test_loss": last.get("test_loss"),
+            "test_nonfinite": last.get("test_nonfinite"),
             **_by_loss(best),
             **{f"test_{name}": last.get(f"test_{name}") for name in scores},
             **{f"test_{name}_at_best_val": best.get(f"test_{name}") for name in scores},

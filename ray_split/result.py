@@ -39,6 +39,12 @@ class Result:
             error=error,
         )
 
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of the classes, in the order of the model's outputs; None if the data set has none for them."""
+        found: list[str] | None = self.metrics.get("classes")
+        return found
+
     def __repr__(self) -> str:
         """Without the credentials that may be in a URI."""
         return masked(

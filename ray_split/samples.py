@@ -32,7 +32,8 @@ class DataSet:
     """Training and test samples. Inputs of bytes become float32, as `inputs * scale + shift`.
 
     `groups`: who each training sample is from, by kind of id, such as {"writer": ids (N,)}, numbers or strings; for
-    `data.partition.name natural`.
+    `data.partition.name natural`. `classes`: their names, in the order of their numbers; of labels that are text they
+    are found, in sorted order.
     """
 
     train: Part
@@ -41,6 +42,7 @@ class DataSet:
     scale: Array | float = 1.0
     shift: Array | float = 0.0
     groups: Mapping[str, Array] = field(default_factory=dict)
+    classes: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Parts:
     scale: Array | float
     shift: Array | float
     groups: Mapping[str, Array] = field(default_factory=dict)  # of the samples of train
+    classes: tuple[str, ...] | None = None  # their names, where they have any
+    is_one: bool = False  # whether all three parts are of one array of the user's
+    is_counted: bool = False  # whether num_classes is what the labels look like, and not what somebody said
 
     def batch(self, part: str, indices: Array | slice) -> tuple[Array, Array]:
         """The inputs and labels at `indices` of 'train', 'val' or 'test', copied; inputs as the model takes them."""
@@ -71,9 +76,9 @@ class Parts:
         return labels.copy() if isinstance(indices, slice) else labels
 
     def normalised(self, inputs: Array) -> Array:
-        """Inputs (..., *sample) as the model takes them: bytes as float32, by scale and shift."""
+        """Inputs (..., *sample) as the model takes them: float16 as float32; bytes too, by scale and shift."""
         if inputs.dtype != np.uint8:
-            return inputs
+            return inputs.astype(np.float32) if inputs.dtype == np.float16 else inputs
         return (inputs.astype(np.float32) * self.scale + self.shift).astype(np.float32)
 
 

@@ -26,12 +26,13 @@ class Score(NamedTuple):
 def classes(scores: torch.Tensor, labels: torch.Tensor) -> Array:
     """Of each class how often it was right, said, and wanted (3, C), by class scores (m, C) and classes (m,).
 
-    Raises ValueError if the labels aren't classes.
+    Scores whose highest is not finite say no class. Raises ValueError if the labels aren't classes.
     """
     if labels.is_floating_point():
         raise ValueError("a score of classes, and the labels are values")
-    count, said = scores.shape[-1], scores.argmax(-1)
-    right = said[said == labels]
+    count, (highest, found) = scores.shape[-1], scores.max(-1)
+    says = highest.isfinite()  # argmax would take what is no number for the highest
+    right, said = found[says & (found == labels)], found[says]
     return np.stack([torch.bincount(each, minlength=count).cpu().numpy() for each in (right, said, labels)])
 
 
@@ -80,7 +81,7 @@ def mae(sums: Array) -> float:
 def r2(sums: Array) -> float:
     """The share of the labels' variance that is explained, its mean over outputs (scikit-learn: r2_score).
 
-    Of labels that are all equal 1 if they are met, else 0, as there.
+    Of labels that are all equal 1 if they are met, else 0, as there. Not a number where any are not finite.
     """
     count, squared, _, total, of_squares = sums
     spread = of_squares - total**2 / np.maximum(count, 1)
@@ -88,7 +89,8 @@ def r2(sums: Array) -> float:
     spread = np.where(spread > count * np.finfo(np.float64).eps * of_squares, spread, 0.0)
     explained = np.where(squared == 0, 1.0, 0.0)
     np.divide(squared, spread, out=(share := np.zeros_like(spread)), where=spread > 0)
-    return _mean(np.where(spread > 0, 1 - share, explained)) if count.any() else math.nan
+    known = np.isfinite(squared) & np.isfinite(of_squares)
+    return _mean(np.where(known, np.where(spread > 0, 1 - share, explained), np.nan)) if count.any() else math.nan
 
 
 def _mean(values: Array) -> float:

@@ -63,10 +63,18 @@ def try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> Non
             value = Task(task).loss(outputs, labels)
         Task(task).correct(outputs, labels)
     except (*MISFITS, UserWarning, SystemExit) as error:
-        allowed = f"one that takes {_shapes(outputs, labels)}: {told(error)}"
+        allowed = f"one that takes {_shapes(outputs, labels)}: {told(error)}{_hint(settings, labels)}"
         raise SettingsError("task.loss", task.loss, allowed) from error
     if not isinstance(value, torch.Tensor) or value.dim():
         raise SettingsError("task.loss", task.loss, "a function that returns one number, a tensor")
+
+
+def _hint(settings: config.Config, labels: torch.Tensor) -> str:
+    """What may be the matter with labels (n, D) of classes."""
+    if settings.task.loss != "cross_entropy" or labels.dim() != 2 or labels.is_floating_point():
+        return ""
+    instead = "labels.ravel()" if labels.shape[1] == 1 else "labels.argmax(1), if they are one-hot"
+    return f"; let {settings.data.name} return {instead}"
 
 
 def _check_classes(settings: config.Config, outputs: Any) -> None:

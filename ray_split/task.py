@@ -19,14 +19,15 @@ from ray_split import config
 from ray_split.failure import SettingsError
 from ray_split.loading import find
 from ray_split.losses import LOSSES, CrossEntropy, Distance, Loss
-from ray_split.message import row, tree_map
+from ray_split.message import leaves, row, tree_map
+from ray_split.metrics import NONFINITE
 from ray_split.scores import SCORES, Score
 from ray_split.state import Array
 
 OwnLoss = Callable[[Any, torch.Tensor], torch.Tensor]
 OwnScore = Callable[[Any, torch.Tensor], Any]
 OURS = (CrossEntropy, Distance)
-ALWAYS = ("loss", "accuracy")  # told of every run
+ALWAYS = ("loss", "accuracy", "nonfinite")  # told of every run
 
 
 class Task:
@@ -86,13 +87,24 @@ class Task:
 
     def tallies(self, outputs: Any, labels: torch.Tensor) -> dict[str, Array]:
         """What the scores need of a batch (n, ...), to be added to that of other batches. Raises ValueError."""
-        found = dict[str, Array]()
+        found = {NONFINITE: np.array([int(self._broken(outputs, labels).sum()), len(labels)])}
         for name, score in self._scores.items():
             key = _key(name, score)
             if isinstance(score, Score) and key not in found:
                 found[key] = score.tally(*self._pairs(outputs, labels))
             elif not isinstance(score, Score):
                 found[key] = np.array([float(score(outputs, labels)) * len(labels), len(labels)])
+        return found
+
+    def _broken(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        """Of which samples (n,) nothing can be read: of outputs of another kind those with any that is no number."""
+        ours = self._ours(outputs, labels)
+        if ours is not None:
+            return ours.broken(heads(outputs)[0], labels)
+        found = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+        for leaf in leaves(outputs):
+            if isinstance(leaf, torch.Tensor) and leaf.dim() and len(leaf) == len(labels):
+                found |= leaf.isnan().reshape(len(labels), -1).any(1)
         return found
 
     def _pairs(self, outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ from ray_split.callbacks import Callback, Stopwatch
 from ray_split.checked import Checked
 from ray_split.clock import Clock
 from ray_split.draws import Stream, Turn
-from ray_split.evaluation import evaluate, evaluate_own
+from ray_split.evaluation import PARTS, Nonfinite, evaluate, evaluate_own
 from ray_split.failure import ActorLostError, BadPhoneError, Failures, OutOfTimeError, RunFailedError
 from ray_split.metrics import Report, RoundSums, Sums, mean_spent
 from ray_split.records import Records
@@ -58,6 +58,7 @@ class RoundLoop:
         self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received: list[Report] = []  # of that load
+        self.nonfinite = Nonfinite()
 
     def start(self) -> int:
         """Give the fed server the state to begin with: the last checkpoint's, or the first weights. Returns the round.
@@ -301,7 +302,8 @@ def _evaluated(
     def told(part: str, sums: Sums) -> dict[str, Any]:
         accuracy = sums.phone_mean if alone else sums.accuracy
         scores = {f"{part}_{name}": value for name, value in task.figures(sums.tallies).items()}
-        return {f"{part}_loss": sums.mean_loss, f"{part}_accuracy": accuracy, **scores}
+        broken = {f"{part}_nonfinite": loop.nonfinite.tell(row["round"], PARTS[part], sums)}
+        return {f"{part}_loss": sums.mean_loss, f"{part}_accuracy": accuracy, **scores, **broken}
 
     if sizes["val"] or alone:
         row |= told("val", on("val"))
@@ -314,4 +316,6 @@ def _evaluated(
     own = (
         test if alone else loop.transaction(round, lambda turn: loop.evaluate_own(turn, "test", batch), training=False)
     )
+    if not alone:
+        row |= {"phone_nonfinite": loop.nonfinite.tell(row["round"], "phones' test", own)}
     return row | own.over_phones(), own

@@ -38,6 +38,10 @@ def lazy(pair=True):
 def one_hot(key):
     return np.eye(5, dtype=np.float32)[key % 5]
 
+def typed(dtype):
+    part = Part(np.zeros((3, 2)), np.array([0, 4, 2], dtype))
+    return DataSet(part, part)
+
 def nothing():
     return None
 
@@ -161,10 +165,11 @@ def test_a_users_function_may_return_lists(module):
     assert data.load(settings(name=f"{module}:lists", val_fraction=0)).train.inputs.shape == (4, 1)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64])
-def test_integer_labels_become_classes(dtype):
-    plain = data._plain(data.DataSet(*[data.Part(np.zeros((3, 2)), np.array([0, 4, 2], dtype))] * 2))
-    assert (plain.train.labels.dtype, plain.num_classes) == (np.int64, 5)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "int64", "uint64", ">i4"])
+def test_integer_labels_become_classes(module, dtype):
+    parts = data.load(settings(name=f"{module}:typed", kwargs={"dtype": dtype}, val_fraction=0))
+    assert (parts.train.labels.dtype, parts.num_classes) == (np.int64, 5)
+    assert parts.train.labels.tolist() == parts.test.labels.tolist() == [0, 4, 2]
 
 
 @pytest.mark.parametrize(
