@@ -11,13 +11,14 @@ from torch import nn
 from ray_split import config, logs, models, training
 from ray_split.callbacks import Callback, progress
 from ray_split.checkpoint import round_of
-from ray_split.claim import claim, inherit
+from ray_split.claim import Claimed, check_quarantine, claimed, inherit
 from ray_split.failure import OutOfTimeError, RunFailedError, SettingsError
 from ray_split.personal import FOLDER, Personal
 from ray_split.prepare import Prepared, prepare
 from ray_split.records import CONFIG, MODEL, Records
 from ray_split.resolve import resolve
 from ray_split.result import Result
+from ray_split.starting import stoppable
 from ray_split.state import weights
 from ray_split.stopping import Stop
 from ray_split.storage import Place, place
@@ -35,14 +36,19 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     if it was asked to stop: a checkpoint of the last completed round is written, if that can be.
     """
     settings = settings or config.Config()
-    with logs.written(settings.run.log_format), logs.run(settings.run.name):
+    with stoppable(), logs.written(settings.run.log_format), logs.run(settings.run.name):
         return _fit(settings, [progress(settings.run.log_format)] if callbacks is None else list(callbacks))
 
 
 def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
     prepared = prepare(settings)
-    prepared = prepared._replace(settings=inherit(prepared.settings))
-    checkpoint = claim(prepared.settings)
+    any_name = settings.run.name is None and settings.run.resume == "never"
+    with claimed(inherit(prepared.settings), any_name) as folder:
+        check_quarantine(folder.settings, prepared.stream)
+        return _connected(prepared._replace(settings=folder.settings), folder, callbacks)
+
+
+def _connected(prepared: Prepared, folder: Claimed, callbacks: list[Callback]) -> Result:
     backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
     wiring, nodes = backend.connect(prepared.settings.cluster)
     try:
@@ -52,7 +58,7 @@ def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
             resolved = resolve(prepared.settings, nodes)
             told = [*callbacks, *wiring.callbacks()]
             with logs.run(resolved.run.name):
-                return _run(prepared._replace(settings=resolved), checkpoint, wiring, told, stop)
+                return _run(prepared._replace(settings=resolved), folder, wiring, told, stop)
     finally:
         wiring.stop()
 
@@ -72,15 +78,18 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
         wiring.stop()
 
 
-def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks: list[Callback], stop: Stop) -> Result:
+def _run(prepared: Prepared, folder: Claimed, wiring: Wiring, callbacks: list[Callback], stop: Stop) -> Result:
     settings, parts, stream, borders, clock = prepared
-    first = round_of(checkpoint) if checkpoint else 0
-    records = Records(settings, first, wiring.differing)
+    first = round_of(folder.checkpoint) if folder.checkpoint else 0
+    try:
+        records = Records(settings, first, wiring.differing, folder.hold)
+        records.summary("running", 0)
+    except OSError as error:
+        raise RunFailedError(f"{type(error).__name__}: {error}") from error
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
     loop = training.RoundLoop(settings, stream, wiring, callbacks, stop)
     loop.callbacks = [*callbacks, _Quarantine(records, loop)]
-    records.summary("running", 0)
     status, error = "failed", None
     try:
         wiring.start(settings, parts, stream, borders)
