@@ -145,7 +145,7 @@ def _begun(settings: config.Config, hold: Hold | None = None) -> bool:
     folder = settings.run.folder
     _check_place(settings)
     try:
-        holding.look(folder, hold and hold.owner.token)
+        holding.look(folder, hold.owner.token if hold else None)
     except HeldError as error:
         raise _held(settings, error) from None
     except OSError as error:

@@ -276,5 +276,3 @@ def _remove_empty(made: list[Path]) -> None:
     for folder in reversed(made):
         with contextlib.suppress(OSError):  # something is in it, or it is gone
             folder.rmdir()
-
-

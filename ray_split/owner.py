@@ -66,7 +66,7 @@ def read(content: bytes) -> Owner:
 def _machine() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id")
     if boot.exists():
-        return f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
     return f"{socket.gethostname()} {uuid.getnode():x}"
 
 

@@ -43,6 +43,7 @@ VERSIONS: dict[str, Any] = {
 }
 CONFIG, MODEL = "config.yaml", "model.safetensors"
 
+
 class Records:
     """The files that the driver writes, a line a round."""
 

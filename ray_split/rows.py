@@ -11,7 +11,16 @@ from ray_split import logs
 from ray_split.storage import Place
 
 METRICS = "metrics.jsonl"
-COLUMNS = ("train_loss", "val_accuracy", "phones", "samples", "round_seconds", "bytes_up", "bytes_down", "bytes_weights")
+COLUMNS = (
+    "train_loss",
+    "val_accuracy",
+    "phones",
+    "samples",
+    "round_seconds",
+    "bytes_up",
+    "bytes_down",
+    "bytes_weights",
+)
 """Those that a row of any version has."""
 
 Row = dict[str, Any]
@@ -64,7 +73,12 @@ def _row(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or type(row.get("round")) is not int or row["round"] < 0 or not row.keys() >= {*COLUMNS}:
+    if (
+        not isinstance(row, dict)
+        or type(row.get("round")) is not int
+        or row["round"] < 0
+        or not row.keys() >= {*COLUMNS}
+    ):
         return None
     return row if all(value is None or isinstance(value, (int, float)) for value in row.values()) else None
 

@@ -1,4 +1,4 @@
-"""A run that is asked to stop while it starts: before there are rounds, stopping.py's promises, and anything to keep."""
+"""A run that is asked to stop while it starts: before there are rounds, and anything to keep."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def _load_mean(
 
 
 def assert_same_weights(model: nn.Module, path: str) -> None:
-    trained = rs.load_model(path).state_dict()
+    trained = rs.load_model(path, trust=True).state_dict()
     expected = model.state_dict()
     assert trained.keys() == expected.keys()
     different = [key for key in expected if not torch.equal(expected[key], trained[key])]
@@ -239,7 +239,7 @@ def assert_same_weights(model: nn.Module, path: str) -> None:
 
 
 def assert_close_weights(model: nn.Module, path: str, tolerance: float = 1e-6, only: tuple[str, ...] = ("",)) -> None:
-    trained = rs.load_model(path).state_dict()
+    trained = rs.load_model(path, trust=True).state_dict()
     for key, expected in model.state_dict().items():
         if key.startswith(only):
             difference = (trained[key] - expected).abs() - tolerance * expected.abs()

@@ -106,7 +106,7 @@ def test_hostile_phones_stacked_are_looped_within_rounding(tmp_path: Path, sched
     stacked = small(tmp_path, schedule, cuts, phones={**TWO, "cohort": 7, "stacked": "a,b,c"})
     honest = small(tmp_path, schedule, cuts, phones={"cohort": 1})
     assert model_bytes(looped) != model_bytes(honest)
-    assert_close_weights(rs.load_model(looped.path), stacked.path, 1e-5)
+    assert_close_weights(rs.load_model(looped.path, trust=True), stacked.path, 1e-5)
     assert stacked.metrics["train_loss"] == pytest.approx(looped.metrics["train_loss"], rel=1e-5)
 
 
@@ -148,7 +148,7 @@ def test_what_is_averaged_is_what_the_aggregator_makes_of_the_phones_weights(
 @pytest.mark.parametrize("aggregator", ROBUST)
 def test_v1_is_federated_averaging_with_any_aggregator(tmp_path: Path, aggregator: str) -> None:
     one, other = (small(tmp_path, name, aggregator={"name": aggregator}) for name in ("splitfed_v1", "fedavg"))
-    assert_close_weights(rs.load_model(one.path), other.path)
+    assert_close_weights(rs.load_model(one.path, trust=True), other.path)
 
 
 @pytest.mark.parametrize("aggregator", ONE_OF_THE_ROBUST)
@@ -167,7 +167,7 @@ def test_stacked_is_looped_within_rounding_and_weights_cross_as_with_the_mean(
     named = {"name": aggregator}
     looped = small(tmp_path, schedule, phones={"cohort": 1}, aggregator=named)
     stacked = small(tmp_path, schedule, phones={"cohort": 7, "stacked": "a,b,c"}, aggregator=named)
-    assert_close_weights(rs.load_model(looped.path), stacked.path, 1e-5)
+    assert_close_weights(rs.load_model(looped.path, trust=True), stacked.path, 1e-5)
     mean = small(tmp_path, schedule, phones={"cohort": 7})
     for name in ("bytes_weights", "bytes_up", "bytes_down"):
         assert looped.metrics[name] == stacked.metrics[name] == mean.metrics[name]
@@ -185,7 +185,7 @@ def test_an_aggregator_of_ones_own_makes_a_c_and_copies_of_b(tmp_path: Path, sch
         small(tmp_path, schedule, phones={**phones, "local_steps": 1}, aggregator={**own, "kwargs": {"at": at}})
         for at in (0, 1)
     )
-    first, second = (rs.load_model(result.path).state_dict() for result in (one, other))
+    first, second = (rs.load_model(result.path, trust=True).state_dict() for result in (one, other))
     different = {key for key in first if not torch.equal(first[key], second[key])}
     assert different == first.keys()  # B of splitfed_v2 and parallel too, in the second round
 
@@ -215,7 +215,7 @@ def test_three_phones_that_are_the_same_give_what_one_does(tmp_path: Path, sched
         )
         for count in (1, 3)
     )  # fmt: skip
-    assert_close_weights(rs.load_model(one.path), three.path)
+    assert_close_weights(rs.load_model(one.path, trust=True), three.path)
 
 
 @pytest.mark.parametrize("aggregator", ONE_OF_THE_ROBUST)
@@ -227,7 +227,7 @@ def test_statistics_stay_local_and_personal_states_with_their_phone(tmp_path: Pa
     own = [personal_weights(result, phone) for phone in range(3)]
     assert [int(keys["1.num_batches_tracked"]) for keys in own] == [4, 4, 4]
     assert not np.allclose(own[0]["1.running_mean"], own[1]["1.running_mean"])
-    assert int(rs.load_model(result.path).state_dict()["1.num_batches_tracked"]) == 4
+    assert int(rs.load_model(result.path, trust=True).state_dict()["1.num_batches_tracked"]) == 4
     _, result = fit(tmp_path, "splitfed_v3", aggregator=named, phones={**phones, "held_out": 0.2}, model=model)
     own = [personal_weights(result, phone) for phone in range(3)]
     assert not np.allclose(own[0]["0.weight"], own[1]["0.weight"])
@@ -239,7 +239,7 @@ def test_what_is_frozen_stays_and_is_not_sent(tmp_path: Path, freeze: str) -> No
         small(tmp_path, "splitfed_v1", aggregator={"name": name}, model={"freeze": freeze})
         for name in ("mean", "median")
     )
-    first, trained = (rs.load_model(result.path).state_dict() for result in (mean, median))
+    first, trained = (rs.load_model(result.path, trust=True).state_dict() for result in (mean, median))
     same = {key.partition(".")[0] for key in first if torch.equal(first[key], trained[key])}
     assert same == {freeze}
     assert median.metrics["bytes_weights"] == mean.metrics["bytes_weights"]

@@ -63,7 +63,7 @@ def test_v2_takes_the_phones_in_the_drawn_order_bit_for_bit(tmp_path: Path, opti
 
 def assert_same_middle(model: torch.nn.Module, result: rs.Result) -> None:
     """B bit for bit: it depends on every A and C of the last round, and through those on all before."""
-    trained = rs.load_model(result.path).state_dict()
+    trained = rs.load_model(result.path, trust=True).state_dict()
     for key, expected in model.state_dict().items():
         if key.startswith(reference.MIDDLE):
             assert torch.equal(trained[key], expected), key
@@ -78,11 +78,15 @@ def test_v3_keeps_a_and_c_with_their_phone(tmp_path: Path, optimizer: dict[str, 
     for phone, expected in personal.items():
         for key, array in personal_weights(result, phone).items():
             np.testing.assert_allclose(array, expected.state_dict()[key].numpy(), rtol=1e-6, atol=1e-6)
-        own = rs.load_model(result.path, phone=phone).state_dict()
+        own = rs.load_model(result.path, phone=phone, trust=True).state_dict()
         torch.testing.assert_close(own["head.weight"], expected.head.weight.detach(), rtol=1e-6, atol=1e-6)
-        assert torch.equal(own["hidden.1.weight"], rs.load_model(result.path).state_dict()["hidden.1.weight"])
+        assert torch.equal(
+            own["hidden.1.weight"], rs.load_model(result.path, trust=True).state_dict()["hidden.1.weight"]
+        )
     mean = torch.stack([model.state_dict()["head.weight"] for model in personal.values()]).mean(0)
-    torch.testing.assert_close(rs.load_model(result.path).state_dict()["head.weight"], mean, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        rs.load_model(result.path, trust=True).state_dict()["head.weight"], mean, rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("cohort", [1, 3, 7])
@@ -158,7 +162,7 @@ def test_stacked_is_looped_within_rounding(tmp_path: Path, schedule: str) -> Non
     stacked = fit(tmp_path, schedule, phones={"cohort": 7, "stacked": ["a", "b", "c"]})[1]
     mixed = fit(tmp_path, schedule, phones={"cohort": 7, "stacked": ["c"]})[1]
     for result in (stacked, mixed):
-        assert_close_weights(rs.load_model(looped.path), result.path, 1e-5)
+        assert_close_weights(rs.load_model(looped.path, trust=True), result.path, 1e-5)
         for name in ("bytes_up", "bytes_down", "samples"):
             assert result.metrics[name] == looped.metrics[name]
         assert result.metrics["train_loss"] == pytest.approx(looped.metrics["train_loss"], rel=1e-5)
@@ -170,7 +174,7 @@ def test_stacked_is_looped_with_batchnorm_and_dropout(tmp_path: Path, schedule: 
     data = {"batch_size": 24, "partition": {"name": "shards"}}  # of equal size: no batch of one for BatchNorm
     looped = fit_equal(tmp_path, schedule, model, data, {"cohort": 1})
     stacked = fit_equal(tmp_path, schedule, model, data, {"cohort": 4, "stacked": "a,b,c"})
-    assert_close_weights(rs.load_model(looped.path), stacked.path, 1e-5)
+    assert_close_weights(rs.load_model(looped.path, trust=True), stacked.path, 1e-5)
 
 
 def fit_equal(path: Path, schedule: str, model: dict, data: dict, phones: dict) -> rs.Result:
@@ -219,7 +223,7 @@ def test_statistics_stay_with_their_phone_if_asked_and_their_average_is_made_all
         # Two rounds of two steps: kept, they go on from the phone's own; averaged, from the average.
         assert [int(keys["1.num_batches_tracked"]) for keys in own] == [4, 4, 4]
         assert not np.allclose(own[0]["1.running_mean"], own[1]["1.running_mean"])
-        one, other = (rs.load_model(result.path).state_dict() for result in (average, local))
+        one, other = (rs.load_model(result.path, trust=True).state_dict() for result in (average, local))
         for key in one:  # what is trained does not depend on the statistics, which train mode does not read
             torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-5)
 
@@ -227,7 +231,7 @@ def test_statistics_stay_with_their_phone_if_asked_and_their_average_is_made_all
 def test_a_model_without_batchnorm_has_no_statistics_to_keep(tmp_path: Path) -> None:
     _, result = fit(tmp_path, "splitfed_v1", schedule={"kwargs": {"statistics": "local"}}, run={"rounds": 1})
     with pytest.raises(rs.SettingsError, match=r"phone: 1 .* nothing is a phone's own"):
-        rs.load_model(result.path, phone=1)
+        rs.load_model(result.path, phone=1, trust=True)
 
 
 def test_personal_states_survive_an_interruption(tmp_path: Path) -> None:
@@ -301,7 +305,7 @@ def test_weights_that_a_model_does_not_train_stay_to_the_last_bit(tmp_path: Path
     optimizer = {**MOMENTUM, "weight_decay": 0.01}
     settings, result = fit(tmp_path, schedule, optimizer, phones=phones, model=model)
     first = reference.Training(settings).model.state_dict()
-    trained = rs.load_model(result.path).state_dict()
+    trained = rs.load_model(result.path, trust=True).state_dict()
     same = {key for key in first if torch.equal(first[key], trained[key])}
     assert same == {"2.weight", "2.bias", "4.weight"}
     if schedule in ("sequential", "unsplit"):

@@ -106,7 +106,7 @@ def test_stacked_is_looped(tmp_path: Path, name: str) -> None:
         assert rs.Config.from_yaml(Path(result.path) / "config.yaml").phones.stacked == stacked
         paths.append(result)
     looped, joint = paths
-    assert_close_weights(rs.load_model(looped.path), joint.path, tolerance=1e-5)
+    assert_close_weights(rs.load_model(looped.path, trust=True), joint.path, tolerance=1e-5)
     for figure in ("train_loss", "val_loss", "test_loss"):
         assert joint.metrics[figure] == pytest.approx(looped.metrics[figure], rel=1e-4)
 
@@ -202,6 +202,6 @@ def test_through_ray_everything_is_the_same(tmp_path: Path, ray_session: object,
     settings = settings.with_values(task={"metrics": metrics})
     through_ray = settings.with_values(run={"name": "ray"}, cluster={"backend": "ray", "client_actors": 2})
     one, other = (rs.fit(each, callbacks=[]) for each in (settings, through_ray))
-    assert_same_weights(rs.load_model(one.path), other.path)
+    assert_same_weights(rs.load_model(one.path, trust=True), other.path)
     for figure in ("val_loss", "val_accuracy", "test_loss", "test_accuracy", f"val_{metrics[0]}", f"test_{metrics[0]}"):
         assert one.metrics[figure] == other.metrics[figure]
