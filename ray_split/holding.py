@@ -31,6 +31,7 @@ FILE = ".owner"
 BEAT_SECONDS = 15.0
 STALE_SECONDS = 90.0
 POLL_SECONDS = 0.5
+LOOKS = 10  # at a file that can't be understood
 
 logger = logs.get(__name__)
 
@@ -135,6 +136,7 @@ class Hold:
             if isinstance(self._file, Path):
                 os.utime(self._file)
             else:
+                self.owner = replace(self.owner, beats=self.owner.beats + 1)
                 storage.write(self._file, self.owner.content)
             self._renewed = time.time()
 
@@ -233,11 +235,22 @@ def _all(folder: Uri) -> list[Found]:
 
 
 def _found(path: Place) -> Found | None:
-    try:
-        content, at = storage.read_with_time(path)
-    except FileNotFoundError:
-        return None
-    return Found(path, owner.read(content), (at, content))
+    """An owner's file, None if it is not there. One that is just being written, or removed, is looked at again."""
+    found = None
+    for look in range(LOOKS):
+        try:
+            content, at = storage.read_with_time(path)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            if look + 1 == LOOKS:
+                raise
+        else:
+            found = Found(path, owner.read(content), (at, content))
+            if found.owner.pid:
+                break
+        time.sleep(POLL_SECONDS / LOOKS)
+    return found
 
 
 def _lives(found: Found) -> bool:
@@ -255,10 +268,9 @@ def _renews(found: Found) -> bool:
         told = True
         time.sleep(POLL_SECONDS)
         again = _found(found.path)
-        if again is None or again.owner.token != found.owner.token:
-            return False
-        if again.at != found.at:
-            return True
+        if again is None or again.at != found.at:
+            # At a URI a file is one owner's; on a file system another may have followed it.
+            return again is not None and (isinstance(found.path, Uri) or again.owner.token == found.owner.token)
     return False
 
 

@@ -28,6 +28,7 @@ class Owner:
     since: str  # when it took the folder
     token: str
     holds: bool = True  # not: it only stands for it
+    beats: int = 0  # how often it was renewed, where no time of a file tells that
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}" if self.pid else "a process that is not named"
