@@ -17,7 +17,6 @@ anything is written; 130 and 143 if stopped.
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,19 +27,21 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from jobs import plots, tables, tally
 from jobs.comparison import Plan, plan_of
+from jobs.outfolder import alone
 from ray_split import config, storage
 from ray_split.api import BACKENDS, fit
 from ray_split.callbacks import Callback, number
-from ray_split.failure import RunFailedError, RunStoppedError, SettingsError, told
+from ray_split.failure import RunFailedError, RunStoppedError, SettingsError, first_line, told
+from ray_split.left import known_summary
 from ray_split.placement import Node
-from ray_split.records import SUMMARY
 from ray_split.resolve import resolve
+from ray_split.starting import stoppable
 
 
 def finished(settings: config.Config) -> bool:
     """Whether the run has been run to its end."""
-    path = settings.run.folder / SUMMARY
-    return path.exists() and bool(json.loads(path.read_text())["status"] == "finished")
+    summary = known_summary(settings.run.folder)
+    return summary is not None and bool(summary["status"] == "finished")
 
 
 @contextmanager
@@ -159,14 +160,23 @@ def _announced(runs: Sequence[tally.Run], console: Console) -> float | None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the comparison; returns the exit status."""
+    with stoppable():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     console, plan = Console(), None
     try:
         plan = plan_of(arguments, __doc__ or "")
         if plan.show:
             print("---\n".join(settings.to_yaml() for settings in plan.runs.values()), end="")
             return 0
-        run_all(plan.runs, console)
-        return 1 if write(plan, console) else 0
+        with alone(plan.out):
+            run_all(plan.runs, console)
+            return 1 if write(plan, console) else 0
+    except OSError as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 1
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

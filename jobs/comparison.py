@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from jobs import tally
+from jobs.outfolder import unnamed
 from ray_split import config
 from ray_split.claim import claim, inherit
 from ray_split.cli import settings_of
@@ -127,7 +127,7 @@ def _target(text: str | None) -> float | None:
 
 
 def _place(run: config.Run) -> Place:
-    return place(run.storage_path) / (run.name or time.strftime("compare_%Y-%m-%d_%H-%M-%S"))
+    return place(run.storage_path) / (run.name or unnamed("compare"))
 
 
 def _kwargs(schedule: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Does a schedule forget its first phones? Each phone's own accuracy by its place in the round's order.
 
 python -m jobs.forgetting RUN [RUN ...]: folders of runs with phones.held_out; a line for each fifth of the order.
+With --trust before them also of data sets and schedules of your own: what the folders name is imported.
 """
 
 from __future__ import annotations
@@ -15,16 +16,26 @@ import pandas
 import ray_split as rs
 from ray_split import partitions
 from ray_split.draws import Stream
+from ray_split.failure import SettingsError, first_line
+from ray_split.loading import named_by
 
 PARTS = 5
 
 
-def places(folder: Path) -> Iterator[tuple[float, float]]:
-    """(place in the order from 0 to 1, accuracy on its own samples) of every phone and evaluated round of a run."""
+def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
+    """(place in the order from 0 to 1, accuracy on its own samples) of every phone and evaluated round of a run.
+
+    What the run's settings name is imported only with `trust`. Raises SettingsError.
+    """
     settings = rs.Config.from_yaml(folder / "config.yaml")
-    parts = rs.load_data(settings.data)
-    stream = Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups))
-    table = pandas.read_parquet(folder / "phones.parquet").dropna(subset=["test_accuracy"])
+    with named_by(folder, trust):
+        parts = rs.load_data(settings.data)
+        stream = Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups))
+    try:
+        table = pandas.read_parquet(folder / "phones.parquet").dropna(subset=["test_accuracy"])
+    except (OSError, ValueError, KeyError) as error:
+        allowed = f"the folder of a run with phones.held_out, whose phones.parquet can be read: {first_line(error)}"
+        raise SettingsError("RUN", str(folder), allowed) from error
     for round, phones in table.groupby("round"):
         order = {phone: place for place, phone in enumerate(stream.phones(int(str(round))))}
         for phone, accuracy in zip(phones["phone"], phones["test_accuracy"], strict=True):
@@ -32,19 +43,25 @@ def places(folder: Path) -> Iterator[tuple[float, float]]:
                 yield order[phone] / len(order), float(accuracy)
 
 
-def by_fifths(folders: list[Path]) -> list[float]:
+def by_fifths(folders: list[Path], trust: bool = False) -> list[float]:
     """Mean accuracy of the phones in each fifth of the order, over rounds and runs."""
-    found = np.array([pair for folder in folders for pair in places(folder)])
+    found = np.array([pair for folder in folders for pair in places(folder, trust)])
     part = np.minimum((found[:, 0] * PARTS).astype(int), PARTS - 1)
     return [float(found[part == i, 1].mean()) for i in range(PARTS)]
 
 
 def main(arguments: list[str]) -> int:
     """Print the fifths."""
-    if not arguments:
+    folders = [Path(word) for word in arguments if word != "--trust"]
+    if not folders:
         print(__doc__, file=sys.stderr)
         return 2
-    for i, accuracy in enumerate(by_fifths([Path(folder) for folder in arguments])):
+    try:
+        fifths = by_fifths(folders, "--trust" in arguments)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for i, accuracy in enumerate(fifths):
         print(f"phones {i * 100 // PARTS:3d} % to {(i + 1) * 100 // PARTS:3d} % of the order: {accuracy:.4f}")
     return 0
 

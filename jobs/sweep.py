@@ -4,8 +4,9 @@
     python -m jobs.sweep --over 'optimizer.lr=loguniform(0.01, 1)' --over schedule.name=splitfed_v1,parallel \\
         --samples 20 --stop-early --concurrent 4 --out ~/ray_results/lr
 
-Any setting can be an axis; every flag of `ray-split train` holds for all runs. Started again with the same --out it
-goes on where it stopped. Needs `pip install 'ray-split[sweep]'`.
+Any setting can be an axis; every flag of `ray-split train` holds for all runs. Started again with the same --out and
+--trust it goes on where it stopped: Tune's own files are pickles, and whoever can write there can run code.
+Needs `pip install 'ray-split[sweep]'`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,11 +31,12 @@ from rich.console import Console
 
 from actors.group import nodes
 from jobs.axes import SEED, settings_at, space
+from jobs.outfolder import alone, unnamed
 from jobs.sweeping import Lines, best_of, by_point, last_line, shown
 from jobs.trials import Trial, resources
-from ray_split import config, storage
+from ray_split import config, holding, storage
 from ray_split.cli import settings_of
-from ray_split.failure import SettingsError
+from ray_split.failure import SettingsError, first_line
 from ray_split.resolve import resolve
 from ray_split.storage import Place, full, place
 
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grace", type=int, default=3, help="rounds that every run has, with --stop-early (default: 3)")
     add("--concurrent", type=int, help="runs at a time (default: as many as there is room for)")
     add("--out", help="folder of the sweep (default: under run.storage_path)")
+    add("--trust", action="store_true", help="go on in a folder: unpickles what is there, which can run any code")
     return parser
 
 
@@ -90,8 +92,7 @@ def plan_of(arguments: Sequence[str]) -> Plan:
     if not axes:
         raise SettingsError("command line", " ".join(arguments), "with --over or --seeds: there is nothing to search")
     flags.mode = flags.mode or ("min" if "loss" in flags.metric else "max")
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    out = place(flags.out) if flags.out else place(base.run.storage_path) / f"sweep_{stamp}"
+    out = place(flags.out) if flags.out else place(base.run.storage_path) / unnamed("sweep")
     out = out.absolute() if isinstance(out, Path) else out
     return Plan(base.with_values(run={"storage_path": full(out / RUNS)}), axes, flags, out)
 
@@ -103,18 +104,37 @@ def _seeds(text: str) -> list[int]:
         raise SettingsError("--seeds", text, "whole numbers, as 0,1,2") from error
 
 
+def _asked_by(plan: Plan) -> dict[str, Any]:
+    return {"over": plan.flags.over, "seeds": plan.flags.seeds, **plan.base.model_dump(mode="json")}
+
+
 def _check_same(plan: Plan) -> None:
     """A sweep that is gone on with must be the same one. Raises SettingsError."""
-    asked, file = (
-        {"over": plan.flags.over, "seeds": plan.flags.seeds, **plan.base.model_dump(mode="json")},
-        plan.out / ASKED,
-    )
-    if file.exists() and yaml.safe_load(file.read_text()) != asked:
+    file = plan.out / ASKED
+    if file.exists() and _asked(file) != _asked_by(plan):
         raise SettingsError(
             "--out", str(plan.out), "a folder that is free: it holds a sweep with other settings or axes"
         )
-    plan.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(asked, sort_keys=False))
+
+
+def _asked(file: Place) -> object:
+    try:
+        return yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, ValueError) as error:
+        allowed = f"a folder that is free: it holds a sweep whose {ASKED} can't be read: {' '.join(str(error).split())}"
+        raise SettingsError("--out", str(file.parent), allowed) from error
+
+
+def _check_trusted(plan: Plan) -> None:
+    """What Tune keeps of a sweep are pickles: read only if whoever wrote there is trusted. Raises SettingsError."""
+    kept = plan.out / TUNE
+    if plan.flags.trust or all(holding.passes(path) for path in storage.children(kept)):
+        return
+    allowed = (
+        "a folder that is free, or, if you trust whoever wrote there, with --trust: "
+        f"going on unpickles {kept}/tuner.pkl"
+    )
+    raise SettingsError("--out", str(plan.out), allowed)
 
 
 def settled(base: config.Config) -> config.Config:
@@ -151,16 +171,26 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     try:
         plan = plan_of(arguments)
-        connection = connect(plan.base.cluster.address)
-        try:
-            base = settled(plan.base)
-            _check_same(plan)
-            return _finished(plan, base, tuner_of(plan, base).fit(), console)
-        finally:
-            connection.close()
+        with alone(plan.out):
+            return _sweep(plan, console)
+    except OSError as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 1
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _sweep(plan: Plan, console: Console) -> int:
+    _check_same(plan)
+    _check_trusted(plan)
+    connection = connect(plan.base.cluster.address)
+    try:
+        base = settled(plan.base)
+        storage.write(plan.out / ASKED, yaml.safe_dump(_asked_by(plan), sort_keys=False).encode())
+        return _finished(plan, base, tuner_of(plan, base).fit(), console)
+    finally:
+        connection.close()
 
 
 def _finished(plan: Plan, base: config.Config, grid: tune.ResultGrid, console: Console) -> int:

@@ -6,14 +6,16 @@ that crossed: up, down and weights, of all phones.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from ray_split import config
-from ray_split.records import SUMMARY, read_rows
+from ray_split.failure import SettingsError
+from ray_split.left import SUMMARY, read_summary
+from ray_split.rows import METRICS, missing, shown
+from ray_split.rows import found as rows_of
 from ray_split.schedules import personal
 from ray_split.storage import Place
 
@@ -85,12 +87,20 @@ def read(out: Place, schedules: Sequence[str], seeds: Sequence[int]) -> list[Run
 
 def read_run(folder: Place, schedule: str, seed: int) -> Run:
     """The run in a folder; one that isn't there has failed."""
-    path = folder / SUMMARY
-    summary = json.loads(path.read_text()) if path.exists() else {"status": "nothing"}
+    try:
+        summary = read_summary(folder)
+    except FileNotFoundError:
+        summary = {"status": "nothing"}
+    except SettingsError as error:
+        return Run(schedule, seed, one_line(error), {"status": "broken"}, [])
     if summary["status"] == "finished":
-        return Run(schedule, seed, None, summary, read_rows(folder))
-    error = one_line(summary.get("error") or f"not finished, {SUMMARY} says {summary['status']}")
-    return Run(schedule, seed, error, summary, [])
+        rows, problem = rows_of(folder)
+        lacking = missing(rows, summary["rounds"])
+        if not lacking:
+            return Run(schedule, seed, None, summary, rows)
+        summary["error"] = f"{folder / METRICS}: {problem or f'no row of {shown(lacking)}'}"
+    why = one_line(summary.get("error") or f"not finished, {SUMMARY} says {summary['status']}")
+    return Run(schedule, seed, why, summary, [])
 
 
 def one_line(error: object) -> str:

@@ -7,6 +7,8 @@ run's settings say what phones, links and server are (phones.device, phones.link
 the round is computed once more from them: bars are in virtual time. Of real time there is what metrics.jsonl has: how
 long the round took, and what client and server actors spent of it in all, in the mean; not when.
 
+A model, data set or loss of your own is imported with --trust alone: whoever wrote the folder names it.
+
 Exit status: 0, or 2 for a bad argument.
 """
 
@@ -22,9 +24,12 @@ from jobs import traceplots
 from ray_split import config
 from ray_split.cli import Parser
 from ray_split.clock import Times
-from ray_split.failure import SettingsError
-from ray_split.prepare import prepare
-from ray_split.records import CONFIG, read_quarantined, read_rows
+from ray_split.failure import SettingsError, first_line
+from ray_split.left import read_quarantined
+from ray_split.loading import named_by
+from ray_split.prepare import Prepared, prepare
+from ray_split.records import CONFIG
+from ray_split.rows import read_rows
 from ray_split.storage import Place, make_folder, place, write
 from ray_split.wiring import server_names
 
@@ -41,11 +46,16 @@ class Traced(NamedTuple):
     row: dict[str, Any]
 
 
-def traced(folder: Place, round: int) -> Traced:
-    """A run's round once more. Raises SettingsError."""
+def traced(folder: Place, round: int, trust: bool = False) -> Traced:
+    """A run's round once more. What its settings name is imported only with `trust`. Raises SettingsError."""
     if not (folder / CONFIG).exists():
         raise SettingsError("RUN_FOLDER", str(folder), "the folder of a run, with its config.yaml")
-    prepared = prepare(config.Config.from_yaml(folder / CONFIG))
+    settings = config.Config.from_yaml(folder / CONFIG)
+    with named_by(folder, trust):
+        return _traced(prepare(settings), folder, round)
+
+
+def _traced(prepared: Prepared, folder: Place, round: int) -> Traced:
     if prepared.clock is None:
         allowed = "set in the run: without phones.device, phones.link or server.device there is no virtual time"
         raise SettingsError("phones.device", None, allowed)
@@ -119,13 +129,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", metavar="RUN_FOLDER", help="the run's output folder, or its URI")
     parser.add_argument("--round", type=int, default=0, help="counted from 0, as in metrics.jsonl (default: 0)")
     parser.add_argument("--out", help="folder to write to; none: the run's")
+    trust = "import what the folder's settings name as package.module:function: it runs code of whoever wrote there"
+    parser.add_argument("--trust", action="store_true", help=trust)
     parser.add_argument("--most", type=int, default=40, help="phones in the picture (default: 40); the JSON has all")
     Parser.given = arguments
     try:
         given = parser.parse_args(arguments)
-        found = traced(place(given.folder), given.round)
+        found = traced(place(given.folder), given.round, given.trust)
         print("\n".join(write_trace(found, place(given.out or given.folder), given.most)))
         print(f"round {given.round}: {found.times.whole:.4g} virtual seconds, {len(found.times.phones)} phones")
+    except OSError as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 2
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

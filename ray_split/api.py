@@ -11,17 +11,20 @@ from torch import nn
 from ray_split import config, logs, models, training
 from ray_split.callbacks import Callback, progress
 from ray_split.checkpoint import round_of
-from ray_split.claim import claim, inherit
-from ray_split.failure import OutOfTimeError, RunFailedError, SettingsError
+from ray_split.claim import Claimed, check_quarantine, claimed, inherit
+from ray_split.failure import OutOfTimeError, RunFailedError, SettingsError, first_line, told
 from ray_split.hiding import check_not_hidden
+from ray_split.loading import named_by
 from ray_split.personal import FOLDER, Personal
 from ray_split.prepare import Prepared, prepare
 from ray_split.records import CONFIG, MODEL, Records
 from ray_split.resolve import resolve
 from ray_split.result import Result
+from ray_split.starting import stoppable
 from ray_split.state import weights
 from ray_split.stopping import Stop
 from ray_split.storage import Place, place
+from ray_split.weights import with_versions
 from ray_split.wiring import Wiring
 
 BACKENDS = {"ray": "actors.cluster", "inprocess": "actors.inprocess"}
@@ -36,15 +39,20 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     if it was asked to stop: a checkpoint of the last completed round is written, if that can be.
     """
     settings = settings or config.Config()
-    with logs.written(settings.run.log_format), logs.run(settings.run.name):
+    with stoppable(), logs.written(settings.run.log_format), logs.run(settings.run.name):
         return _fit(settings, [progress(settings.run.log_format)] if callbacks is None else list(callbacks))
 
 
 def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
     prepared = prepare(settings)
     check_not_hidden()
-    prepared = prepared._replace(settings=inherit(prepared.settings))
-    checkpoint = claim(prepared.settings)
+    any_name = settings.run.name is None and settings.run.resume == "never"
+    with claimed(inherit(prepared.settings), any_name) as folder:
+        check_quarantine(folder.settings, prepared.stream)
+        return _connected(prepared._replace(settings=folder.settings), folder, callbacks)
+
+
+def _connected(prepared: Prepared, folder: Claimed, callbacks: list[Callback]) -> Result:
     backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
     wiring, nodes = backend.connect(prepared.settings.cluster)
     try:
@@ -54,7 +62,7 @@ def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
             resolved = resolve(prepared.settings, nodes)
             told = [*callbacks, *wiring.callbacks()]
             with logs.run(resolved.run.name):
-                return _run(prepared._replace(settings=resolved), checkpoint, wiring, told, stop)
+                return _run(prepared._replace(settings=resolved), folder, wiring, told, stop)
     finally:
         wiring.stop()
 
@@ -75,15 +83,18 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
         wiring.stop()
 
 
-def _run(prepared: Prepared, checkpoint: Place | None, wiring: Wiring, callbacks: list[Callback], stop: Stop) -> Result:
+def _run(prepared: Prepared, folder: Claimed, wiring: Wiring, callbacks: list[Callback], stop: Stop) -> Result:
     settings, parts, stream, borders, clock = prepared
-    first = round_of(checkpoint) if checkpoint else 0
-    records = Records(settings, first, wiring.differing, parts.classes)
+    first = round_of(folder.checkpoint) if folder.checkpoint else 0
+    try:
+        records = Records(settings, first, wiring.differing, folder.hold, parts.classes)
+        records.summary("running", 0)
+    except OSError as unwritten:
+        raise RunFailedError(f"{type(unwritten).__name__}: {unwritten}") from unwritten
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
     loop = training.RoundLoop(settings, stream, wiring, callbacks, stop)
     loop.callbacks = [*callbacks, _Quarantine(records, loop)]
-    records.summary("running", 0)
     status, error = "failed", None
     try:
         wiring.start(settings, parts, stream, borders)
@@ -119,22 +130,41 @@ class _Quarantine(Callback):
         self._records.summary("running", self._loop.recoveries)
 
 
-def load_model(path: str | Place, phone: int | None = None) -> nn.Module:
+def load_model(path: str | Place, phone: int | None = None, trust: bool = False) -> nn.Module:
     """The trained, unsplit model of the run in a folder, in eval mode; with what is the phone's own, if one is named.
 
-    Raises SettingsError if there is none.
+    A model that the folder names as package.module:function is imported only with `trust`: that runs code, of whoever
+    wrote there. Raises SettingsError for one that isn't trusted, and if there is no model, or it can't be read.
     """
-    from safetensors.torch import load
-
     folder = place(path)
     if not (folder / MODEL).exists():
         raise SettingsError("path", str(path), "the folder of a finished run, with its model.safetensors")
     settings = config.Config.from_yaml(folder / CONFIG)
-    model = models.build(settings.model, settings.run.seed)
-    model.load_state_dict(load((folder / MODEL).read_bytes()))
+    with named_by(folder, trust):
+        model = models.build(settings.model, settings.run.seed)
+    _fill(model, folder / MODEL, _read_weights(folder / MODEL), strict=True)
     if phone is not None:
-        model.load_state_dict(_own_weights(folder, phone), strict=False)
+        _fill(model, folder / FOLDER, _own_weights(folder, phone), strict=False)
     return model.eval()
+
+
+def _read_weights(path: Place) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return dict(load(path.read_bytes()))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise SettingsError("path", str(path), f"a model that can be read: {first_line(error)}") from error
+
+
+def _fill(model: nn.Module, path: Place, given: dict[str, torch.Tensor], strict: bool) -> None:
+    """The weights are those of the model as it is now: what its layers do to older ones is not done to them."""
+    try:
+        model.load_state_dict(with_versions(given, model.state_dict()), strict)
+    except (RuntimeError, ValueError, KeyError) as error:
+        allowed = f"the weights of the model that config.yaml names: {told(error)}"
+        raise SettingsError("path", str(path), allowed) from error
 
 
 def _own_weights(folder: Place, phone: int) -> dict[str, torch.Tensor]:
@@ -142,6 +172,8 @@ def _own_weights(folder: Place, phone: int) -> dict[str, torch.Tensor]:
         personal = Personal.open(folder / FOLDER)
     except FileNotFoundError as error:
         raise SettingsError("phone", phone, f"none: in {folder} nothing is a phone's own") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise SettingsError("phone", phone, f"none: {folder / FOLDER} can't be read: {first_line(error)}") from error
     if not 0 <= phone < len(personal.trained) or not personal.trained[phone]:
         raise SettingsError("phone", phone, "one that has trained")
     own = personal.own(phone).values()

@@ -173,7 +173,7 @@ def _lines(tree: ast.Module, attribute: str) -> Iterator[tuple[int, bool]]:
     """Each line that names it, and whether it sets it."""
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name != "__init__"]
     for node in itertools.chain.from_iterable(ast.walk(function) for function in functions):
-        if isinstance(node, ast.Attribute) and node.attr == attribute:
-            yield node.lineno, isinstance(node.ctx, ast.Store)
-        elif isinstance(node, ast.Name) and node.id == attribute:
+        if (isinstance(node, ast.Attribute) and node.attr == attribute) or (
+            isinstance(node, ast.Name) and node.id == attribute
+        ):
             yield node.lineno, isinstance(node.ctx, ast.Store)

@@ -13,6 +13,7 @@ from ray_split import config, logs
 from ray_split.failure import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
 from ray_split.loading import suggest
 from ray_split.section import Section, read_yaml
+from ray_split.starting import stoppable
 
 if TYPE_CHECKING:
     from ray_split.ending import Ending
@@ -164,9 +165,14 @@ COMMANDS = {"train": _train, "print_config": _print_config, "dry_run": _dry_run}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    with stoppable():
+        return _main(sys.argv[1:] if arguments is None else arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     ending = None
     try:
-        settings, wanted = settings_of(sys.argv[1:] if arguments is None else arguments)
+        settings, wanted = settings_of(arguments)
         from ray_split.ending import Ending
 
         ending = Ending(settings.run.log_format)
@@ -174,7 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         return _ended(ending, 2, f"error: {error}")
     except RunStoppedError as error:
-        return _ended(ending, 128 + error.signal_number, "stopped; --run.resume goes on from the last checkpoint")
+        began = ending is not None and ending.began
+        how = "stopped; --run.resume goes on from the last checkpoint" if began else "stopped before the run began"
+        return _ended(ending, 128 + error.signal_number, how)
     except OutOfTimeError as error:
         return _ended(ending, 1, f"stopped: {error}")
     except KeyboardInterrupt:

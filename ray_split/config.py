@@ -243,6 +243,9 @@ class Run(Section):
         description="what follows when a phone sends what it may not, or its data can't be read: "
         "stop the run, or skip: run the round again without it, and go on so",
     )
+    private: bool = Field(
+        False, description="what is written is its owner's alone (0700, 0600); else as the umask says"
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="of progress and warnings: text, or json: an object a line, all on stderr"
     )

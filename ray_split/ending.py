@@ -23,6 +23,11 @@ class Ending(Callback):
         """The results are there, whatever the status."""
         self._path = path
 
+    @property
+    def began(self) -> bool:
+        """Whether there was a run that ended."""
+        return self._path is not None
+
     def say(self, complaint: str | None) -> None:
         """The last lines: to stderr what went wrong, to stdout the place; as JSON both to stderr."""
         if self._format == "json":

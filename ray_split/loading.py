@@ -8,12 +8,28 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ray_split.failure import BROKEN, SettingsError, told
 
 T = TypeVar("T")
+
+_untrusted: ContextVar[str | None] = ContextVar("untrusted", default=None)
+
+
+@contextmanager
+def named_by(folder: object, trust: bool) -> Iterator[None]:
+    """Within this the settings are those that a folder holds: unless it is trusted, only names of ours are found.
+
+    Whoever writes to a folder could name anything; `os:system` is a function too.
+    """
+    token = _untrusted.set(None if trust else str(folder))
+    try:
+        yield
+    finally:
+        _untrusted.reset(token)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -25,7 +41,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]:
     """What `name` stands for: an entry of `ours`, or an object imported from 'package.module:function'.
 
-    Raises SettingsError naming the field, the value and what it may be.
+    Raises SettingsError naming the field, the value and what it may be; also for what is not to be imported unasked.
     """
     if name in ours:
         return ours[name]
@@ -33,6 +49,9 @@ def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]
     if not colon:
         known = ", ".join(sorted(ours))
         raise SettingsError(field, name, f"{known}, or package.module:function{suggest(name, ours)}")
+    if (folder := _untrusted.get()) is not None:
+        allowed = f"imported only if you trust {folder}, which names it: trust=True, or --trust in a command"
+        raise SettingsError(field, name, allowed)
     _import_from_here()
     try:
         found: Any = importlib.import_module(module_name)

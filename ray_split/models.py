@@ -108,7 +108,17 @@ def build(settings: config.Model, seed: int) -> nn.Module:
         raise SettingsError(
             "model.name", settings.name, f"a function that returns a torch module, not {brief(model, 100)}"
         )
+    _check_state(settings.name, model)
     return model
+
+
+def _check_state(name: str, model: nn.Module) -> None:
+    """Raises SettingsError for a layer whose state is more than tensors of its own: it would be lost on the way."""
+    for layer, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            where = f"{layer or 'the model'} ({type(module).__name__})"
+            allowed = f"a model whose state is parameters and buffers: {where} has get_extra_state; make it a buffer"
+            raise SettingsError("model.name", name, allowed)
 
 
 LARGEST_LAYER, DEEPEST = 2**24, 1000

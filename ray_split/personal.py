@@ -8,10 +8,11 @@ Where the run's folder is at a URI, they are files without a name on this machin
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Personal:
         self._folder = folder
         self._count = count
         self._arrays: dict[tuple[str, str], Any] = {}
+        self._files: dict[tuple[str, str], IO[bytes]] = {}
         self.trained = np.zeros(count, bool)
 
     @classmethod
@@ -49,6 +51,8 @@ class Personal:
     def clear(self) -> None:
         """Forget all rows."""
         self._arrays = {}
+        while self._files:
+            self._files.popitem()[1].close()
         self.trained[:] = False
         if isinstance(self._folder, Path):
             storage.remove(self._folder)
@@ -80,19 +84,37 @@ class Personal:
             for key, rows in states.items():
                 if (segment, key) not in self._arrays:
                     self._arrays[segment, key] = self._create(segment, key, rows)
+                    self._reserve(segment, key, np.flatnonzero(self.trained))
+                self._reserve(segment, key, phones[~self.trained[phones]])
                 self._arrays[segment, key][phones] = rows
         self.trained[phones] = True
         if isinstance(self._folder, Path):
-            np.save(self._folder / TRAINED, self.trained)
+            with storage.naming(self._folder / TRAINED):
+                np.save(self._folder / TRAINED, self.trained)
 
     def _create(self, segment: str, key: str, rows: Array) -> Array:
         shape = (self._count, *rows.shape[1:])
         if isinstance(self._folder, Uri):
             # Its file has no name: however this process ends, nothing is left to remove.
-            return np.memmap(tempfile.TemporaryFile(), rows.dtype, "w+", shape=shape)
-        self._folder.mkdir(parents=True, exist_ok=True)
+            file = self._files[segment, key] = tempfile.TemporaryFile()
+            return np.memmap(file, rows.dtype, "w+", shape=shape)
+        storage.make_folder(self._folder)
         created: Array = np.lib.format.open_memmap(self._folder / file_name(segment, key), "w+", rows.dtype, shape)
         return created
+
+    def _reserve(self, segment: str, key: str, phones: Array) -> None:
+        """See that there is room for phones' first rows. A write to memory that the disk has no room for kills."""
+        array = self._arrays[segment, key]
+        size = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        if not (size and len(phones) and hasattr(os, "posix_fallocate")):
+            return
+        place = self._folder / file_name(segment, key)
+        with storage.naming(place):
+            if (segment, key) not in self._files:
+                self._files[segment, key] = Path(array.filename).open("r+b")
+            for first, last in _runs(phones):
+                descriptor = self._files[segment, key].fileno()
+                os.posix_fallocate(descriptor, array.offset + first * size, (last - first + 1) * size)
 
     def publish(self) -> None:
         """See that the rows lie in the run's folder. At a URI they are there once TRAINED is."""
@@ -157,6 +179,13 @@ class Rows:
             size = dtype.itemsize * int(np.prod(shape[1:]))
             file.seek(phone * size, 1)
             return np.frombuffer(file.read(size), dtype).reshape(shape[1:])
+
+
+def _runs(phones: Array) -> Iterator[tuple[int, int]]:
+    """The first and the last of phones that are neighbours."""
+    ordered = np.unique(phones)
+    for some in np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1):
+        yield int(some[0]), int(some[-1])
 
 
 def file_name(segment: str, key: str) -> str:

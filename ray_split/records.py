@@ -10,7 +10,8 @@ import importlib.metadata
 import json
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ import pyarrow.parquet
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from ray_split import __version__, checkpoint, config, logs, personal, storage
+from ray_split import __version__, checkpoint, config, logs, personal, spare, storage
 from ray_split.failure import first_line
+from ray_split.holding import Hold
+from ray_split.left import PHONES, SUMMARY, read_quarantined, span
 from ray_split.metrics import finite
+from ray_split.rows import METRICS, read_rows
 from ray_split.state import Array
-from ray_split.storage import PARTIAL, Place, Uri
+from ray_split.storage import PARTIAL, Uri
 from ray_split.task import names
 from ray_split.totals import FAILED, VIRTUAL, Totals
 
@@ -37,40 +41,27 @@ VERSIONS: dict[str, Any] = {
     "python": platform.python_version(),
     "cpu": torch.backends.cpu.get_cpu_capability(),
 }
-CONFIG, METRICS, PHONES, SUMMARY, MODEL = (
-    "config.yaml",
-    "metrics.jsonl",
-    "phones.parquet",
-    "summary.json",
-    "model.safetensors",
-)
-
-
-def read_rows(folder: Place) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; none if it isn't there. A last one that was cut off while written is none."""
-    path = folder / METRICS
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
-def read_quarantined(folder: Place) -> list[dict[str, Any]]:
-    """The phones that a run goes on without: each with the round from which, and why. None if nothing is there."""
-    path = folder / SUMMARY
-    found: list[dict[str, Any]] = json.loads(path.read_text()).get("quarantined", []) if path.exists() else []
-    return found
+CONFIG, MODEL = "config.yaml", "model.safetensors"
 
 
 class Records:
     """The files that the driver writes, a line a round."""
 
     def __init__(
-        self, settings: config.Config, first_round: int, differing: dict[str, dict[str, str]] | None = None,
+        self,
+        settings: config.Config,
+        first_round: int,
+        differing: dict[str, dict[str, str]] | None = None,
+        hold: Hold | None = None,
         classes: Sequence[str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`classes`: their names, if they have any."""
         self._classes = classes
         self._differing = {} if differing is None else differing  # a wiring's, which adds to it
+        self._hold = hold
         self.folder = settings.run.folder
+        self.saved = first_round
+        """The round of the last checkpoint."""
         self._settings = settings
         self._phone_tables: list[dict[str, Array]] = []
         self.quarantined = read_quarantined(self.folder) if settings.run.resume != "never" else []
@@ -81,7 +72,12 @@ class Records:
         self._here = Path(self._scratch.name if self._scratch else str(self.folder))  # what grows line by line
         self._totals = Totals()
         self._cut_to(first_round)
+        self._quiet = _quiet_writers()
         self._board = SummaryWriter(str(self._here), purge_step=first_round)
+
+    def _is_ours(self) -> bool:
+        """Whether nobody else took the folder meanwhile."""
+        return self._hold is None or not self._hold.lost
 
     def _write(self, name: str, text: str) -> None:
         storage.write(self.folder / name, text.encode())
@@ -97,8 +93,11 @@ class Records:
             (self._here / METRICS).write_text(lines)
         storage.make_folder(self.folder / PHONES)
         for part in storage.children(self.folder / PHONES):
-            if part.name.startswith(PARTIAL) or _last_round(part) >= first_round:
+            rounds = span(part)
+            if part.name.startswith(PARTIAL) or (rounds and rounds[1] >= first_round):
                 storage.remove(part)
+            elif rounds is None:
+                logger.warning("%s is none of a run's files: passed over", part)
         checkpoint.cut(self.folder / checkpoint.FOLDER, first_round)
         if not first_round:
             for name in (MODEL, checkpoint.FOLDER, personal.FOLDER):
@@ -116,9 +115,11 @@ class Records:
     def round(self, row: dict[str, Any], phones: dict[str, Array], flush: bool) -> None:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
         row = finite(row)
-        self._totals.add(row)
-        with (self._here / METRICS).open("a") as file:
+        if self._hold:
+            self._hold.check()
+        with storage.naming(self._here / METRICS), (self._here / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
+        self._totals.add(row)
         if len(phones["round"]):  # of a round may be nobody
             self._phone_tables.append(phones)
         for name, value in row.items():
@@ -136,8 +137,9 @@ class Records:
 
         Rows are on the disk then: whoever resumes from the checkpoint that follows can't make them again.
         """
-        self._board.flush()
-        with (self._here / METRICS).open("a") as rows:
+        with storage.naming(self._here / "events.out.tfevents"):
+            self._board.flush()
+        with storage.naming(self._here / METRICS), (self._here / METRICS).open("a") as rows:
             storage.sync(rows.fileno())
         if self._scratch:
             for file in self._here.iterdir():
@@ -170,6 +172,7 @@ class Records:
             "server_replicas": self._settings.server.replicas,
             "rounds": self._totals.rounds,
             **({} if self._classes is None else {"classes": list(self._classes)}),
+            "checkpoint": self.saved,
             "test_accuracy": last.get("test_accuracy"),
             "best_val_accuracy": best.get("val_accuracy"),
             "test_accuracy_at_best_val": best.get("test_accuracy"),
@@ -190,16 +193,32 @@ class Records:
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
         }
         with _no_worse(status):
-            self._write(SUMMARY, json.dumps(summary, indent=1) + "\n")
+            if self._is_ours():
+                spare.write(self.folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
         return summary
 
     def close(self, status: str = "finished") -> None:
         """Write what is held back and close the files."""
-        self._board.close()
         with _no_worse(status):
-            self.flush()
+            self._board.close()
+        threading.excepthook = self._quiet
+        with _no_worse(status):
+            if self._is_ours():
+                self.flush()
         if self._scratch:
             self._scratch.cleanup()
+
+
+def _quiet_writers() -> Callable[[threading.ExceptHookArgs], object]:
+    """TensorBoard's thread hands what goes wrong to the next call, and is not to print it too. The hook before."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if type(arguments.thread).__name__ != "_AsyncWriterThread":
+            before(arguments)
+
+    threading.excepthook = hook
+    return before
 
 
 def _column(values: Array) -> pyarrow.Array:
@@ -216,11 +235,6 @@ def _no_worse(status: str) -> Iterator[None]:
         if status not in ("failed", "stopped"):
             raise
         logger.warning("not written: %s", first_line(error))
-
-
-def _last_round(part: Place) -> int:
-    """The last round in a file of the phones' lines, by its name."""
-    return int(part.name.removesuffix(".parquet").rpartition("_")[2])
 
 
 def _by_loss(best: dict[str, Any]) -> dict[str, Any]:

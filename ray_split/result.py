@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +22,16 @@ class Result:
 
     @classmethod
     def from_path(cls, path: str | Place) -> Result:
-        """The results of the run in a folder. Raises FileNotFoundError if there is none."""
+        """The results of the run in a folder. Raises FileNotFoundError if there is none.
+
+        Raises SettingsError if the summary can't be read. Rows that can't be read are left out, and a line says so.
+        """
         from ray_split import checkpoint
-        from ray_split.records import SUMMARY, read_rows
+        from ray_split.left import read_summary
+        from ray_split.rows import read_rows
 
         folder = place(path)
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = read_summary(folder)
         rows = read_rows(folder)
         complete = checkpoint.complete(folder / checkpoint.FOLDER)
         error = summary["error"] if summary["status"] != "finished" else None
@@ -57,6 +60,6 @@ class Result:
         """metrics.jsonl as a pandas data frame, a row a round."""
         import pandas
 
-        from ray_split.records import read_rows
+        from ray_split.rows import read_rows
 
         return pandas.DataFrame(read_rows(place(self.path)))

@@ -9,10 +9,15 @@ local path. Credentials in a URI are used, and never shown: str() leaves them ou
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import shutil
-from collections.abc import Iterable
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +30,8 @@ SECRET = re.compile(r"([?&][^=&\s]*(?:secret|token|password|sas|sig|key)[^=&\s]*
 SLOPPY_USER = re.compile(r"(?<=://)[^\s'\"@?]*:[^\s'\"@?]*@")  # also where a secret's / should have been written %2F
 PARTIAL = ".partial_"
 """What is still being written begins with this. Who reads a folder of parquet files passes it over."""
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +105,11 @@ class Uri:
         files, path = self._at()
         found = files.get_file_info(FileSelector(path, allow_not_found=True))
         return [self / info.base_name for info in found]
+
+    def written(self) -> float:
+        """When a file was last written, by its store's clock; 0.0 if that is not known."""
+        files, path = self._at()
+        return max(0.0, (files.get_file_info(path).mtime_ns or 0) / 1e9)
 
     def remove(self) -> None:
         """Remove a file, or a folder with what is in it, if it is there."""
@@ -179,7 +191,7 @@ def try_out(folder: Place) -> None:
     """See that a URI can be written to and read, by a file that is removed again. Raises what goes wrong."""
     if not isinstance(folder, Uri):
         return
-    trial = folder / f"{PARTIAL}trial"
+    trial = folder / f"{PARTIAL}trial_{uuid.uuid4().hex}"  # another may try at the same time
     trial.write([b"?"])
     trial.read_bytes()
     trial.remove()
@@ -187,20 +199,96 @@ def try_out(folder: Place) -> None:
 
 def write(path: Place, content: bytes) -> None:
     """Write a file whole or not at all, replacing what is there."""
-    if isinstance(path, Uri):
-        path.write([content])
-        return
-    partial = path.with_name(f"{PARTIAL}{path.name}")
-    with partial.open("wb") as file:
+    with naming(path):
+        if isinstance(path, Uri):
+            path.write([content])
+            return
+        partial = path.with_name(f"{PARTIAL}{path.name}")
+        _write(partial, content)
+        partial.replace(path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            sync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()  # of a disk that is full it would keep what is left
+        raise
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Write a file that isn't there, whole or not at all. Not done if it is there: only one of many can do it."""
+    partial = path.with_name(f"{PARTIAL}{path.name}_{os.getpid()}_{threading.get_ident()}")
+    try:
+        with naming(path):
+            _write(partial, content)
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _create(path, content)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return True
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """On a file system without links: there for a moment before it is whole."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return False
+    with naming(path), os.fdopen(descriptor, "wb") as file:
         file.write(content)
         sync(file.fileno())
-    partial.replace(path)
+    return True
 
 
-def make_folder(path: Place) -> None:
-    """Make a folder, and those it is in; at a URI one is there once something is in it."""
-    if isinstance(path, Path):
-        path.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def naming(path: Place) -> Iterator[None]:
+    """What the system says went wrong is said with the file: of a write that fails it names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def read_with_time(path: Place) -> tuple[bytes, float]:
+    """A file, and when it was last written by its store's clock (0.0: not known). Raises FileNotFoundError."""
+    if isinstance(path, Uri):
+        return path.read_bytes(), path.written()
+    with path.open("rb") as file:  # opened, a network's file system asks what is so now
+        return file.read(), os.fstat(file.fileno()).st_mtime
+
+
+def make_folder(path: Place) -> list[Path]:
+    """Make a folder, and those it is in: which were made. At a URI one is there once something is in it."""
+    if isinstance(path, Uri):
+        return []
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
+@contextmanager
+def as_open_as(folder: Place) -> Iterator[None]:
+    """Within this, what is written is its owner's alone, if the folder is."""
+    if not isinstance(folder, Path) or folder.stat().st_mode & 0o077:
+        yield
+        return
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def children(folder: Place) -> list[Place]:

@@ -257,6 +257,7 @@ def _save_completed(loop: RoundLoop, records: Records) -> None:
         records.flush()  # before the checkpoint, as in `_rounds`
         loop.wiring.abandon()
         loop.save_now(records.rounds)
+        records.saved = loop.saved
 
 
 def _rounds(
@@ -279,6 +280,7 @@ def _rounds(
         records.round(row, table | columns, flush=due)
         if due:
             loop.save(round + 1)
+            records.saved = loop.saved
             records.summary("running", loop.recoveries)
         for callback in loop.callbacks:
             callback.on_round_end(row)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,17 +28,58 @@ def load(model: nn.Module, settings: config.Model) -> list[str]:
     """
     if settings.weights is None:
         return []
-    own = model.state_dict()
-    given = {key: tensor for key, tensor in _found(settings).items() if key in own or not key.startswith(HEADS)}
+    own, found = model.state_dict(), _found(settings)
+    given = {key: tensor for key, tensor in found.items() if key in own or not key.startswith(HEADS)}
+    given = _as_now(model, with_versions(given, found), str(settings.weights))
     if missing := sorted(own.keys() ^ given.keys()):
         raise SettingsError("model.weights", settings.weights, f"of this model; not in both: {', '.join(missing[:5])}")
-    differ = [key for key in own if own[key].shape != given[key].shape]
+    differ = _differ(own, given)
     for key in differ:
         if own[key].shape[1:] != given[key].shape[1:] or own[key].shape[0] != settings.num_classes:
             shapes = f"{tuple(given[key].shape)}, the model's {tuple(own[key].shape)}"
             raise SettingsError("model.weights", settings.weights, f"of this model; its {key} has shape {shapes}")
-    model.load_state_dict({**given, **{key: own[key] for key in differ}})
+    model.load_state_dict(with_versions({**given, **{key: own[key] for key in differ}}, own))
     return differ
+
+
+def _differ(own: Weights, given: Weights) -> list[str]:
+    """The keys of both whose shapes differ."""
+    return [key for key in own if key in given and own[key].shape != given[key].shape]
+
+
+def with_versions(given: Weights, like: Any) -> Weights:
+    """Weights with the versions of the layers that a state dict tells, if it does.
+
+    safetensors and plain dicts have none. Without them some layers take weights for old ones, and change or refuse
+    them (torchvision's MNASNet): whoever knows better says it so.
+    """
+    versions = getattr(like, "_metadata", None)
+    if versions is None:
+        return given
+    told: Any = OrderedDict(given)
+    told._metadata = versions
+    weights: Weights = told
+    return weights
+
+
+def _as_now(model: nn.Module, given: Weights, name: str) -> Weights:
+    """Weights as the model's layers are now: older ones are changed by these, as whenever torch loads them.
+
+    Older are those that say so, or that lack what is new. Those without versions that lack nothing are taken as they
+    are. Raises SettingsError where the layers refuse them.
+    """
+    own = model.state_dict()
+    versions = getattr(given, "_metadata", None)
+    if versions == getattr(own, "_metadata", None) or (versions is None and own.keys() <= given.keys()):
+        return given
+    trial, differ = copy.deepcopy(model), _differ(own, given)
+    try:
+        trial.load_state_dict(with_versions({**given, **{key: own[key] for key in differ}}, given))
+    except (RuntimeError, ValueError, KeyError) as error:
+        if own.keys() == given.keys():
+            raise SettingsError("model.weights", name, f"of this model; loading them raised {told(error)}") from error
+        return given  # which keys are not in both is told
+    return {**trial.state_dict(), **{key: given[key] for key in differ}}
 
 
 def _found(settings: config.Model) -> Weights:
@@ -74,7 +117,7 @@ def _torchvision(model: str, name: str) -> Weights:
         allowed = f"a file, or one of {', '.join(known) or 'none'}{suggest(name, known)}"
         raise SettingsError("model.weights", name, allowed)
     try:
-        return dict(known[name].get_state_dict(progress=False, check_hash=True))
+        return cast(Weights, known[name].get_state_dict(progress=False, check_hash=True))
     except Exception as error:
         raise SettingsError("model.weights", name, f"weights that can be downloaded here: {told(error)}") from error
 

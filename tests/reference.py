@@ -296,7 +296,7 @@ def _load_mean(
 
 
 def assert_same_weights(model: nn.Module, path: str) -> None:
-    trained = rs.load_model(path).state_dict()
+    trained = rs.load_model(path, trust=True).state_dict()
     expected = model.state_dict()
     assert trained.keys() == expected.keys()
     different = [key for key in expected if not torch.equal(expected[key], trained[key])]
@@ -319,13 +319,12 @@ def assert_close_weights(
     def weights_of(make: Callable[[], nn.Module]) -> Train:
         return lambda: {k: v for k, v in make().state_dict().items() if only is None or within(k, only)}
 
-    found = rs.load_model(path).state_dict()
+    found = rs.load_model(path, trust=True).state_dict()
     rounding.assert_close(weights_of(train), found, tolerance, weights_of(rounding_of or train))
 
 
 def assert_same_training(run: rs.Result, other: rs.Result, tolerance: float = 1e-5, **told: Any) -> None:
     """Two runs train the same, in another way: their weights. Rounding is measured with the schedule's reference."""
     settings = rs.Config.from_yaml(Path(other.path) / "config.yaml")
-    assert_close_weights(
-        lambda: rs.load_model(run.path), other.path, tolerance, rounding_of=lambda: trained(settings, **told)
-    )
+    expected = rs.load_model(run.path, trust=True)
+    assert_close_weights(lambda: expected, other.path, tolerance, rounding_of=lambda: trained(settings, **told))

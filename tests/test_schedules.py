@@ -63,7 +63,7 @@ def test_v2_takes_the_phones_in_the_drawn_order_bit_for_bit(tmp_path: Path, opti
 
 def assert_same_middle(model: torch.nn.Module, result: rs.Result) -> None:
     """B bit for bit: it depends on every A and C of the last round, and through those on all before."""
-    trained = rs.load_model(result.path).state_dict()
+    trained = rs.load_model(result.path, trust=True).state_dict()
     for key, expected in model.state_dict().items():
         if within(key, reference.MIDDLE):
             assert torch.equal(trained[key], expected), key
@@ -75,10 +75,11 @@ def test_v3_keeps_a_and_c_with_their_phone(tmp_path: Path, optimizer: dict[str, 
     settings, result = fit(tmp_path, "splitfed_v3", optimizer, phones={"cohort": cohort, "held_out": 0.2})
     assert_close_weights(lambda: reference.trained(settings), result.path)
     assert_close_personal_weights(settings, result)
+    shared = rs.load_model(result.path, trust=True).state_dict()
     for phone in range(7):
-        own = rs.load_model(result.path, phone=phone).state_dict()
+        own = rs.load_model(result.path, phone=phone, trust=True).state_dict()
         assert np.array_equal(own["head.weight"], personal_weights(result, phone)["head.weight"])
-        assert torch.equal(own["hidden.1.weight"], rs.load_model(result.path).state_dict()["hidden.1.weight"])
+        assert torch.equal(own["hidden.1.weight"], shared["hidden.1.weight"])
 
 
 def assert_close_personal_weights(settings: rs.Config, result: rs.Result, **told: Any) -> None:
@@ -230,7 +231,7 @@ def test_statistics_stay_with_their_phone_if_asked_and_their_average_is_made_all
         # Two rounds of two steps: kept, they go on from the phone's own; averaged, from the average.
         assert [int(keys["1.num_batches_tracked"]) for keys in own] == [4, 4, 4]
         assert not np.allclose(own[0]["1.running_mean"], own[1]["1.running_mean"])
-        one, other = (rs.load_model(result.path).state_dict() for result in (average, local))
+        one, other = (rs.load_model(result.path, trust=True).state_dict() for result in (average, local))
         for key in one:  # what is trained does not depend on the statistics, which train mode does not read
             torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-5)
 
@@ -238,7 +239,7 @@ def test_statistics_stay_with_their_phone_if_asked_and_their_average_is_made_all
 def test_a_model_without_batchnorm_has_no_statistics_to_keep(tmp_path: Path) -> None:
     _, result = fit(tmp_path, "splitfed_v1", schedule={"kwargs": {"statistics": "local"}}, run={"rounds": 1})
     with pytest.raises(rs.SettingsError, match=r"phone: 1 .* nothing is a phone's own"):
-        rs.load_model(result.path, phone=1)
+        rs.load_model(result.path, phone=1, trust=True)
 
 
 def test_personal_states_survive_an_interruption(tmp_path: Path) -> None:
@@ -312,7 +313,7 @@ def test_weights_that_a_model_does_not_train_stay_to_the_last_bit(tmp_path: Path
     optimizer = {**MOMENTUM, "weight_decay": 0.01}
     settings, result = fit(tmp_path, schedule, optimizer, phones=phones, model=model)
     first = reference.Training(settings).model.state_dict()
-    trained = rs.load_model(result.path).state_dict()
+    trained = rs.load_model(result.path, trust=True).state_dict()
     same = {key for key in first if torch.equal(first[key], trained[key])}
     assert same == {"2.weight", "2.bias", "4.weight"}
     if schedule in ("sequential", "unsplit"):

@@ -202,6 +202,6 @@ def test_through_ray_everything_is_the_same(tmp_path: Path, ray_session: object,
     settings = settings.with_values(task={"metrics": metrics})
     through_ray = settings.with_values(run={"name": "ray"}, cluster={"backend": "ray", "client_actors": 2})
     one, other = (rs.fit(each, callbacks=[]) for each in (settings, through_ray))
-    assert_same_weights(rs.load_model(one.path), other.path)
+    assert_same_weights(rs.load_model(one.path, trust=True), other.path)
     for figure in ("val_loss", "val_accuracy", "test_loss", "test_accuracy", f"val_{metrics[0]}", f"test_{metrics[0]}"):
         assert one.metrics[figure] == other.metrics[figure]

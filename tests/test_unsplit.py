@@ -64,7 +64,7 @@ def test_a_fresh_optimizer_for_each_phone_is_another_training(tmp_path: Path) ->
         tmp_path, PLAIN, MOMENTUM, phones={"count": 3, "local_steps": 4}, cluster={"backend": "inprocess"},
         schedule={"kwargs": {"optimizer": "fresh"}},
     )  # fmt: skip
-    trained = rs.load_model(rs.fit(settings, callbacks=[]).path).state_dict()
+    trained = rs.load_model(rs.fit(settings, callbacks=[]).path, trust=True).state_dict()
     expected = unsplit(settings).state_dict()
     assert not torch.equal(trained["block1.0.weight"], expected["block1.0.weight"])
 

@@ -107,6 +107,7 @@ def test_points_are_compared_over_their_seeds() -> None:
 
 class Swept(NamedTuple):
     done: subprocess.CompletedProcess[str]
+    untrusted: subprocess.CompletedProcess[str]
     again: subprocess.CompletedProcess[str]
     out: Path
 
@@ -118,14 +119,15 @@ class Swept(NamedTuple):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Swept:
-    """A sweep, and the same command once more."""
+    """A sweep, and the same command once more, at first without --trust."""
     out = tmp_path_factory.mktemp("sweep")
     env = environment(RAY_ADDRESS=ray_head.address, PYTHONPATH=os.pathsep.join([str(ROOT)]))
     command = [sys.executable, "-m", "jobs.sweep", *SETTINGS, *AXES, *HOW, "--server.num_gpus", "0", "--out", str(out)]
-    done, again = (
-        subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500) for _ in range(2)
+    done, untrusted, again = (
+        subprocess.run([*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
+        for more in ([], [], ["--trust"])
     )
-    return Swept(done, again, out)
+    return Swept(done, untrusted, again, out)
 
 
 def test_runs_that_fail_do_not_stop_the_others_and_are_told_of(swept: Swept) -> None:
@@ -168,6 +170,13 @@ def test_started_again_it_goes_on_where_it_stopped(swept: Swept) -> None:
     assert swept.again.stdout.splitlines()[-1] == f"results: {swept.out}"
     assert len((swept.runs["0.3"] / "metrics.jsonl").read_text().splitlines()) == 4
     assert len(list((swept.out / "runs").iterdir())) == 2
+
+
+def test_what_tune_left_is_not_unpickled_unasked(swept: Swept) -> None:
+    assert swept.untrusted.returncode == 2
+    refused = f"error: --out: {str(swept.out)!r} is not possible; it may be a folder that is free, or, if you trust "
+    assert swept.untrusted.stderr.splitlines()[-1].startswith(refused)
+    assert f"with --trust: going on unpickles {swept.out}/tune/tuner.pkl" in swept.untrusted.stderr
 
 
 def test_nothing_of_a_sweep_is_left_on_the_cluster(swept: Swept, ray_session: RayHead) -> None:
