@@ -35,7 +35,9 @@ FEATURES: dict[str, Feature] = {
         "self.a_log = nn.Parameter(torch.tensor(0.1))", "scale = self.a_log.exp()", "h = h * scale"
     ),
     "mean to the end": Feature(a="mean = h.mean()", c="h = h + mean"),
-    "scale of b": Feature("self.b_log = nn.Parameter(torch.tensor(0.1))", b="gain = self.b_log.exp()", c="h = h * gain"),
+    "scale of b": Feature(
+        "self.b_log = nn.Parameter(torch.tensor(0.1))", b="gain = self.b_log.exp()", c="h = h * gain"
+    ),
     "complex": Feature(a="z = torch.fft.rfft(h, dim=-1)", b="h = h + torch.fft.irfft(z, n=8, dim=-1)"),
     "complex layer": Feature(
         "self.a_spectrum = Spectrum(); self.b_back = Back()", "z = self.a_spectrum(h)", "h = h + self.b_back(z)"
