@@ -301,7 +301,8 @@ def _load_mean(
             if not tensor.is_floating_point() and not tensor.is_complex():
                 tensor.copy_(torch.stack(values).amax(0))
             elif not all(torch.equal(value, tensor) for value in values):
-                tensor.copy_(sum(value * (n / total) for value, n in zip(values, samples, strict=True)))
+                wide = [value.float() if value.dtype in (torch.bfloat16, torch.float16) else value for value in values]
+                tensor.copy_(sum(value * (n / total) for value, n in zip(wide, samples, strict=True)))
 
 
 def assert_same_weights(model: nn.Module, path: str) -> None:
