@@ -1,8 +1,9 @@
 """Runs whose driver is killed and which are resumed: prints what they left as JSON.
 
-`python -m tests.killed_drivers FOLDER PLAN`; the plan is JSON, a list of "write N" (in the midst of writing the Nth
-file of checkpoints that the process writes) or seconds after its start. A process that has imported torch forks each
-driver, whose actors are in-process: what is killed is the driver, the fed server and all.
+`python -m tests.killed_drivers FOLDER ROUNDS PLAN`; the plan is JSON, a list of "write N" (in the midst of writing the
+Nth file of checkpoints that the process writes) or "call N" (at its Nth call of an actor, in a round, an evaluation or
+a commit). How fast the machine is decides nothing. A process that has imported torch forks each driver, whose actors
+are in-process: what is killed is the driver, the fed server and all.
 """
 
 from __future__ import annotations
@@ -13,18 +14,17 @@ import os
 import signal
 import sys
 from pathlib import Path
-from threading import Thread
-from time import sleep
 from typing import Any
 
+from actors.inprocess import LocalHandle
 from ray_split import api, checkpoint, cli, storage, training  # noqa: F401  before the fork
 
 
-def arguments(path: Path, name: str) -> list[str]:
+def arguments(path: Path, name: str, rounds: int) -> list[str]:
     flags = {
         "model.name": "mlp", "schedule.name": "splitfed_v3", "phones.count": 4, "phones.local_steps": 2,
         "phones.cohort": 2, "cluster.backend": "inprocess", "run.storage_path": path, "run.name": name,
-        "run.rounds": 12,
+        "run.rounds": rounds,
     }  # fmt: skip
     return ["train", *[part for flag, value in flags.items() for part in (f"--{flag}", str(value))], "--run.resume"]
 
@@ -44,26 +44,31 @@ def kill_in_write(number: int) -> None:
     storage.sync = dying
 
 
-def kill_after(seconds: float) -> None:
-    """The process dies after that time."""
+def kill_at_call(number: int) -> None:
+    """The process dies at its Nth call of an actor."""
+    call, count = LocalHandle.call, [0]
 
-    def die() -> None:
-        sleep(seconds)
-        os.kill(os.getpid(), signal.SIGKILL)
+    def dying(handle: LocalHandle, name: str, arguments: list[Any]) -> Any:
+        count[0] += 1
+        if count[0] == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(handle, name, arguments)
 
-    Thread(target=die, daemon=True).start()
+    LocalHandle.call = dying  # type: ignore[method-assign]
 
 
-def driver(command: list[str], kill: str | float | None) -> int:
+KILLS = {"write": kill_in_write, "call": kill_at_call}
+
+
+def driver(command: list[str], kill: str | None) -> int:
     """Run the command in a process of its own, killed as said: its exit status, or minus the signal."""
     process = os.fork()
     if not process:
         log = os.open(os.devnull, os.O_WRONLY)
         os.dup2(log, 1)
-        if isinstance(kill, str):
-            kill_in_write(int(kill.partition(" ")[2]))
-        elif kill is not None:
-            kill_after(kill)
+        if kill is not None:
+            when, _, number = kill.partition(" ")
+            KILLS[when](int(number))
         os._exit(cli.main(command))
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
@@ -76,9 +81,9 @@ def left(folder: Path) -> dict[str, Any]:
     return {"files": found, "rows": [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in lines]}
 
 
-def main(path: Path, plan: list[str | float]) -> None:
-    whole = driver(arguments(path, "whole"), None)
-    command = arguments(path, "killed")
+def main(path: Path, rounds: int, plan: list[str]) -> None:
+    whole = driver(arguments(path, "whole", rounds), None)
+    command = arguments(path, "killed", rounds)
     statuses = [driver(command, kill) for kill in plan]
     last = driver(command, None)
     found = {"statuses": statuses, "whole": left(path / "whole"), "killed": left(path / "killed")}
@@ -86,4 +91,4 @@ def main(path: Path, plan: list[str | float]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))

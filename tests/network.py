@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 OURS = "raysplit"  # begins each namespace's name, and the process that made it comes next
 INTERFACE = "eth0"  # in each machine
-END_SECONDS = 10
+END_SECONDS = 60  # of a machine that is busy; killed processes need some time of it to end
 
 
 class Traffic(NamedTuple):

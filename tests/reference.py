@@ -112,7 +112,7 @@ def fedavg(settings: rs.Config, **told: Any) -> nn.Module:
     """Each phone trains a copy of the unsplit model; the mean of them, weighted by samples."""
     run = Training(settings, **told)
     for draws in run.rounds.values():
-        copies = {phone: copy.deepcopy(run.model) for phone in _phones(draws)}
+        copies = {phone: copied(run.model) for phone in _phones(draws)}
         for phone, model in copies.items():
             optimizer = run.optimizer(model.parameters())
             for draw in draws:
@@ -169,7 +169,7 @@ def splitfed_v3(settings: rs.Config, **told: Any) -> tuple[nn.Module, dict[int, 
     for draws in run.rounds.values():
         for phone in _phones(draws):
             if phone not in personal:
-                personal[phone] = copy.deepcopy(run.model)
+                personal[phone] = copied(run.model)
                 ends[phone] = run.optimizer(_of(personal[phone], run.b, others=True))
             _load_mean(personal[phone], [run.model], [1], only=run.b)
             if phone not in _finishing(draws):
@@ -237,6 +237,15 @@ def _with(total: torch.Tensor | None, gradient: torch.Tensor | None, share: floa
     return gradient * share if total is None else total + gradient * share
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of its own, with the hooks that parameters have, which torch's copy leaves out."""
+    made = copy.deepcopy(model)
+    for own, parameter in zip(made.parameters(), model.parameters(), strict=True):
+        for hook in (parameter._backward_hooks or {}).values():
+            own.register_hook(hook)
+    return made
+
+
 def within(name: str, layers: tuple[str, ...]) -> bool:
     """Whether a parameter or buffer is one of these, or in one of these layers."""
     return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
@@ -247,7 +256,7 @@ def _of(model: nn.Module, layers: tuple[str, ...], others: bool = False) -> list
 
 
 def _sharing(model: nn.Module, layers: tuple[str, ...]) -> nn.Module:
-    made = copy.deepcopy(model)
+    made = copied(model)
     for name in layers:
         parent, _, attribute = name.rpartition(".")
         setattr(made.get_submodule(parent), attribute, getattr(model.get_submodule(parent), attribute))
@@ -292,7 +301,8 @@ def _load_mean(
             if not tensor.is_floating_point() and not tensor.is_complex():
                 tensor.copy_(torch.stack(values).amax(0))
             elif not all(torch.equal(value, tensor) for value in values):
-                tensor.copy_(sum(value * (n / total) for value, n in zip(values, samples, strict=True)))
+                wide = [value.float() if value.dtype in (torch.bfloat16, torch.float16) else value for value in values]
+                tensor.copy_(sum(value * (n / total) for value, n in zip(wide, samples, strict=True)))
 
 
 def assert_same_weights(model: nn.Module, path: str) -> None:

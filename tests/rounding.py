@@ -118,7 +118,8 @@ def _beyond(found: Any, expected: Any, tolerance: float) -> float:
     if not expected.numel():
         return 0.0
     same = found == expected  # infinities, too
-    excess = (found - expected).abs() - tolerance * (1 + expected.abs())
+    relative = max(tolerance, torch.finfo(expected.dtype).eps)  # of halves one unit in the last place
+    excess = (found - expected).abs() - tolerance - relative * expected.abs()
     return float(excess.masked_fill(same, -tolerance).nan_to_num(float("inf")).max())
 
 

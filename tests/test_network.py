@@ -13,7 +13,7 @@ import pytest
 from tests.network import Machine, network, why_not
 
 BYTES = 2_000_000
-SERVE = "import socket; s = socket.create_server(('', 9)); print(flush=True); s.settimeout(30); c, _ = s.accept()"
+SERVE = "import socket; s = socket.create_server(('', 9)); print(flush=True); s.settimeout(300); c, _ = s.accept()"
 SERVE += "\nwhile c.recv(65536): pass"
 SEND = f"import sys, socket; socket.create_connection((sys.argv[1], 9), int(sys.argv[2])).sendall(bytes({BYTES}))"
 
@@ -37,7 +37,7 @@ def send(machines: dict[str, Machine]) -> float:
     assert serving.stdout
     serving.stdout.readline()
     start = time.monotonic()
-    _, said = python(machines["one"], SEND, machines["other"].address, "30").communicate()
+    _, said = python(machines["one"], SEND, machines["other"].address, "300").communicate()
     assert not said
     serving.communicate()
     return time.monotonic() - start
@@ -67,7 +67,8 @@ def test_nothing_is_left_of_a_network() -> None:
     if reason := why_not():
         pytest.skip(reason)
     with network(["one"]) as machines:
-        left = python(machines["one"], "import time; time.sleep(100)")
+        left = python(machines["one"], "import time; print(flush=True); time.sleep(1000)")
+        assert left.stdout and left.stdout.readline()  # before that it may not be on the machine yet
         namespaces = {machines["one"].namespace, machines["one"].switch}
     assert left.wait() != 0
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout

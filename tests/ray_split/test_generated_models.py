@@ -1,0 +1,101 @@
+"""Generated models, cut and trained: each equal to the untouched model, or refused with a line.
+
+RAY_SPLIT_SEED=n tries others than the usual ones.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ray_split as rs
+from tests import generated_models, reference
+from tests.generated_features import EITHER, EQUAL, FEATURES
+from tests.generated_models import Generated
+from tests.reference import assert_close_weights, assert_same_weights
+
+BASE = 100_000 * int(os.environ.get("RAY_SPLIT_SEED", "0"))
+SGD = {"name": "sgd", "lr": 0.05}
+MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+ADAM = {"name": "adam", "lr": 0.002}
+WAYS: dict[str, dict[str, Any]] = {
+    "sequential": {"schedule": "sequential"},
+    "unsplit": {"schedule": "unsplit"},
+    "fedavg": {"schedule": "fedavg", "phones": {"cohort": 1}},
+    "v1 looped": {"schedule": "splitfed_v1", "phones": {"cohort": 1}},
+    "v1": {"schedule": "splitfed_v1", "phones": {"cohort": 3}},
+    "v2": {"schedule": "splitfed_v2"},
+    "v3": {"schedule": "splitfed_v3", "phones": {"cohort": 3, "held_out": 0.2}},
+    "parallel": {"schedule": "parallel", "phones": {"cohort": 3}},
+    "parallel looped": {"schedule": "parallel", "phones": {"cohort": 1}},
+}
+EXACT = ("sequential", "unsplit")
+
+
+def settings_of(path: Path, seed: int, way: str, optimizer: dict[str, Any], **kwargs: Any) -> rs.Config:
+    """Two local steps of three phones."""
+    how = WAYS[way]
+    made = generated_models.generated(seed, **kwargs)
+    data = {"name": "synthetic", "kwargs": {"samples": 90, "shape": [1, 4, 4], "num_classes": 4}, "batch_size": 6}
+    model = {"name": "tests.generated_models:model", "cuts": made.cuts, "kwargs": {"seed": seed, **kwargs}}
+    return rs.Config(
+        model=model, data=data, optimizer=optimizer, schedule={"name": how["schedule"]},
+        phones={"count": 3, "local_steps": 2, **how.get("phones", {})},
+        cluster={"backend": "inprocess", "client_actors": 2},
+        run={"storage_path": str(path), "name": f"run_{len(list(path.iterdir()))}", "rounds": 1, "seed": seed % 997},
+    )  # fmt: skip
+
+
+def outcome(path: Path, seed: int, way: str, optimizer: dict[str, Any] = MOMENTUM, **kwargs: Any) -> str:
+    """Train a model: EQUAL, or the line that refuses it. Anything else is raised."""
+    made = generated_models.generated(seed, **kwargs)
+    settings = settings_of(path, seed, way, optimizer, **kwargs)
+    try:
+        result = rs.fit(settings, callbacks=[])
+    except rs.SettingsError as error:
+        return str(error)
+    if way in EXACT:
+        assert_same_weights(reference.trained(settings, b=made.b), result.path)
+    else:
+        assert_close_weights(lambda: reference.trained(settings, b=made.b), result.path)
+    return EQUAL
+
+
+def check(made: Generated, found: str) -> None:
+    """What became of a model is what its features say."""
+    if made.right == EITHER or made.right == EQUAL:
+        assert found == EQUAL or (made.right == EITHER and "\n" not in found), found
+    else:
+        assert any(re.search(right, found, re.IGNORECASE) for right in made.right), found
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_each_feature_is_right_or_refused(tmp_path: Path, feature: str) -> None:
+    seed = BASE + list(FEATURES).index(feature)
+    way = list(WAYS)[seed % len(WAYS)]
+    for each in dict.fromkeys(["sequential", way]):
+        found = outcome(tmp_path, seed, each, SGD, features=[feature])
+        check(generated_models.generated(seed, [feature]), found)
+
+
+def any_model(path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    way, kwargs = draw.choice(list(WAYS)), {"single": True} if draw.random() < 0.2 else {}
+    optimizer = draw.choice([SGD, MOMENTUM, ADAM] if way in EXACT else [SGD, MOMENTUM])
+    check(generated_models.generated(seed, **kwargs), outcome(path, seed, way, optimizer, **kwargs))
+
+
+@pytest.mark.parametrize("seed", range(BASE + 1000, BASE + 1020))
+def test_any_model_is_right_or_refused(tmp_path: Path, seed: int) -> None:
+    any_model(tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(BASE + 2000, BASE + 2300))
+def test_three_hundred_models_are_right_or_refused(tmp_path: Path, seed: int) -> None:
+    any_model(tmp_path, seed)
