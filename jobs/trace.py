@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jobs import traceplots
-from ray_split import config
+from ray_split import config, text
 from ray_split.cli import Parser
 from ray_split.clock import Times
-from ray_split.failure import SettingsError
+from ray_split.failure import SettingsError, first_line
 from ray_split.prepare import prepare
 from ray_split.records import CONFIG, read_quarantined, read_rows
 from ray_split.storage import Place, make_folder, place, write
@@ -43,7 +43,11 @@ class Traced(NamedTuple):
 
 def traced(folder: Place, round: int) -> Traced:
     """A run's round once more. Raises SettingsError."""
-    if not (folder / CONFIG).exists():
+    try:
+        there = (folder / CONFIG).exists()
+    except (OSError, ValueError, ImportError) as error:
+        raise SettingsError("RUN_FOLDER", str(folder), f"the folder of a run: {first_line(error)}") from error
+    if not there:
         raise SettingsError("RUN_FOLDER", str(folder), "the folder of a run, with its config.yaml")
     prepared = prepare(config.Config.from_yaml(folder / CONFIG))
     if prepared.clock is None:
@@ -56,6 +60,13 @@ def traced(folder: Place, round: int) -> Traced:
     times = prepared.clock.round(prepared.stream, round, spans=True)
     rows = {row["round"]: row for row in read_rows(folder)}
     return Traced(round, times, server_names(prepared.settings.server.replicas), rows.get(round, {}))
+
+
+def _folder(name: str, path: str) -> Place:
+    try:
+        return place(text.path(path))
+    except ValueError as error:
+        raise SettingsError(name, path, str(error)) from error
 
 
 def events(found: Traced) -> Iterator[Event]:
@@ -123,8 +134,12 @@ def main(arguments: Sequence[str]) -> int:
     Parser.given = arguments
     try:
         given = parser.parse_args(arguments)
-        found = traced(place(given.folder), given.round)
-        print("\n".join(write_trace(found, place(given.out or given.folder), given.most)))
+        if given.most < 1:
+            raise SettingsError("--most", given.most, "1 or more phones")
+        folder = _folder("RUN_FOLDER", given.folder)
+        out = folder if given.out is None else _folder("--out", given.out)
+        found = traced(folder, given.round)
+        print("\n".join(write_trace(found, out, given.most)))
         print(f"round {given.round}: {found.times.whole:.4g} virtual seconds, {len(found.times.phones)} phones")
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)

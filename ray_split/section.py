@@ -72,7 +72,7 @@ def _beyond_nothing(value: float) -> float:
 
 
 Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping), AfterValidator(_bounded)]
-WholeNumbers = Annotated[dict[int, int], BeforeValidator(as_mapping), BeforeValidator(_no_bools)]
+WholeNumbers = Annotated[dict[int, int], BeforeValidator(lambda value: _no_bools(as_mapping(value)))]
 Names = Annotated[list[str], BeforeValidator(_names)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Few = Annotated[int, Field(ge=1, le=10_000)]
