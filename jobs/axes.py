@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import yaml
 from ray import tune
 
-from ray_split import config
+from ray_split import config, yaml12
 from ray_split.cli import merged, nested
 from ray_split.failure import SettingsError
 
@@ -56,10 +55,12 @@ def _check_name(text: str, name: str) -> None:
 def _listed(text: str, values: str) -> list[Any]:
     """The values, as YAML: `a,b` are two, `[a,b],[c,d]` two lists."""
     try:
-        found = yaml.safe_load(f"[{values}]")
-    except yaml.YAMLError as error:
-        raise SettingsError("--over", text, FORM) from error
-    return list(found)
+        found = yaml12.read(f"[{values}]")
+    except ValueError as error:
+        raise SettingsError("--over", text, f"{FORM} ({error})") from error
+    if not isinstance(found, list):
+        raise SettingsError("--over", text, FORM)
+    return found
 
 
 def _drawn(text: str, values: str) -> Any:
@@ -77,11 +78,10 @@ def _drawn(text: str, values: str) -> Any:
 
 
 def _number(text: str, value: Any) -> float | int:
-    """YAML takes 1e-3 for a word."""
-    try:
-        return value if isinstance(value, int) else float(value)
-    except (TypeError, ValueError) as error:
-        raise SettingsError("--over", text, f"{FORM}; {value!r} is not a number") from error
+    """Raises SettingsError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingsError("--over", text, f"{FORM}; {value!r:.60} is not a number")
+    return value
 
 
 def settings_at(base: config.Config, point: Mapping[str, Any]) -> config.Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,6 +25,7 @@ from ray_split.storage import Place, full, place
 
 BY_DEFAULT = "unsplit,fedavg,sequential,splitfed_v1,splitfed_v2,splitfed_v3,parallel"
 OURS = {"--schedule.name": "--schedules", "--run.seed": "--seeds"}
+SEED = re.compile("[0-9]{1,40}")
 UNLIKE = ("run.rounds", "run.eval_every", "cluster.backend", "cluster.client_actors", "cluster.cpus_per_client")
 """Settings that a resumed run may change, but that the runs of one comparison must share."""
 
@@ -65,6 +67,8 @@ def plan_of(arguments: Sequence[str], help: str = "") -> Plan:
     flags, rest = _parser(help).parse_known_args(arguments)
     _check_ours(rest)
     schedules, seeds, target = _schedules(flags.schedules), _seeds(flags.seeds), _target(flags.target)
+    if flags.out == "":
+        raise SettingsError("--out", flags.out, "a folder, a local path or a URI")
     base, wanted = settings_of(["train", *rest])
     if wanted == "dry_run":
         raise SettingsError("command line", "--dry-run", "left out: it is about one run, as ray-split train --dry-run")
@@ -102,7 +106,7 @@ def _words(flag: str, text: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     words = _words("--seeds", text)
-    if not all(word.isdecimal() for word in words) or len(set(map(int, words))) < len(words):
+    if not all(SEED.fullmatch(word) for word in words) or len(set(map(int, words))) < len(words):
         raise SettingsError("--seeds", text, "whole numbers from 0, as 0,1,2, each once")
     return [int(word) for word in words]
 

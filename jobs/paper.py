@@ -27,7 +27,7 @@ from jobs.published import NETWORKS
 from ray_split.cli import Parser, add_flags, nested
 from ray_split.complaint import one_line
 from ray_split.failure import SettingsError
-from ray_split.section import Positive, Section
+from ray_split.section import LocalPath, Positive, Section
 
 
 class Settings(Section):
@@ -40,7 +40,7 @@ class Settings(Section):
     phone_memory_mb: Positive | None = Field(
         None, description="million bytes that training may take; none: what ResNet50 needs, as that is known to fit"
     )
-    out: Path = Field(Path("~/ray_results/paper"), description="folder for CSV and plots")
+    out: LocalPath = Field(Path("~/ray_results/paper"), description="folder for CSV and plots")
 
     def __init__(self, **values: Any) -> None:
         """Raises SettingsError (one line) instead of pydantic's report."""

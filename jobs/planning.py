@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,13 +22,15 @@ from ray_split.plan import Plan
 from ray_split.profile import Link, Phone, Profile, Server
 from ray_split.state import Array
 
+SIZE = re.compile("[0-9]{1,9}")
+
 
 def _sizes(value: Any) -> Any:
     """On a command line a shape is written 3x224x224."""
     if not isinstance(value, str):
         return value
     parts = value.split("x")
-    if not all(part.isdecimal() and int(part) for part in parts):
+    if not all(SIZE.fullmatch(part) and int(part) for part in parts):
         raise ValueError("the shape of a sample, as 3x224x224")
     return [int(part) for part in parts]
 
@@ -36,7 +39,9 @@ class Model(section.Section):
     """The network."""
 
     name: str = Field("digits_cnn", description="as for ray-split train: one of its models, or package.module:function")
-    num_classes: int | None = Field(10, ge=1, description="passed to the model's function if it has a place for it")
+    num_classes: int | None = Field(
+        10, ge=1, le=10**7, description="passed to the model's function if it has a place for it"
+    )
     kwargs: section.Mapping = Field({}, description="passed to the model's function, as YAML")
 
 
@@ -45,7 +50,7 @@ class Optimizer(section.Section):
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
-    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    weight_decay: section.NotNegative = 0.0
 
 
 class Settings(section.Section):
@@ -55,7 +60,7 @@ class Settings(section.Section):
     input: Annotated[list[int], BeforeValidator(_sizes), Field(min_length=1)] = Field(
         [1, 8, 8], description="shape of a sample, as 3x224x224"
     )
-    batch: int = Field(16, ge=1, description="samples in a step")
+    batch: section.Count = Field(16, description="samples in a step")
     split: Literal["double", "single"] = Field(
         "double", description="double: two cuts, the labels stay on the phone; single: one cut, they go to the server"
     )
@@ -63,7 +68,7 @@ class Settings(section.Section):
     phone: Phone = Phone()
     server: Server = Server()
     link: Link = Link()
-    out: Path | None = Field(None, description="folder for CSV and plot; none: plan_<model> here")
+    out: section.LocalPath | None = Field(None, description="folder for CSV and plot; none: plan_<model> here")
 
     def __init__(self, **values: Any) -> None:
         """Raises SettingsError (one line) instead of pydantic's report."""
@@ -83,7 +88,7 @@ class Settings(section.Section):
 
     def folder(self) -> Path:
         """Where CSV and plot go."""
-        return self.out or Path(f"plan_{self.model.name.rpartition(':')[2]}")
+        return (self.out or Path(f"plan_{self.model.name.rpartition(':')[2]}")).expanduser()
 
 
 Row = Mapping[str, Any]

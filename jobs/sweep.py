@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,12 +35,13 @@ from jobs.axes import SEED, settings_at, space
 from jobs.outfolder import alone, unnamed
 from jobs.sweeping import Lines, best_of, by_point, last_line, shown
 from jobs.trials import Trial, resources
-from ray_split import config, holding, storage
+from ray_split import config, holding, storage, text
 from ray_split.cli import settings_of
 from ray_split.failure import SettingsError, first_line
 from ray_split.resolve import resolve
 from ray_split.storage import Place, full, place
 
+SEED_WORD, MOST_RUNS = re.compile("[0-9]{1,40}"), 100_000
 TUNE, RUNS, ASKED, TABLE, POINTS, BEST = "tune", "runs", "sweep.yaml", "sweep.csv", "points.csv", "best.yaml"
 
 
@@ -92,16 +94,34 @@ def plan_of(arguments: Sequence[str]) -> Plan:
     if not axes:
         raise SettingsError("command line", " ".join(arguments), "with --over or --seeds: there is nothing to search")
     flags.mode = flags.mode or ("min" if "loss" in flags.metric else "max")
-    out = place(flags.out) if flags.out else place(base.run.storage_path) / unnamed("sweep")
+    _check_counts(flags)
+    out = _out(flags, base)
     out = out.absolute() if isinstance(out, Path) else out
     return Plan(base.with_values(run={"storage_path": full(out / RUNS)}), axes, flags, out)
 
 
-def _seeds(text: str) -> list[int]:
+def _seeds(given: str) -> list[int]:
+    words = [word.strip() for word in given.split(",") if word.strip()]
+    if not all(SEED_WORD.fullmatch(word) for word in words):
+        raise SettingsError("--seeds", given, "whole numbers, as 0,1,2")
+    return [int(word) for word in words]
+
+
+def _check_counts(flags: argparse.Namespace) -> None:
+    """How many of something there are to be. Raises SettingsError."""
+    for name in ("samples", "grace", "concurrent"):
+        value = getattr(flags, name)
+        if value is not None and not 1 <= value <= MOST_RUNS:
+            raise SettingsError(f"--{name}", value, f"1 to {MOST_RUNS}")
+
+
+def _out(flags: argparse.Namespace, base: config.Config) -> Place:
+    if flags.out is None:
+        return place(base.run.storage_path) / unnamed("sweep")
     try:
-        return [int(word) for word in text.split(",") if word.strip()]
+        return place(text.path(flags.out))
     except ValueError as error:
-        raise SettingsError("--seeds", text, "whole numbers, as 0,1,2") from error
+        raise SettingsError("--out", flags.out, str(error)) from error
 
 
 def _asked_by(plan: Plan) -> dict[str, Any]:

@@ -225,6 +225,9 @@ class Checkpoint(Section):
     num_to_keep: Count | None = 2
 
 
+BARE = {"": "auto", **dict.fromkeys(("true", "yes", "on"), "auto"), **dict.fromkeys(("false", "no", "off"), "never")}
+
+
 class Run(Section):
     """The run as a whole."""
 
@@ -253,8 +256,9 @@ class Run(Section):
     @model_validator(mode="before")
     @classmethod
     def _bare_resume(cls, values: Any) -> Any:
-        if isinstance(values, dict) and (bare := values.get("resume")) in (True, False, "", "true", "false"):
-            return {**values, "resume": "never" if bare in (False, "false") else "auto"}
+        bare = values.get("resume") if isinstance(values, dict) else None
+        if isinstance(bare, bool | str) and str(bare).lower() in BARE:
+            return {**values, "resume": BARE[str(bare).lower()]}
         return values
 
     @property

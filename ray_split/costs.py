@@ -88,8 +88,8 @@ def costs_of(
     """
     run = _Run(model, trace)
     with mode:
-        inputs = torch.empty(shape, dtype=dtype)
         try:
+            inputs = torch.empty(shape, dtype=dtype)
             run.step(inputs)
         except MISFITS as error:
             said = " ".join(str(error).partition("While executing")[0].split())  # what follows is fx's own

@@ -12,6 +12,8 @@ from ray_split.failure import SettingsError
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
+MOST_TOLD = 10**18
+
 
 @functools.lru_cache
 def memory() -> int:
@@ -23,5 +25,6 @@ def memory() -> int:
 def check_fits(field: str, given: Mapping[str, Any], size: int) -> None:
     """See that so many bytes can be held. Raises SettingsError."""
     if size > memory():
-        allowed = f"smaller: it takes {size // 10**9} GB of memory at least, and this machine has {memory() / 1e9:.3g}"
+        asked = f"{size // 10**9} GB" if size < MOST_TOLD else f"more than {MOST_TOLD // 10**9} GB"
+        allowed = f"smaller: it takes {asked} of memory at least, and this machine has {memory() / 1e9:.3g}"
         raise SettingsError(field, dict(given), allowed)

@@ -18,6 +18,7 @@ from ray_split.state import Array
 
 USERS_SHIFT = 0.5  # standard deviation of what is a user's own, beside the patterns' 1
 COARSE = 8  # pixels of a fake image's pattern
+LOUDEST = 1e18
 KEY_BYTES = 40  # of a fake image that is not made yet: its key and label, and what they are made from
 
 
@@ -112,7 +113,7 @@ def _test_samples(samples: int) -> int:
 def _check(samples: Any, shape: Any, num_classes: Any, seed: Any, noise: Any = 0, users: Any = None) -> None:
     sizes = [samples, num_classes, *(shape if isinstance(shape, (list, tuple)) else [None])]
     right = all(whole(size) and size > 0 for size in sizes) and whole(seed) and seed >= 0
-    if not right or not isinstance(noise, (int, float)) or not noise >= 0:
+    if not right or not isinstance(noise, (int, float)) or not 0 <= noise <= LOUDEST:
         given = {"samples": samples, "shape": shape, "num_classes": num_classes, "noise": noise, "seed": seed}
         allowed = "positive whole numbers (shape a list of them), and noise and seed not below 0"
         raise SettingsError("data.kwargs", given, allowed)

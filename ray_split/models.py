@@ -96,7 +96,7 @@ def build(settings: config.Model, seed: int) -> nn.Module:
     """The unsplit model with its first weights, which follow from the run's seed alone. Raises SettingsError."""
     function = _function(settings.name)
     if ":" not in settings.name:
-        _check_sizes(settings.kwargs)
+        _check_sizes(settings.kwargs, least=1 if settings.name in MODELS else None)
     kwargs = {**zoo.wanted_by(settings.name, settings.weights), **settings.kwargs}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.torch_seed(seed, "model"))
@@ -124,12 +124,14 @@ def _check_state(name: str, model: nn.Module) -> None:
 LARGEST_LAYER, DEEPEST = 2**24, 1000
 
 
-def _check_sizes(kwargs: Mapping[str, Any]) -> None:
+def _check_sizes(kwargs: Mapping[str, Any], least: int | None) -> None:
     """Of our models and the libraries': a number as of samples or seconds would be built for hours, and then fail."""
     for name, value in kwargs.items():
         most = DEEPEST if name in ("depth", "num_layers") else LARGEST_LAYER
         if isinstance(value, int) and value > most:
             raise SettingsError("model.kwargs", {name: value}, f"numbers of a model's size, {name} at most {most}")
+        if least is not None and type(value) is int and value < least:
+            raise SettingsError("model.kwargs", {name: value}, f"numbers of a model's size, {name} at least {least}")
 
 
 def check_memory(settings: config.Model) -> None:

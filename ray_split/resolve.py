@@ -43,20 +43,19 @@ def resolve(settings: config.Config, nodes: Sequence[Node]) -> config.Config:
     return settings
 
 
-IN_ONE_PROCESS = 256
+IN_ONE_PROCESS = {
+    "cluster.client_actors": 64, "server.replicas": 64, "cluster.cpus_per_client": 256, "server.num_cpus": 256,
+}  # fmt: skip
+"""At most: there all actors are made, and compute, one after the other."""
 
 
 def _check_one_process(settings: config.Config) -> None:
-    """In one process all actors are made, one after the other, and compute one after the other."""
-    numbers = {"cluster.client_actors": settings.cluster.client_actors, "server.replicas": settings.server.replicas}
-    numbers |= {
-        "cluster.cpus_per_client": settings.cluster.cpus_per_client,
-        "server.num_cpus": settings.server.num_cpus,
-    }
-    for field, value in numbers.items():
-        if value != "auto" and value > IN_ONE_PROCESS:
-            allowed = f"at most {IN_ONE_PROCESS} in one process (cluster.backend inprocess), where more bring nothing"
-            raise SettingsError(field, value, allowed)
+    for name, most in IN_ONE_PROCESS.items():
+        section, _, field = name.partition(".")
+        value = getattr(getattr(settings, section), field)
+        if value != "auto" and value > most:
+            allowed = f"at most {most} in one process (cluster.backend inprocess), where more bring nothing"
+            raise SettingsError(name, value, allowed)
 
 
 def cohorts(phones: Phones) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,18 +38,15 @@ def _names(value: Any) -> Any:
 
 def _bounded(value: Any) -> Any:
     """Of no more than a file may hold: what comes from Python may hold itself."""
-    if sum(1 for _ in zip(_nodes(value), range(yaml12.MOST_NODES + 1), strict=False)) > yaml12.MOST_NODES:
-        raise ValueError(f"smaller: at most {yaml12.MOST_NODES} keys and values")
+    waiting, nodes = [(value, 0)], 0
+    while waiting:
+        each, depth = waiting.pop()
+        inside = each.values() if isinstance(each, dict) else each if isinstance(each, (list, tuple)) else ()
+        nodes += len(inside)
+        if nodes > yaml12.MOST_NODES or depth > yaml12.DEEPEST:
+            raise ValueError(f"at most {yaml12.MOST_NODES} values, {yaml12.DEEPEST} levels deep")
+        waiting.extend((part, depth + 1) for part in inside)
     return value
-
-
-def _nodes(value: Any, depth: int = 0) -> Iterator[None]:
-    yield None
-    if depth > yaml12.DEEPEST:
-        raise ValueError(f"at most {yaml12.DEEPEST} levels deep")
-    if isinstance(value, (dict, list, tuple)):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _nodes(each, depth + 1)
 
 
 def _no_bools(value: Any) -> Any:
@@ -72,7 +68,7 @@ def _beyond_nothing(value: float) -> float:
 
 
 Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping), AfterValidator(_bounded)]
-WholeNumbers = Annotated[dict[int, int], BeforeValidator(as_mapping), BeforeValidator(_no_bools)]
+WholeNumbers = Annotated[dict[int, int], BeforeValidator(lambda value: _no_bools(as_mapping(value)))]
 Names = Annotated[list[str], BeforeValidator(_names)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Few = Annotated[int, Field(ge=1, le=10_000)]

@@ -14,6 +14,7 @@ from ray_split.failure import SettingsError
 from ray_split.machine import check_fits
 from ray_split.state import Array
 
+LOUDEST = 1e18
 PADDING = -100  # losses.IGNORED, which would bring torch into the fed server's process
 
 
@@ -77,7 +78,7 @@ def _check(**given: Any) -> None:
     """Sizes are positive whole numbers, noise and seed not below 0."""
     for name, value in given.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        whole = number and (name == "noise" or isinstance(value, int))
-        if not whole or value < 0 or (value == 0 and name not in ("noise", "seed")):
+        right = number and (0 <= value <= LOUDEST if name == "noise" else isinstance(value, int) and value >= 0)
+        if not right or (value == 0 and name not in ("noise", "seed")):
             allowed = "positive whole numbers, and noise and seed not below 0"
             raise SettingsError("data.kwargs", {name: value}, allowed)

@@ -76,7 +76,7 @@ def _whole(text: str) -> int:
 
 
 def _real(text: str) -> float:
-    return float(text.replace(".inf", "inf").replace(".nan", "nan") if text[-1].isalpha() else text)
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
 def _told(error: yaml.YAMLError) -> str:
