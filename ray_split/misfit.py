@@ -10,6 +10,7 @@ from ray_split.draws import Stream
 from ray_split.failure import SettingsError, told
 
 NEAR = 64  # how far from the batch size asked for another is looked for
+MOST_LEFT_OUT = 5  # phones that are not too many to name
 
 
 def misfit(settings: config.Config, stream: Stream, batch: torch.Tensor, error: Exception) -> SettingsError:
@@ -37,9 +38,10 @@ def _batch_of_one(settings: config.Config, stream: Stream) -> SettingsError:
     allowed = "a size that leaves no phone a batch of one, which BatchNorm can't train on"
     if (samples == 1).any():
         few = phones[samples == 1]
-        out = "{" + ", ".join(f"{phone}: 0" for phone in few[:5]) + (", ...}" if len(few) > 5 else "}")
-        helps = f"none does, as {_named(few)} but one sample: set fewer phones.count, data.partition.min_samples to 2"
-        return SettingsError("data.batch_size", size, f"{allowed}; {helps}, or phones.left_out to '{out}'")
+        out = ", ".join(f"{phone}: 0" for phone in few)
+        left_out = f", or phones.left_out to '{{{out}}}'" if len(few) <= MOST_LEFT_OUT else ""
+        helps = f"none does, as {_named(few)} but one sample: set fewer phones.count{left_out}"
+        return SettingsError("data.batch_size", size, f"{allowed}; {helps}")
     others = [other for other in _near(size) if not _ones(stream, samples, other).any()]
     helps = f", such as {others[0]}" if others else ""
     whose = _named(phones[_ones(stream, samples, size)])
