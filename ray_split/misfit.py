@@ -24,7 +24,7 @@ def misfit(settings: config.Config, stream: Stream, batch: torch.Tensor, error: 
 
 def _hint(batch: torch.Tensor, error: Exception) -> str:
     """What may be the matter with the data, if it looks like it."""
-    if batch.dtype != torch.float32 and "dtype" in str(error):
+    if batch.dtype != torch.float32 and "type" in str(error):
         return "; if these are values, not numbers of words, let data.name return float32"
     if batch.dim() == 4 and batch.shape[-1] in (1, 3, 4) and batch.shape[1] not in (1, 3, 4):
         return "; images have their channels first: inputs.transpose(0, 3, 1, 2)"

@@ -206,9 +206,9 @@ def first_have_most(labels: np.ndarray, settings: object, count: int, draw: obje
 def test_data_that_a_model_does_not_take_is_told_by_its_shape_and_type() -> None:
     words = {"name": f"{__name__}:whole_numbers"}
     line = str(refusal(data=words))
-    assert "batches of shape (16, 1, 8, 8) of int64" in line and "let data.name return float32" in line
+    assert "1, 8, 8) of int64" in line and "let data.name return float32" in line
     line = str(refusal(data={"name": f"{__name__}:channels_last"}))
-    assert "batches of shape (16, 8, 8, 3) of float32" in line and "inputs.transpose(0, 3, 1, 2)" in line
+    assert "8, 8, 3) of float32" in line and "inputs.transpose(0, 3, 1, 2)" in line
 
 
 def whole_numbers() -> tuple[np.ndarray, np.ndarray]:
