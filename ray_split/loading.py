@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ray_split.failure import SettingsError
+from ray_split.failure import SettingsError, told
 
 T = TypeVar("T")
 
@@ -37,6 +37,8 @@ def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]
         found: Any = importlib.import_module(module_name)
     except (ImportError, ValueError, TypeError, SyntaxError) as error:
         raise SettingsError(field, name, f"an importable module: {error}") from error
+    except Exception as error:  # what the user's module does when it is imported may raise anything
+        raise SettingsError(field, name, f"a module that can be imported; it raised {told(error)}") from error
     try:
         for part in attribute.split("."):
             found = getattr(found, part)

@@ -42,10 +42,11 @@ def _batch_of_one(settings: config.Config, stream: Stream) -> SettingsError:
         left_out = f", or phones.left_out to '{{{out}}}'" if len(few) <= MOST_LEFT_OUT else ""
         helps = f"none does, as {_named(few)} but one sample: set fewer phones.count{left_out}"
         return SettingsError("data.batch_size", size, f"{allowed}; {helps}")
-    others = [other for other in _near(size) if not _ones(stream, samples, other).any()]
-    helps = f", such as {others[0]}" if others else ""
+    # One with which each phone has a single batch helps always.
+    others = [*_near(size), int(samples.max())]
+    helps = next(other for other in others if not _ones(stream, samples, other).any())
     whose = _named(phones[_ones(stream, samples, size)])
-    return SettingsError("data.batch_size", size, f"{allowed}{helps}: now {whose} one")
+    return SettingsError("data.batch_size", size, f"{allowed}, such as {helps}: now {whose} one")
 
 
 def _there(stream: Stream) -> np.ndarray:
