@@ -25,16 +25,11 @@ from ray_split import config, text
 from ray_split.cli import Parser
 from ray_split.clock import Times
 from ray_split.failure import SettingsError, first_line
-<<<<<<< HEAD
 from ray_split.left import read_quarantined
 from ray_split.loading import named_by
 from ray_split.prepare import Prepared, prepare
 from ray_split.records import CONFIG
 from ray_split.rows import read_rows
-=======
-from ray_split.prepare import prepare
-from ray_split.records import CONFIG, read_quarantined, read_rows
->>>>>>> settings
 from ray_split.storage import Place, make_folder, place, write
 from ray_split.wiring import server_names
 
@@ -51,19 +46,13 @@ class Traced(NamedTuple):
     row: dict[str, Any]
 
 
-<<<<<<< HEAD
 def traced(folder: Place, round: int, trust: bool = False) -> Traced:
     """A run's round once more. What its settings name is imported only with `trust`. Raises SettingsError."""
-    if not (folder / CONFIG).exists():
-=======
-def traced(folder: Place, round: int) -> Traced:
-    """A run's round once more. Raises SettingsError."""
     try:
         there = (folder / CONFIG).exists()
     except (OSError, ValueError, ImportError) as error:
         raise SettingsError("RUN_FOLDER", str(folder), f"the folder of a run: {first_line(error)}") from error
     if not there:
->>>>>>> settings
         raise SettingsError("RUN_FOLDER", str(folder), "the folder of a run, with its config.yaml")
     settings = config.Config.from_yaml(folder / CONFIG)
     with named_by(folder, trust):
@@ -157,17 +146,12 @@ def main(arguments: Sequence[str]) -> int:
     Parser.given = arguments
     try:
         given = parser.parse_args(arguments)
-<<<<<<< HEAD
-        found = traced(place(given.folder), given.round, given.trust)
-        print("\n".join(write_trace(found, place(given.out or given.folder), given.most)))
-=======
         if given.most < 1:
             raise SettingsError("--most", given.most, "1 or more phones")
         folder = _folder("RUN_FOLDER", given.folder)
         out = folder if given.out is None else _folder("--out", given.out)
-        found = traced(folder, given.round)
+        found = traced(folder, given.round, given.trust)
         print("\n".join(write_trace(found, out, given.most)))
->>>>>>> settings
         print(f"round {given.round}: {found.times.whole:.4g} virtual seconds, {len(found.times.phones)} phones")
     except OSError as error:
         print(f"error: {first_line(error)}", file=sys.stderr)

@@ -140,12 +140,10 @@ def _check_classes(data: _Checked) -> None:
     """Labels are classes from 0 on, and there is none too many."""
     labels, name, loss = data.parts.train.labels, data.settings.data.name, data.settings.task.loss
     if labels.dtype.kind == "f" and labels.ndim == 2 and labels.shape[1] > 1 and (labels.sum(1) == 1).all():
-        raise SettingsError(
-            "data.name",
-            name,
-            f"a data set whose labels are classes (N,), as {loss} wants, not one-hot "
-            f"or probabilities {labels.shape}: return labels.argmax(1)",
+        allowed = (
+            f"a data set whose labels are classes (N,), as {loss} wants, not one-hot or shares (N, {labels.shape[1]})"
         )
+        raise SettingsError("data.name", name, f"{allowed}: return labels.argmax(1)")
     if labels.dtype.kind == "f":
         allowed = f"mse, l1 or huber, as {name} has values ({labels.dtype}) for labels; {loss}'s are classes, "
         raise SettingsError("task.loss", loss, f"{allowed}whole numbers: if these are, return labels.astype(int)")

@@ -78,7 +78,7 @@ class CrossEntropy:
     def broken(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """As Loss.broken, where any label of a sample counts whose scores say no class."""
         said = outputs.amax(self.classes).isfinite() | (labels == IGNORED)
-        return ~said.reshape(len(labels), -1).all(1)
+        return ~_all(said)
 
     def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As Loss.pairs, without what is ignored."""
@@ -120,12 +120,17 @@ class Distance:
 
     def broken(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """As Loss.broken."""
-        return ~outputs.isfinite().reshape(len(labels), -1).all(1)
+        return ~_all(outputs.isfinite())
 
     def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As Loss.pairs."""
         values, wanted = _alike(outputs, labels)
         return values.reshape(len(values), -1), wanted.reshape(len(wanted), -1)
+
+
+def _all(flags: torch.Tensor) -> torch.Tensor:
+    """Whether all of a sample's (n, ...) are."""
+    return flags.flatten(1).all(1) if flags.dim() > 1 else flags
 
 
 def _alike(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ from ray_split.draws import Stream
 from ray_split.failure import SettingsError, told
 
 NEAR = 64  # how far from the batch size asked for another is looked for
+MOST_LEFT_OUT = 5  # phones that are not too many to name
 
 
 def misfit(settings: config.Config, stream: Stream, batch: torch.Tensor, error: Exception) -> SettingsError:
@@ -23,7 +24,7 @@ def misfit(settings: config.Config, stream: Stream, batch: torch.Tensor, error: 
 
 def _hint(batch: torch.Tensor, error: Exception) -> str:
     """What may be the matter with the data, if it looks like it."""
-    if batch.dtype != torch.float32 and "dtype" in str(error):
+    if batch.dtype != torch.float32 and "type" in str(error):
         return "; if these are values, not numbers of words, let data.name return float32"
     if batch.dim() == 4 and batch.shape[-1] in (1, 3, 4) and batch.shape[1] not in (1, 3, 4):
         return "; images have their channels first: inputs.transpose(0, 3, 1, 2)"
@@ -37,13 +38,15 @@ def _batch_of_one(settings: config.Config, stream: Stream) -> SettingsError:
     allowed = "a size that leaves no phone a batch of one, which BatchNorm can't train on"
     if (samples == 1).any():
         few = phones[samples == 1]
-        out = "{" + ", ".join(f"{phone}: 0" for phone in few[:5]) + (", ...}" if len(few) > 5 else "}")
-        helps = f"none does, as {_named(few)} but one sample: set fewer phones.count, data.partition.min_samples to 2"
-        return SettingsError("data.batch_size", size, f"{allowed}; {helps}, or phones.left_out to '{out}'")
-    others = [other for other in _near(size) if not _ones(stream, samples, other).any()]
-    helps = f", such as {others[0]}" if others else ""
+        out = ", ".join(f"{phone}: 0" for phone in few)
+        left_out = f", or phones.left_out to '{{{out}}}'" if len(few) <= MOST_LEFT_OUT else ""
+        helps = f"none does, as {_named(few)} but one sample: set fewer phones.count{left_out}"
+        return SettingsError("data.batch_size", size, f"{allowed}; {helps}")
+    # One with which each phone has a single batch helps always.
+    others = [*_near(size), int(samples.max())]
+    helps = next(other for other in others if not _ones(stream, samples, other).any())
     whose = _named(phones[_ones(stream, samples, size)])
-    return SettingsError("data.batch_size", size, f"{allowed}{helps}: now {whose} one")
+    return SettingsError("data.batch_size", size, f"{allowed}, such as {helps}: now {whose} one")
 
 
 def _there(stream: Stream) -> np.ndarray:

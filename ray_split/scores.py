@@ -84,7 +84,8 @@ def r2(sums: Array) -> float:
     Of labels that are all equal 1 if they are met, else 0, as there. Not a number where any are not finite.
     """
     count, squared, _, total, of_squares = sums
-    spread = of_squares - total**2 / np.maximum(count, 1)
+    with np.errstate(invalid="ignore"):  # what isn't finite has no score, below
+        spread = of_squares - total**2 / np.maximum(count, 1)
     # What is left of labels that are all equal is rounding.
     spread = np.where(spread > count * np.finfo(np.float64).eps * of_squares, spread, 0.0)
     explained = np.where(squared == 0, 1.0, 0.0)

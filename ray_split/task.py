@@ -98,13 +98,13 @@ class Task:
 
     def _broken(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
         """Of which samples (n,) nothing can be read: of outputs of another kind those with any that is no number."""
-        ours = self._ours(outputs, labels)
-        if ours is not None:
-            return ours.broken(heads(outputs)[0], labels)
+        ours, main = self._ours(outputs, labels), main_head(outputs)
+        if ours is not None and main is not None and main.dim() and len(main) == len(labels):
+            return ours.broken(main, labels)
         found = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
         for leaf in leaves(outputs):
             if isinstance(leaf, torch.Tensor) and leaf.dim() and len(leaf) == len(labels):
-                found |= leaf.isnan().reshape(len(labels), -1).any(1)
+                found |= leaf.reshape(len(leaf), math.prod(leaf.shape[1:])).isnan().any(1)
         return found
 
     def _pairs(self, outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -81,3 +81,43 @@ def test_maps_of_pixels_are_augmented_with_their_images_in_training(tmp_path: Pa
         phones={"count": 2},
     )
     assert_same_weights(reference.unsplit(settings), result.path)
+
+
+NAMES = np.array(["cat", "dog", "owl"])
+
+
+def numbered(named: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    inputs, labels = draw.normal(size=(90, 4)).astype(np.float32), draw.integers(0, 3, 90)
+    return (inputs.astype(">f8"), NAMES[labels]) if named else (inputs, labels)
+
+
+@pytest.mark.parametrize("cluster", [{}, {"backend": "ray", "client_actors": 2}], ids=["in process", "on Ray"])
+def test_classes_with_names_are_trained_as_their_numbers_and_named_in_the_results(
+    tmp_path: Path, cluster: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    if cluster:
+        request.getfixturevalue("ray_session")
+    found = []
+    for named in (True, False):
+        settings = rs.Config(
+            model={"name": "tests.nets:three_linear"}, phones={"count": 3}, cluster={"backend": "inprocess", **cluster},
+            data={"name": "tests.test_data_runs:numbered", "kwargs": {"named": named}, "batch_size": 8},
+            run={"storage_path": str(tmp_path), "name": str(named), "rounds": 2},
+        )  # fmt: skip
+        found.append((settings, rs.fit(settings, callbacks=[])))
+    (settings, result), (_, plain) = found
+    assert_same_weights(reference.unsplit(settings), result.path)
+    assert (Path(result.path) / "model.safetensors").read_bytes() == (
+        Path(plain.path) / "model.safetensors"
+    ).read_bytes()
+    assert rs.Result.from_path(result.path).classes == result.metrics["classes"] == NAMES.tolist()
+    assert plain.classes is None and "classes" not in plain.metrics
+    assert result.metrics["test_accuracy"] == plain.metrics["test_accuracy"]
+
+
+def test_classes_of_folders_are_named_by_them(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    data = {"name": "image_folder", "path": tmp_path, "kwargs": {"size": 16}}
+    _, result = fit(tmp_path, model={"name": "tests.nets:coloured", "cuts": "1,4"}, data=data, phones={"count": 3})
+    assert result.classes == ["a", "b"]

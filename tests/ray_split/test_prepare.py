@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import ray_split as rs
@@ -165,3 +166,54 @@ def test_a_batch_of_one_is_refused_for_batchnorm_wherever_it_comes_in_the_stream
 )
 def test_batchnorm_is_taken_where_no_batch_of_one_comes(phones: dict, batch: int) -> None:
     assert prepared(**flat(batch, phones)).data.batch_size == batch
+
+
+@pytest.mark.parametrize(
+    ("phones", "batch"), [({}, 16), ({"local_epochs": 2}, 4), ({"count": 3, "held_out": 0.1}, 4), ({}, 1)], ids=str
+)
+def test_the_batch_size_that_is_named_instead_of_one_with_a_batch_of_one_helps(phones: dict, batch: int) -> None:
+    error = refusal(**flat(batch, phones))
+    instead = int(error.allowed.partition("such as ")[2].partition(":")[0])
+    assert prepared(**flat(instead, phones)).data.batch_size == instead
+    assert "now phone" in error.allowed
+
+
+def test_where_no_batch_size_helps_the_phones_with_one_sample_are_named() -> None:
+    """Of 17 samples two phones have 6 and 5, and the others have one each."""
+    one = flat(4, {"count": 8})
+    one["data"] |= {"partition": {"name": f"{__name__}:first_have_most"}}
+    error = refusal(**one)
+    assert "none does, as phones 0, 1, 2, 3, 4, ... have but one sample: set fewer phones.count" in error.allowed
+    assert "left_out" not in error.allowed
+    few = flat(4, {"count": 4})
+    few["data"] |= one["data"]
+    error = refusal(**few)
+    assert (
+        "phones 0, 1 have but one sample: set fewer phones.count, or phones.left_out to '{0: 0, 1: 0}'" in error.allowed
+    )
+    few["phones"]["left_out"] = {0: 0, 1: 0}
+    few["data"]["batch_size"] = 8
+    assert prepared(**few).phones.left_out == {0: 0, 1: 0}
+
+
+def first_have_most(labels: np.ndarray, settings: object, count: int, draw: object) -> np.ndarray:
+    """The last two phones share what the others don't take, one each."""
+    own = np.arange(len(labels)) if count < 17 else None
+    assert own is not None
+    return np.where(own < count - 2, own, count - 2 + own % 2)
+
+
+def test_data_that_a_model_does_not_take_is_told_by_its_shape_and_type() -> None:
+    words = {"name": f"{__name__}:whole_numbers"}
+    line = str(refusal(data=words))
+    assert "1, 8, 8) of int64" in line and "let data.name return float32" in line
+    line = str(refusal(data={"name": f"{__name__}:channels_last"}))
+    assert "8, 8, 3) of float32" in line and "inputs.transpose(0, 3, 1, 2)" in line
+
+
+def whole_numbers() -> tuple[np.ndarray, np.ndarray]:
+    return np.ones((640, 1, 8, 8), np.int64), np.arange(640) % 2
+
+
+def channels_last() -> tuple[np.ndarray, np.ndarray]:
+    return np.ones((640, 8, 8, 3), np.uint8), np.arange(640) % 2

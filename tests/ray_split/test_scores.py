@@ -80,3 +80,29 @@ def test_r2_of_labels_that_are_all_equal_is_zero_whatever_rounding_leaves():
         outputs, labels = torch.full((7, 1), float(constant) + 1), torch.full((7, 1), float(constant))
         sums = SCORES["r2"].tally(outputs, labels)
         assert SCORES["r2"].figure(sums) == 0.0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["outputs", "labels"])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_of_values_that_are_not_finite_there_is_no_score(value: float, where: str, spread: float) -> None:
+    labels = np.full((6, 1), 3.0) + spread * np.arange(6)[:, None]
+    outputs = labels.copy()
+    (outputs if where == "outputs" else labels)[4] = value
+    sums = in_batches(errors, outputs, labels)
+    assert math.isnan(SCORES["r2"].figure(sums))
+    assert not any(math.isfinite(SCORES[name].figure(sums)) for name in ("mse", "mae"))
+
+
+def test_scores_that_are_no_number_say_no_class() -> None:
+    """As scikit-learn has it of a class beyond those that are looked at."""
+    draw = np.random.default_rng(0)
+    labels, outputs = draw.integers(0, 4, 60), draw.normal(size=(60, 4))
+    broken = draw.random(60) < 0.3
+    outputs[broken, draw.integers(0, 4, broken.sum())] = math.nan
+    said = np.where(broken, 4, outputs.argmax(1))
+    each = {"labels": range(4), "average": "macro", "zero_division": 0}
+    sums = in_batches(classes, outputs, labels)
+    assert SCORES["macro_f1"].figure(sums) == pytest.approx(sklearn.f1_score(labels, said, **each))
+    assert SCORES["mean_iou"].figure(sums) == pytest.approx(sklearn.jaccard_score(labels, said, **each))
+    assert SCORES["balanced_accuracy"].figure(sums) == pytest.approx(sklearn.recall_score(labels, said, **each))
