@@ -311,6 +311,7 @@ def sync_folder(folder: Path) -> None:
     """Wait until a folder's renames lie on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        sync(descriptor)
+        with naming(folder):
+            sync(descriptor)
     finally:
         os.close(descriptor)
