@@ -108,11 +108,11 @@ def _run(prepared: Prepared, folder: Claimed, wiring: Wiring, callbacks: list[Ca
         error = f"{type(failure).__name__}: {failure}"
         raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
     finally:
-        summary, unwritten = _end(records, status, loop.recoveries, error)
+        summary, full = _end(records, status, loop.recoveries, error)
         for callback in callbacks:
             callback.on_run_end(summary, str(records.folder))
-    if unwritten:
-        raise RunFailedError(str(summary["error"])) from unwritten
+    if full:
+        raise RunFailedError(str(summary["error"])) from full
     return Result.from_path(records.folder)
 
 

@@ -273,7 +273,7 @@ def make_folder(path: Place) -> list[Path]:
 @contextmanager
 def as_open_as(folder: Place) -> Iterator[None]:
     """Within this, what is written is its owner's alone, if the folder is."""
-    if not isinstance(folder, Path) or folder.stat().st_mode & 0o077:
+    if not isinstance(folder, Path) or not folder.exists() or folder.stat().st_mode & 0o077:
         yield
         return
     before = os.umask(0o077)
