@@ -17,7 +17,7 @@ from ray_split.metrics import Report
 from ray_split.personal import FOLDER, PREFIX, Personal
 from ray_split.state import Closed, Ends, State, state_bytes, weights, with_fixed
 from ray_split.state_checks import Expected, check_closed, check_ends, check_middle
-from ray_split.storage import Place, place, try_out
+from ray_split.storage import Place, as_open_as, place, try_out
 
 
 class FedServer:
@@ -75,8 +75,9 @@ class FedServer:
         averages = {**self._sums, **aggregators.combined(self._aggregator, rows, self._states)}
         averages = {name: with_fixed(state, self._states[name]) for name, state in averages.items()}
         self._states = {**self._states, **averages, **given}
-        for closed in self._own:
-            self._personal.write(closed)
+        with as_open_as(self._folder):
+            for closed in self._own:
+                self._personal.write(closed)
         self._round, self._collecting, self._sums, self._own = round, None, {}, []
         return Report(bytes_weights=sum(state_bytes(state) for state in given.values()))
 
@@ -105,7 +106,8 @@ class FedServer:
     def save_checkpoint(self, round: int) -> str:
         """Write a checkpoint of the start of `round`; returns its path. Raises StateNotLoadedError for another."""
         self._at(round)
-        path = checkpoint.save(self._folder / checkpoint.FOLDER, self._round, self._parts(), self._num_to_keep)
+        with as_open_as(self._folder):
+            path = checkpoint.save(self._folder / checkpoint.FOLDER, self._round, self._parts(), self._num_to_keep)
         return str(path)
 
     def _parts(self) -> Iterator[tuple[str, State]]:
@@ -119,7 +121,8 @@ class FedServer:
         self._states = {}
         for name, state in parts:
             if name.startswith(PREFIX):
-                self._personal.restore(state)
+                with as_open_as(self._folder):
+                    self._personal.restore(state)
             else:
                 self._states[name] = state
         return self._round
@@ -134,5 +137,6 @@ class FedServer:
         merged: State = {}
         for state in self._personal.mean(self._states).values():
             merged.update(weights(state))
-        checkpoint.write_model(path, merged)
+        with as_open_as(self._folder):
+            checkpoint.write_model(path, merged)
         return str(path)

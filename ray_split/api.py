@@ -111,11 +111,22 @@ def _run(prepared: Prepared, folder: Claimed, wiring: Wiring, callbacks: list[Ca
         error = f"{type(failure).__name__}: {failure}"
         raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
     finally:
-        summary = records.summary(status, loop.recoveries, error)
-        records.close(status)
+        summary, full = _end(records, status, loop.recoveries, error)
         for callback in callbacks:
             callback.on_run_end(summary, str(records.folder))
+    if full:
+        raise RunFailedError(str(summary["error"])) from full
     return Result.from_path(records.folder)
+
+
+def _end(records: Records, status: str, recoveries: int, error: str | None) -> tuple[dict[str, object], OSError | None]:
+    """Write what is left to be written. A run that came to its end has failed if that can't be: the error then."""
+    try:
+        summary = records.summary(status, recoveries, error)
+        records.close(status)
+    except OSError as unwritten:
+        return records.summary("failed", recoveries, f"{type(unwritten).__name__}: {unwritten}"), unwritten
+    return summary, None
 
 
 class _Quarantine(Callback):

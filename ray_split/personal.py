@@ -96,7 +96,7 @@ class Personal:
         shape = (self._count, *rows.shape[1:])
         if isinstance(self._folder, Uri):
             # Its file has no name: however this process ends, nothing is left to remove.
-            file = self._files[segment, key] = tempfile.TemporaryFile()
+            file = self._files[segment, key] = tempfile.TemporaryFile()  # noqa: SIM115  closed by `clear`
             return np.memmap(file, rows.dtype, "w+", shape=shape)
         storage.make_folder(self._folder)
         created: Array = np.lib.format.open_memmap(self._folder / file_name(segment, key), "w+", rows.dtype, shape)
@@ -111,7 +111,7 @@ class Personal:
         place = self._folder / file_name(segment, key)
         with storage.naming(place):
             if (segment, key) not in self._files:
-                self._files[segment, key] = Path(array.filename).open("r+b")
+                self._files[segment, key] = Path(array.filename).open("r+b")  # noqa: SIM115
             for first, last in _runs(phones):
                 descriptor = self._files[segment, key].fileno()
                 os.posix_fallocate(descriptor, array.offset + first * size, (last - first + 1) * size)

@@ -42,6 +42,7 @@ VERSIONS: dict[str, Any] = {
     "cpu": torch.backends.cpu.get_cpu_capability(),
 }
 CONFIG, MODEL = "config.yaml", "model.safetensors"
+EVENTS = "events.out.tfevents"  # of TensorBoard; how its files' names begin
 
 
 class Records:
@@ -73,7 +74,12 @@ class Records:
         self._totals = Totals()
         self._cut_to(first_round)
         self._quiet = _quiet_writers()
-        self._board = SummaryWriter(str(self._here), purge_step=first_round)
+        try:
+            with storage.naming(self._here / EVENTS):
+                self._board = SummaryWriter(str(self._here), purge_step=first_round)
+        except BaseException:
+            threading.excepthook = self._quiet
+            raise
 
     def _is_ours(self) -> bool:
         """Whether nobody else took the folder meanwhile."""
@@ -137,7 +143,7 @@ class Records:
 
         Rows are on the disk then: whoever resumes from the checkpoint that follows can't make them again.
         """
-        with storage.naming(self._here / "events.out.tfevents"):
+        with storage.naming(self._here / EVENTS):
             self._board.flush()
         with storage.naming(self._here / METRICS), (self._here / METRICS).open("a") as rows:
             storage.sync(rows.fileno())

@@ -281,7 +281,7 @@ def make_folder(path: Place) -> list[Path]:
 @contextmanager
 def as_open_as(folder: Place) -> Iterator[None]:
     """Within this, what is written is its owner's alone, if the folder is."""
-    if not isinstance(folder, Path) or folder.stat().st_mode & 0o077:
+    if not isinstance(folder, Path) or not folder.exists() or folder.stat().st_mode & 0o077:
         yield
         return
     before = os.umask(0o077)
@@ -319,6 +319,7 @@ def sync_folder(folder: Path) -> None:
     """Wait until a folder's renames lie on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        sync(descriptor)
+        with naming(folder):
+            sync(descriptor)
     finally:
         os.close(descriptor)

@@ -31,7 +31,7 @@ settings = rs.Config(
     run={"rounds": 12, "storage_path": "results", "name": "script"},
 )
 result = rs.fit(settings, callbacks=[])
-print(result.metrics["test_accuracy"], rs.load_model(result.path), rs.__file__)
+print(result.metrics["test_accuracy"], rs.load_model(result.path, trust=True), rs.__file__)
 """
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import ray_split as rs
 from ray_split import config, models, weights
@@ -97,3 +98,86 @@ def test_a_run_begins_with_them_and_a_frozen_segment_keeps_them(
     for key, expected in trained.items():
         torch.testing.assert_close(model[key], expected, rtol=0, atol=1e-4)
     assert of_state({f"weights/{key}": array for key, array in model.items()}).keys() == trained.keys()
+
+
+class Versioned(torch.nn.Linear):
+    """A layer whose weights were twice as large in its first version."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+        if metadata.get("version", 1) < 2:
+            state[f"{prefix}weight"] = state[f"{prefix}weight"] / 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def versioned(num_classes: int) -> torch.nn.Module:
+    layers = [torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8), Versioned(8, num_classes)]
+    return torch.nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_are_of_the_version_that_they_tell_or_of_today(tmp_path: Path, suffix: str) -> None:
+    name, path = "tests.ray_split.test_weights:versioned", tmp_path / f"weights{suffix}"
+    given = config.Model(name=name, num_classes=3, weights=str(path))
+    trained = versioned(3).state_dict()
+    if suffix == ".pt":
+        torch.save(trained, path)
+    else:
+        save_file(trained, path)
+    model = versioned(3)
+    weights.load(model, given)
+    assert all(torch.equal(model.state_dict()[key], trained[key]) for key in trained)
+    if suffix == ".pt":
+        trained._metadata["3"]["version"] = 1  # type: ignore[attr-defined]
+        torch.save(trained, path)
+        weights.load(model, given)
+        assert torch.equal(model.state_dict()["3.weight"], trained["3.weight"] / 2)
+        other = versioned(5)
+        other_given = given.model_copy(update={"num_classes": 5})
+        assert weights.load(other, other_given) == ["3.weight", "3.bias"]
+
+
+def test_weights_from_before_batchnorm_counted_are_loaded_as_torch_does(tmp_path: Path) -> None:
+    trained = versioned(3).state_dict()
+    del trained["2.num_batches_tracked"]
+    save_file(dict(trained), tmp_path / "old.safetensors")
+    model, expected = versioned(3), versioned(3)
+    weights.load(model, config.Model(name="x:y", num_classes=3, weights=str(tmp_path / "old.safetensors")))
+    expected.load_state_dict(dict(trained))
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in expected.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "tests.ray_split.test_weights:versioned"])
+def test_a_trained_model_is_loaded_as_it_was_written(tmp_path: Path, name: str) -> None:
+    cuts, shape = (["layers.7", "layers.13"], [3, 32, 32]) if name == "mnasnet0_5" else (["1", "2"], [1, 8, 8])
+    data = {"name": "synthetic", "kwargs": {"samples": 24, "shape": shape, "num_classes": 3}, "batch_size": 8}
+    settings = rs.Config(
+        model={"name": name, "cuts": cuts}, data=data, phones={"count": 1, "local_steps": 1},
+        cluster={"backend": "inprocess"}, run={"storage_path": str(tmp_path), "name": "r", "rounds": 1},
+    )  # fmt: skip
+    result = rs.fit(settings, callbacks=[])
+    written, loaded = load_file(f"{result.path}/model.safetensors"), rs.load_model(result.path, trust=":" in name)
+    assert loaded.state_dict().keys() == written.keys()
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in written.items())
+    again = settings.model.model_copy(update={"weights": f"{result.path}/model.safetensors", "num_classes": 3})
+    model = models.build(again, seed=1)
+    assert weights.load(model, again) == []
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in written.items())
+
+
+class Extra(torch.nn.Linear):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"steps": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        pass
+
+
+def with_extra(num_classes: int) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), Extra(8, 8), torch.nn.Linear(8, num_classes))
+
+
+def test_state_that_is_no_tensor_is_refused_by_its_layer() -> None:
+    with pytest.raises(rs.SettingsError, match=r"model\.name.*2 \(Extra\) has get_extra_state; make it a buffer"):
+        models.build(config.Model(name="tests.ray_split.test_weights:with_extra", num_classes=3), seed=0)
