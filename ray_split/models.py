@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ray_split import config, seeds, zoo
 from ray_split.chain import Chain
@@ -109,6 +110,8 @@ def build(settings: config.Model, seed: int) -> nn.Module:
             "model.name", settings.name, f"a function that returns a torch module, not {brief(model, 100)}"
         )
     _check_state(settings.name, model)
+    _check_lazy(settings.name, model)
+    _detach(model)
     return model
 
 
@@ -145,6 +148,22 @@ def check_memory(settings: config.Model) -> None:
         return  # what is wrong with it, or that it looks at numbers as it is built, building it in earnest tells
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     check_fits("model.kwargs", settings.kwargs, size)
+
+
+def _check_lazy(name: str, model: nn.Module) -> None:
+    """Weights that are made in the first forward would be other ones for each actor."""
+    lazy = [path for path, tensor in [*model.named_parameters(), *model.named_buffers()] if is_lazy(tensor)]
+    if lazy:
+        allowed = f"a model whose layers say their sizes (nn.Linear in place of nn.LazyLinear): {lazy[0]} has none yet"
+        raise SettingsError("model.name", name, allowed)
+
+
+def _detach(model: nn.Module) -> None:
+    """A weight that torch's old weight_norm computed, and computes anew in each forward: as it is, no copy is made."""
+    for module in model.modules():
+        for attribute, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                vars(module)[attribute] = value.detach()
 
 
 def _function(name: str) -> Callable[..., nn.Module]:

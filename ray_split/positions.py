@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 
 from ray_split.failure import SettingsError, told
-from ray_split.part import is_size
-from ray_split.tracer import HOOKS, UNTRACEABLE, Tracer
+from ray_split.part import is_device, is_size
+from ray_split.tracer import HOOKS, MADE, UNTRACEABLE, Tracer
 
 
 class Position(NamedTuple):
@@ -51,8 +51,8 @@ class Trace(NamedTuple):
 class _Opener(Tracer):
     """Opens every module that has children and can be traced; one that can't stays a single call."""
 
-    def __init__(self) -> None:
-        super().__init__(set())
+    def __init__(self, first: int) -> None:
+        super().__init__(set(), first)
         self.closed: set[str] = set()
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -97,7 +97,7 @@ def trace(model: nn.Module, training: bool) -> Trace:
     """The model's forward in one mode. Raises SettingsError if its own forward can't be traced."""
     if any(getattr(model, hooks) for hooks in HOOKS):
         raise SettingsError("model.name", type(model).__name__, "a model without hooks: they are lost by cutting")
-    tracer = _Opener()
+    tracer = _Opener(sum(name.startswith(MADE) for name in model._modules))
     try:
         with torch.enable_grad(), drawing_nothing():
             graph = tracer.trace(model.train(training))
@@ -106,9 +106,11 @@ def trace(model: nn.Module, training: bool) -> Trace:
         raise SettingsError("model.name", type(model).__name__, allowed) from error
     finally:
         model.train()
+    for name, layer in tracer.made.items():
+        model.add_module(name, layer)
     places: dict[fx.Node, int] = {}
     for i, node in enumerate(graph.nodes):
-        sizes_of = [places[argument] for argument in node.all_input_nodes] if is_size(node) else []
+        sizes_of = [places[argument] for argument in node.all_input_nodes] if is_size(node) or is_device(node) else []
         places[node] = max(sizes_of, default=i)
     return Trace(graph, tracer.ends, places)
 

@@ -77,7 +77,7 @@ class Trial:
         except MISFITS:  # it may want whole batches
             self._few = [self._example, self._example]
             self._model = copy.deepcopy(self._untouched).train()
-            outputs = self._whole(self._few[0])
+            outputs = self._with_all()
         if drawn := generators.moved_unseeded():
             line = drawing_line(lambda: self._whole(self._few[0], seeded=False))
             allowed = f"one that draws from torch alone: its forward draws from {drawn} ({line}), which no run seeds"
@@ -85,6 +85,16 @@ class Trial:
             raise SettingsError("model.name", type(self._untouched).__name__, allowed)
         self._kept.append(snapshot(self._model))
         return outputs
+
+    def _with_all(self) -> Any:
+        try:
+            return self._whole(self._example)
+        except MISFITS as error:
+            raise self._untrainable(error) from error
+
+    def _untrainable(self, error: Exception) -> SettingsError:
+        allowed = f"a model that can be trained with inputs of shape {tuple(self._example.shape)}: {told(error)}"
+        return SettingsError("model.name", type(self._untouched).__name__, allowed)
 
     def _second(self) -> tuple[Any, Tensors]:
         """The second call, and the gradient of each parameter that gets one."""
@@ -94,8 +104,7 @@ class Trial:
                 if (loss := _loss(outputs)) is not None:
                     loss.backward()  # type: ignore[no-untyped-call]
         except MISFITS as error:
-            allowed = f"a model that can be trained: {told(error)}"
-            raise SettingsError("model.name", type(self._untouched).__name__, allowed) from error
+            raise self._untrainable(error) from error
         self._kept.append(snapshot(self._model))
         return outputs, _gradients(self._model)
 
@@ -142,12 +151,13 @@ class Trial:
         self._compare_gradients(gradients, theirs)
 
     def _compare_gradients(self, expected: Tensors, got: Tensors) -> None:
-        norms = {name: float(torch.linalg.vector_norm(g)) for name, g in expected.items()}
-        small = 1e-5 * max(norms.values(), default=0.0)
-        for name, norm in norms.items():
+        different = [name for name, g in expected.items() if name not in got or not equal(g, got[name])]
+        small = 1e-5 * max((_norm(expected[name]) for name in expected if different), default=0.0)
+        for name in different:
+            norm = _norm(expected[name])
             if name not in got and norm > small:
                 self._complain(f"{name} would never be trained: no gradient reaches it")
-            if name in got and float(torch.linalg.vector_norm(expected[name] - got[name])) > GRADIENT * norm + small:
+            if name in got and _norm(expected[name] - got[name]) > GRADIENT * norm + small:
                 self._complain(f"{name} would get another gradient")
 
     def _compare_evaluation(self) -> None:
@@ -234,6 +244,10 @@ class _Segments:
         return outputs, {name: g for segment in self._segments for name, g in _gradients(segment).items()}
 
 
+def _norm(gradient: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(gradient))
+
+
 def _loss(outputs: Any) -> torch.Tensor | None:
     """A number that every output has another part in."""
     found = [x for x in leaves(outputs) if isinstance(x, torch.Tensor) and x.requires_grad]
@@ -277,5 +291,5 @@ def _alike(one: Any, other: Any) -> bool:
 def equal(x: Any, y: Any) -> bool:
     """Whether two leaves are the same; NaN is NaN."""
     if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
-        return x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True)
+        return torch.equal(x, y) or (x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True))
     return bool(x == y)
