@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from ray_split.copies import Copies, Learned, Looped
 from ray_split.cut import cut
 from ray_split.draws import Turn, forward_seeds
 from ray_split.maker import Maker, first_states
-from ray_split.message import Groups, Sent, Wanted, either, group_size, labels_of, receive, scales_of
+from ray_split.message import Groups, Sent, Wanted, group_size, labels_of, receive, scales_of, wanted_by_any
 from ray_split.metrics import Report, Spent
 from ray_split.promises import Borders
 from ray_split.shared import Shared, join, split
@@ -311,7 +310,7 @@ class Server:
 
 
 def _wanted(cohorts: Sequence[Sent]) -> Wanted:
-    return reduce(either, [sent.wanted for sent in cohorts])
+    return wanted_by_any([sent.wanted for sent in cohorts])
 
 
 def _each(cohorts: list[Sent]) -> list[Sent] | Sent:

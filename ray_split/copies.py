@@ -10,7 +10,7 @@ import torch
 
 from ray_split.average import added, scaled
 from ray_split.border import can_have_gradient
-from ray_split.message import Groups, Wanted, either, group_size, receive, row, send, stack, wanted_of
+from ray_split.message import Groups, Wanted, group_size, receive, row, send, stack, wanted_by_any, wanted_of
 from ray_split.segment import Segment, bounded_keys
 from ray_split.state import Array, State, place_of
 from ray_split.task import Task
@@ -111,7 +111,7 @@ class Looped:
         self.wanted, outputs = False, list[list[Any]]([] for _ in arrived)
         for (group, _, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
             found = segment.forward(own, seed, differentiable)
-            self.wanted = either(self.wanted, wanted_of(found))
+            self.wanted = wanted_by_any([self.wanted, wanted_of(found)])
             outputs[group].append(send(found))
         return [stack(found) for found in outputs]
 

@@ -9,7 +9,8 @@ tensor crosses as its bits (bits.py). Trees keep their types (trees.py).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,8 +79,12 @@ def wanted_of(outputs: Any) -> tuple[bool, ...]:
     return tuple([isinstance(x, torch.Tensor) and x.requires_grad for x in leaves(outputs)])
 
 
-def either(one: Wanted, other: Wanted) -> Wanted:
-    """What is wanted by one or the other."""
+def wanted_by_any(each: Iterable[Wanted]) -> Wanted:
+    """What is wanted by one or another."""
+    return reduce(_either, each, False)
+
+
+def _either(one: Wanted, other: Wanted) -> Wanted:
     if isinstance(one, bool) or isinstance(other, bool):
         return (one or other) if isinstance(one, bool) else (other or one)
     return tuple([a or b for a, b in zip(one, other, strict=True)])
@@ -156,7 +161,7 @@ def alike(one: Any, other: Any, tolerance: float) -> bool:
     values = [_single(receive_leaf(x)).numpy() if x.dtype.names else x for x in (one, other)]
     half = bits.counts_in(one.dtype) != one.dtype or one.dtype.names
     tolerance = max(tolerance, HALF_CLOSE) if half else tolerance
-    return bool(np.allclose(*values, tolerance, tolerance))
+    return bool(np.allclose(values[0], values[1], tolerance, tolerance))
 
 
 def group_size(tree: Any) -> int:

@@ -6,7 +6,6 @@ Shapes: k neighbours of a cohort with equally large batches of n samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from ray_split.dropout import SeededDropout, replace_dropout
 from ray_split.message import (
     Groups,
     Wanted,
-    either,
     group_size,
     leaves,
     receive,
@@ -27,6 +25,7 @@ from ray_split.message import (
     times,
     together,
     tree_map,
+    wanted_by_any,
     wanted_of,
 )
 from ray_split.segment import Segment, as_array, seed_torch
@@ -65,7 +64,7 @@ class Shared:
     def forward(self, key: Hashable, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """The outputs in train mode; keeps the graphs under `key`, so that several cohorts can be under way."""
         passes = self._passes[key] = self._forward(arrived, seeds, differentiable)
-        self.wanted = reduce(either, [wanted_of(done.outputs) for done in passes])
+        self.wanted = wanted_by_any([wanted_of(done.outputs) for done in passes])
         return _joined(passes, [send(done.outputs) for done in passes])
 
     def _forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted) -> list[_Pass]:

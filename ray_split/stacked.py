@@ -11,7 +11,6 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from ray_split.dropout import SeededDropout, replace_dropout
 from ray_split.message import (
     Groups,
     Wanted,
-    either,
     group_size,
     leaves,
     receive,
@@ -34,6 +32,7 @@ from ray_split.message import (
     row,
     send,
     tree_map,
+    wanted_by_any,
     wanted_of,
 )
 from ray_split.segment import HALF, as_array, as_state
@@ -113,7 +112,7 @@ class Stacked:
             high = low + group_size(group)
             self._passes.append(self._forward(low, high, group, seeds[low:high], differentiable))
             low = high
-        self.wanted = reduce(either, [wanted_of(done.outputs) for done in self._passes])
+        self.wanted = wanted_by_any([wanted_of(done.outputs) for done in self._passes])
         return [send(done.outputs) for done in self._passes]
 
     def _set_training(self, training: bool) -> None:

@@ -34,7 +34,7 @@ def _told(array: Array) -> TensorSpec:
 def load(content: bytes) -> State:
     """The arrays in a file. Raises ValueError or KeyError if it is none, or of types unknown here."""
     found = {}
-    for key, told in deserialize(content):
+    for key, told in deserialize(content):  # type: ignore[no-untyped-call]
         name = NAMES[told["dtype"]]
         found[key] = np.frombuffer(told["data"], TYPES.get(name, name)).reshape(told["shape"])
     return found
