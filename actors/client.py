@@ -188,7 +188,7 @@ class Client:
         up = bytes_each(activation, cohort.counts)
         up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
         cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=up), turn
-        return Sent(activation, time.time(), tuple(sizes.tolist()), wanted=self._make["a"].trains)
+        return Sent(activation, time.time(), tuple(sizes.tolist()), wanted=cohort.copies["a"].wanted)
 
     def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
         return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
@@ -256,11 +256,10 @@ class Client:
         if self._last == "b":
             return self._backward(turn, self._learn(turn, activation))
         middle = cohort.copies["b"]
-        wanted = activation.wanted or self._make["b"].trains
         hidden = middle.forward(
             activation.groups, self._seeds(turn, "b", cohort, sum(cohort.counts)), activation.wanted
         )
-        gradient = middle.backward(self._learn(turn, Sent(hidden, 0.0, wanted=wanted)).groups)
+        gradient = middle.backward(self._learn(turn, Sent(hidden, 0.0, wanted=middle.wanted)).groups)
         middle.step()
         return self._backward(turn, Sent(gradient, 0.0))
 

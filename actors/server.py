@@ -20,7 +20,7 @@ from ray_split.copies import Copies, Learned, Looped
 from ray_split.cut import cut
 from ray_split.draws import Turn, forward_seeds
 from ray_split.maker import Maker, first_states
-from ray_split.message import Groups, Sent, group_size, labels_of, receive, scales_of
+from ray_split.message import Groups, Sent, Wanted, group_size, labels_of, receive, scales_of, wanted_by_any
 from ray_split.metrics import Report, Spent
 from ray_split.promises import Borders
 from ray_split.shared import Shared, join, split
@@ -140,7 +140,8 @@ class Server:
             self._checks.activation(turn.phones, activation)
             self._pending = turn
             seeds = forward_seeds(self._seed, turn, "b", 1)
-            return self._hidden(turn.phones, self._one.forward(activation.groups, seeds, activation.wanted), activation)
+            hidden = self._one.forward(activation.groups, seeds, activation.wanted)
+            return self._hidden(turn.phones, hidden, activation, self._one.wanted)
 
     def backward(self, turn: Turn, hidden_gradient: Sent) -> Sent:
         """B backward, B step: the gradient of the activation."""
@@ -167,9 +168,9 @@ class Server:
     def _told(self, learned: Learned) -> Sent:
         return self._sent(learned.gradients)._replace(figures=(learned.losses, learned.correct))
 
-    def _hidden(self, phones: tuple[int, ...], groups: Groups, activation: Sent) -> Sent:
-        self._checks.expect(phones, activation.sizes or (), groups)
-        return self._sent(groups)._replace(wanted=activation.wanted or self._make.trains)
+    def _hidden(self, phones: tuple[int, ...], groups: Groups, activation: Sent, wanted: Wanted) -> Sent:
+        self._checks.expect(phones, activation.sizes or (), groups, wanted)
+        return self._sent(groups)._replace(wanted=wanted)
 
     def _sent(self, groups: Groups) -> Sent:
         return Sent(groups, time.time())
@@ -187,7 +188,8 @@ class Server:
             self._checks.activation(turn.phones, activation)
             copies = self._copies[turn.phones]
             seeds = self._seeds(turn, activation, copies.draws)
-            return self._hidden(turn.phones, copies.forward(activation.groups, seeds, activation.wanted), activation)
+            hidden = copies.forward(activation.groups, seeds, activation.wanted)
+            return self._hidden(turn.phones, hidden, activation, copies.wanted)
 
     def learn_own(self, turn: Turn, activation: Sent) -> Sent:
         """Single split: the phones' own copies forward, loss, backward and step: the gradient of the activation."""
@@ -229,7 +231,7 @@ class Server:
             self._checks.activation(turn.phones, activation)
             seeds = self._seeds(turn, activation, True)
             hidden = self._shared.forward(turn.phones, activation.groups, seeds, activation.wanted)
-            return self._hidden(turn.phones, hidden, activation)
+            return self._hidden(turn.phones, hidden, activation, self._shared.wanted)
 
     def backward_shared(self, turn: Turn, hidden_gradient: Sent, largest: int) -> Sent:
         """B backward for a cohort: the gradient of the activation. `largest` is the step's largest batch of a phone.
@@ -261,10 +263,10 @@ class Server:
         with self._guard.during(turn, *activations):
             self._check_joint(cohorts, activations)
             self._joint = [sent.groups for sent in activations]
-            seeds, wanted = forward_seeds(self._seed, turn, "b", 1), activations[0].wanted
+            seeds, wanted = forward_seeds(self._seed, turn, "b", 1), _wanted(activations)
             hidden = split(self._shared.forward("joint", join(self._joint), seeds, wanted), self._joint)
             each = zip(cohorts, hidden, activations, strict=True)
-            return _each([self._hidden(phones, groups, sent) for phones, groups, sent in each])
+            return _each([self._hidden(phones, groups, sent, self._shared.wanted) for phones, groups, sent in each])
 
     def _check_joint(self, cohorts: Cohorts, activations: Sequence[Sent]) -> None:
         for phones, sent in zip(cohorts, activations, strict=True):
@@ -288,7 +290,7 @@ class Server:
         """Single split: B forward, loss, backward and step on the joint batch: each cohort's gradient."""
         with self._guard.during(turn, *activations):
             self._check_joint(cohorts, activations)
-            seeds, wanted = forward_seeds(self._seed, turn, "b", 1), activations[0].wanted
+            seeds, wanted = forward_seeds(self._seed, turn, "b", 1), _wanted(activations)
             groups, labels = [sent.groups for sent in activations], [labels_of(sent) for sent in activations]
             scales = [scales_of(sent, largest) for sent in activations]
             learned = self._shared.learn_joint(groups, labels, seeds, self._task, scales, wanted)
@@ -305,6 +307,10 @@ class Server:
         with self._guard.during(turn, activation):
             outputs = [receive(group, CPU) for group in self._shared.evaluate(activation.groups)]
             return evaluated(self._task, outputs, labels_of(activation), turn.phones)
+
+
+def _wanted(cohorts: Sequence[Sent]) -> Wanted:
+    return wanted_by_any([sent.wanted for sent in cohorts])
 
 
 def _each(cohorts: list[Sent]) -> list[Sent] | Sent:

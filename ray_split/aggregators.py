@@ -6,6 +6,7 @@ state after it (...). Of integers (BatchNorm's num_batches_tracked) there is alw
 and its line in AGGREGATORS. All but the mean need one round's phones x weights of memory where they are made, at the
 fed server (A, C) and at the server (B's copies; of several replicas at one of them, and each its own copies' besides),
 and while a segment is aggregated that segment's a second time.
+Numbers in half precision come in single, complex ones as their two parts (..., 2).
 numpy alone: the fed server's process has no torch.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_split import config
+from ray_split import bits, config
 from ray_split.failure import BROKEN, SettingsError, told
 from ray_split.loading import find, signature_of, suggest
 from ray_split.state import Array, Ends, Rows, State
@@ -120,10 +121,12 @@ def _combined(
     aggregate: Aggregator, kwargs: dict[str, Any], cohorts: Sequence[State], shares: Array, start: State
 ) -> State:
     rows = {key: np.concatenate([state[key] for state in cohorts]) for key in cohorts[0]}
-    values = {key: array for key, array in rows.items() if np.issubdtype(array.dtype, np.floating)}
-    found = aggregate(values, shares, {key: start[key] for key in values}, **kwargs) if values else {}
+    values = {key: bits.as_real(array) for key, array in rows.items() if bits.is_inexact(array.dtype)}
+    found = aggregate(values, shares, {key: bits.as_real(start[key]) for key in values}, **kwargs) if values else {}
     return {
-        key: np.asarray(found[key], array.dtype) if key in values else np.asarray(array.max(axis=0))
+        key: bits.of_real(np.asarray(found[key], values[key].dtype), array.dtype)
+        if key in values
+        else np.asarray(array.max(axis=0))
         for key, array in rows.items()
     }
 

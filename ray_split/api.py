@@ -15,6 +15,7 @@ from ray_split.claim import Claimed, check_quarantine, claimed, inherit
 from ray_split.failure import OutOfTimeError, RunFailedError, SettingsError, first_line, told
 from ray_split.hiding import check_not_hidden
 from ray_split.loading import named_by
+from ray_split.message import receive_leaf
 from ray_split.personal import FOLDER, Personal
 from ray_split.prepare import Prepared, prepare
 from ray_split.records import CONFIG, MODEL, Records
@@ -188,4 +189,4 @@ def _own_weights(folder: Place, phone: int) -> dict[str, torch.Tensor]:
     if not 0 <= phone < len(personal.trained) or not personal.trained[phone]:
         raise SettingsError("phone", phone, "one that has trained")
     own = personal.own(phone).values()
-    return {key: torch.from_numpy(array) for state in own for key, array in weights(state).items()}
+    return {key: receive_leaf(array) for state in own for key, array in weights(state).items()}

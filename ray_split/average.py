@@ -6,16 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ray_split import bits
 from ray_split.state import Array, State
 
 
 def scaled(state: State, share: float) -> State:
     """Weights and buffers times a phone's share of the round's samples; integers as they are."""
-    return {
-        key: np.asarray(array * array.dtype.type(share)) if np.issubdtype(array.dtype, np.floating) else array
-        for key, array in state.items()
-        if not key.startswith("optimizer/")
-    }
+    return {key: _times(array, share) for key, array in state.items() if not key.startswith("optimizer/")}
+
+
+def _times(array: Array, share: float) -> Array:
+    if not bits.is_inexact(array.dtype):
+        return array
+    array = bits.wide(array)
+    return np.asarray(array * array.real.dtype.type(share))
 
 
 def added(total: State | None, part: State) -> State:
@@ -23,7 +27,7 @@ def added(total: State | None, part: State) -> State:
     if total is None:
         return part
     return {
-        key: np.asarray(array + part[key] if np.issubdtype(array.dtype, np.floating) else np.maximum(array, part[key]))
+        key: np.asarray(array + part[key] if bits.is_inexact(array.dtype) else np.maximum(array, part[key]))
         for key, array in total.items()
     }
 
@@ -43,9 +47,9 @@ def _averaged(key: str, arrays: Sequence[Array], shares: Sequence[float]) -> Arr
     if all(np.array_equal(first, other) for other in others):
         return first
     counts = key.startswith("optimizer/") and key.endswith("/step")
-    if counts or not np.issubdtype(first.dtype, np.floating):
+    if counts or not bits.is_inexact(first.dtype):
         return np.asarray(np.maximum.reduce(arrays))
-    total = np.zeros_like(first)
+    total = np.zeros_like(first, bits.counts_in(first.dtype))
     for array, share in zip(arrays, shares, strict=True):
-        total = np.asarray(total + array * first.dtype.type(share))
-    return total
+        total = np.asarray(total + _times(array, share))
+    return bits.narrow(total, first.dtype)

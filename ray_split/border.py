@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ray_split.message import Message, leaves, receive, receive_leaf, send, tree_map
+from ray_split.message import Message, Wanted, leaves, receive, receive_leaf, send, tree_map
 
 Backprop = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
 
@@ -18,7 +18,23 @@ def as_leaf(value: Any, differentiable: bool) -> Any:
     tensor = receive_leaf(value)
     if not isinstance(tensor, torch.Tensor):
         return tensor
-    return tensor.requires_grad_() if differentiable and tensor.is_floating_point() else tensor
+    return tensor.requires_grad_() if differentiable and can_have_gradient(tensor) else tensor
+
+
+def can_have_gradient(tensor: torch.Tensor) -> bool:
+    """Whether torch differentiates by such a tensor: numbers with a fraction, complex ones too."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def as_leaves(message: Message, wanted: Wanted) -> Any:
+    """What arrived as leaves of the graph; without a gradient those of which the sender wants none.
+
+    More than a matter of bytes: a mask that needs a gradient makes attention take another kernel.
+    """
+    if isinstance(wanted, bool):
+        return tree_map(lambda value: as_leaf(value, wanted), message)
+    each = iter(wanted)
+    return tree_map(lambda value: as_leaf(value, next(each)), message)
 
 
 def own_copy(value: Any, device: torch.device) -> Any:
@@ -55,7 +71,7 @@ class _Received(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gradients: Sequence[torch.Tensor], *outputs: torch.Tensor) -> torch.Tensor:
         ctx.gradients = gradients
-        return outputs[0].new_zeros(())
+        return torch.zeros((), device=outputs[0].device)  # real, whatever the outputs are
 
     @staticmethod
     def backward(ctx: Any, _: torch.Tensor) -> Any:
@@ -76,10 +92,15 @@ def by_auxiliary_labels(outputs: Sequence[torch.Tensor], gradients: Sequence[tor
     """
     loss: Any = 0.0
     for output, gradient in zip(outputs, gradients, strict=True):
-        c = output.double()
-        label = c.detach() - gradient.double()
+        c = _double(output)
+        label = c.detach() - _double(gradient)
         loss = loss + ((label - c) ** 2).sum() / 2
     loss.backward()
+
+
+def _double(tensor: torch.Tensor) -> torch.Tensor:
+    """In double precision; of complex numbers the two parts, each of which has its part of the gradient."""
+    return torch.view_as_real(tensor.to(torch.complex128).resolve_conj()) if tensor.is_complex() else tensor.double()
 
 
 BACKPROP: dict[str, Backprop] = {"autograd": by_autograd, "auxiliary_labels": by_auxiliary_labels}

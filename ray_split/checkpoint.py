@@ -17,11 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as dump_arrays
-
-from ray_split import logs, storage
+from ray_split import logs, storage, tensors
 from ray_split.state import State
 from ray_split.storage import PARTIAL, Place, Uri
 
@@ -47,7 +43,7 @@ def save(folder: Place, round: int, states: Iterable[tuple[str, State]], num_to_
     written = _begin(final)
     checksums = {}
     for name, state in states:
-        content = dump_arrays({key: np.asarray(array, order="C") for key, array in state.items()})
+        content = tensors.dump(state)
         storage.write(written / f"{name}.safetensors", content)
         checksums[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
     manifest: dict[str, Any] = {"version": VERSION, "round": round, "sha256": checksums}
@@ -136,7 +132,7 @@ def _states(path: Place, checksums: dict[str, str]) -> Iterator[tuple[str, State
             content = (path / name).read_bytes()
             if hashlib.sha256(content).hexdigest() != checksum:
                 raise CheckpointError(f"{path / name} is damaged: its checksum differs")
-            state = load_arrays(content)
+            state = tensors.load(content)
         yield name.removesuffix(".safetensors"), state
 
 
@@ -185,7 +181,7 @@ def checked(path: Place) -> Place:
 
 def write_model(path: Place, weights: State) -> None:
     """Write a model's state dict as safetensors, replacing what is there at once."""
-    storage.write(path, dump_arrays({key: np.asarray(array, order="C") for key, array in weights.items()}))
+    storage.write(path, tensors.dump(weights))
 
 
 def _checksum(manifest: dict[str, Any]) -> str:

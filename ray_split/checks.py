@@ -8,17 +8,18 @@ Shapes: k phones with equally large batches of n samples.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any
 
 import numpy as np
 
 from ray_split.failure import BadPhoneError
-from ray_split.message import BITS, Groups, Sent, leaves, norms_of, tree_map
+from ray_split.message import Groups, Sent, Wanted, differentiable, leaves, norms_of, tree_map
 from ray_split.phones import MaxNorm
-from ray_split.promises import Borders, Labels, structure
+from ray_split.promises import Borders, Labels
 from ray_split.state import Array
 from ray_split.state_checks import norm_shown, shown
+from ray_split.trees import structure
 
 Phones = tuple[int, ...]
 Run = tuple[int, int]  # k, n
@@ -51,6 +52,8 @@ class Checks:
     def _sizes(self, phones: Phones, sent: Any) -> tuple[int, ...]:
         problem = _envelope_problem(sent)
         smallest, largest = self._borders.smallest, self._borders.largest
+        if problem is None and not _is_wanted(sent.wanted, len(leaves(self._borders.activation))):
+            problem = f"wants {shown(sent.wanted)}; it is whether each of its leaves is to have a gradient"
         if problem is None and not _are_sizes(sent.sizes, len(phones), smallest, largest):
             problem = f"says batch sizes {shown(sent.sizes)}; each is from {smallest} to {largest}"
         if problem is None and len(sent.groups) != len(_runs(sent.sizes)):
@@ -64,9 +67,9 @@ class Checks:
         if problem:
             raise BadPhoneError(phones, f"its labels {problem}")
 
-    def expect(self, phones: Phones, sizes: tuple[int, ...], hidden: Groups) -> None:
-        """Hidden goes to these phones: a gradient like it is next."""
-        self._sent[phones] = sizes, [_like(group) for group in hidden]
+    def expect(self, phones: Phones, sizes: tuple[int, ...], hidden: Groups, wanted: Wanted = True) -> None:
+        """Hidden goes to these phones: a gradient like what is `wanted` of it is next."""
+        self._sent[phones] = sizes, [_like(group, wanted) for group in hidden]
 
     def gradient(self, phones: Phones, sent: Any) -> None:
         """Raises BadPhoneError unless it is the gradient of the hidden that went to these phones."""
@@ -76,6 +79,8 @@ class Checks:
         problem = _envelope_problem(sent)
         if problem is None and sent.labels is not None:
             problem = "comes with labels"
+        if problem is None and type(sent.wanted) is not bool:
+            problem = "is no message of groups"
         if problem is None and (not _are_sizes(sent.sizes, len(sizes), 1, max(sizes)) or sent.sizes != sizes):
             problem = f"says batch sizes {shown(sent.sizes)}, its activation {shown(sizes)}"
         if problem is None and len(sent.groups) != len(hidden):
@@ -125,9 +130,15 @@ def _first(problems: Iterable[str | None]) -> str | None:
 def _envelope_problem(sent: Any) -> str | None:
     if type(sent) is not Sent:
         return f"is {shown(sent)}, no message"
-    if type(sent.groups) is not list or type(sent.at) is not float or type(sent.wanted) is not bool:
+    if type(sent.groups) is not list or type(sent.at) is not float:
         return "is no message of groups"
     return "comes with what phones don't send" if sent.figures is not None else None
+
+
+def _is_wanted(wanted: Any, parts: int) -> bool:
+    if type(wanted) is bool:
+        return True
+    return type(wanted) is tuple and len(wanted) == parts and all(type(each) is bool for each in wanted)
 
 
 def _are_sizes(sizes: Any, most_phones: int, smallest: int, largest: int) -> bool:
@@ -162,13 +173,14 @@ def _gradient_problem(group: Any, like: Any) -> str | None:
     return None
 
 
-def _like(group: Any) -> Any:
+def _like(group: Any, wanted: Wanted) -> Any:
     """Of each array an empty one of its type and shape, that holds no memory; None for what has no gradient."""
-    return tree_map(_placeholder, group)
+    each = repeat(wanted) if isinstance(wanted, bool) else iter(wanted)
+    return tree_map(lambda leaf: _placeholder(leaf) if next(each) else None, group)
 
 
 def _placeholder(leaf: Any) -> Any:
-    if not isinstance(leaf, np.ndarray) or not (leaf.dtype.kind == "f" or leaf.dtype == BITS):
+    if not isinstance(leaf, np.ndarray) or not differentiable(leaf.dtype):
         return None
     return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ray_split.average import added, scaled
-from ray_split.message import Groups, group_size, receive, row, send, stack
+from ray_split.border import can_have_gradient
+from ray_split.message import Groups, Wanted, group_size, receive, row, send, stack, wanted_by_any, wanted_of
 from ray_split.segment import Segment, bounded_keys
 from ray_split.state import Array, State, place_of
 from ray_split.task import Task
@@ -27,11 +28,12 @@ class Copies(Protocol):
     """A segment's copies for the phones of a cohort. Groups are of the cohort's first phones, in their order."""
 
     draws: bool  # whether `forward` wants seeds
+    wanted: Wanted  # of which leaves of the last forward's outputs the gradient is
 
     def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
         """Make `count` copies of a state; what `own` has (count, ...) is each phone's own. Returns the bytes."""
 
-    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: bool = True) -> Groups:
+    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """The outputs in train mode; keeps the graphs."""
 
     def backward(self, gradients: Groups) -> Groups:
@@ -43,7 +45,7 @@ class Copies(Protocol):
         labels: Sequence[Array],
         seeds: Sequence[int],
         task: Task,
-        differentiable: bool = True,
+        differentiable: Wanted = True,
         scales: Array | None = None,
     ) -> Learned:
         """Forward, each phone's own mean loss, and backward from that times its phone's scale (phones,), if any."""
@@ -75,6 +77,7 @@ class Looped:
     """One Segment for each phone, one after the other: bit for bit what each would do alone."""
 
     draws = True
+    wanted: Wanted = False
 
     def __init__(self, make: Callable[[], Segment]) -> None:
         self._make = make
@@ -102,12 +105,14 @@ class Looped:
     def _begin(self, arrived: Groups) -> None:
         self._sizes = [group_size(group) for group in arrived]
 
-    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: bool = True) -> Groups:
+    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """As Copies.forward."""
         self._begin(arrived)
-        outputs: list[list[Any]] = [[] for _ in arrived]
+        self.wanted, outputs = False, list[list[Any]]([] for _ in arrived)
         for (group, _, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
-            outputs[group].append(send(segment.forward(own, seed, differentiable)))
+            found = segment.forward(own, seed, differentiable)
+            self.wanted = wanted_by_any([self.wanted, wanted_of(found)])
+            outputs[group].append(send(found))
         return [stack(found) for found in outputs]
 
     def backward(self, gradients: Groups) -> Groups:
@@ -123,7 +128,7 @@ class Looped:
         labels: Sequence[Array],
         seeds: Sequence[int],
         task: Task,
-        differentiable: bool = True,
+        differentiable: Wanted = True,
         scales: Array | None = None,
     ) -> Learned:
         """As Copies.learn."""
@@ -181,6 +186,11 @@ class Looped:
 
 def _norm(segment: Segment) -> float:
     bounded = bounded_keys(segment.module)
-    tensors = [tensor for key, tensor in segment.tensors().items() if key in bounded and tensor.is_floating_point()]
-    found = [torch.linalg.vector_norm(tensor.float()) for tensor in tensors]
+    tensors = [tensor for key, tensor in segment.tensors().items() if key in bounded and can_have_gradient(tensor)]
+    found = [torch.linalg.vector_norm(as_floats(tensor)) for tensor in tensors]
     return float(torch.linalg.vector_norm(torch.stack(found))) if found else 0.0
+
+
+def as_floats(tensor: torch.Tensor) -> torch.Tensor:
+    """Numbers in single precision, to take the norm of; of complex ones the two parts."""
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).float()

@@ -105,6 +105,12 @@ def bytes_of(value: Any) -> int:
     return sum(leaf.numel() * leaf.element_size() for leaf in leaves(value) if isinstance(leaf, torch.Tensor))
 
 
+def _rows(output: torch.Tensor) -> torch.Tensor:
+    """An output as real numbers, a row a sample; of one without dimensions a single one."""
+    real = torch.view_as_real(output) if output.is_complex() else output
+    return real.reshape(len(output) if output.dim() else 1, -1)
+
+
 def _key(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
@@ -156,7 +162,7 @@ class _Run(fx.Interpreter):
             with saved_tensors_hooks(self._keep, lambda tensor: tensor):
                 outputs = [x for x in leaves(self.run(inputs)) if isinstance(x, torch.Tensor) and x.requires_grad]
                 self.outputs = bytes_of(outputs)
-                loss = sum((torch.log_softmax(x.reshape(len(x), -1), 1).sum() for x in outputs), torch.zeros(()))
+                loss = sum((torch.log_softmax(_rows(x), 1).sum() for x in outputs), torch.zeros(()))
             self._count(self.forward)
             if outputs:
                 self._follow(loss)
@@ -194,9 +200,9 @@ class _Run(fx.Interpreter):
 
     def _value(self, result: Any) -> Value:
         tensors = [leaf for leaf in leaves(result) if isinstance(leaf, torch.Tensor)]
-        floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+        trained = [tensor for tensor in tensors if tensor.requires_grad]
         return Value(
-            bytes_of(tensors), bytes_of(floating), tuple(tuple(t.shape) for t in tensors), self.storages.of(result)
+            bytes_of(tensors), bytes_of(trained), tuple(tuple(t.shape) for t in tensors), self.storages.of(result)
         )
 
     def _operands(self, n: fx.Node, result: Any) -> int:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ray_split import storage
+from ray_split import bits, storage
 from ray_split.state import Array, Closed, Ends, State, is_statistic
 from ray_split.storage import Place, Uri
 
@@ -153,16 +153,17 @@ class Personal:
             if key not in start[segment]:
                 continue
             phones = np.flatnonzero(self.trained)
-            if not np.issubdtype(array.dtype, np.floating):
+            if not bits.is_inexact(array.dtype):
                 means[segment][key] = np.maximum(start[segment][key], array[phones].max(0, initial=0))
                 continue
-            total = np.zeros(array.shape[1:], np.float64)
+            kind = np.complex128 if array.dtype.kind == "c" else np.float64
+            total = np.zeros(array.shape[1:], kind)
             for first in range(0, len(phones), CHUNK):
-                total += array[phones[first : first + CHUNK]].sum(0, dtype=np.float64)
+                total += bits.wide(array[phones[first : first + CHUNK]]).sum(0, dtype=kind)
             mean = total / self._count
             if shares < 1:  # nothing times a mask of -inf is no number
-                mean = mean + start[segment][key] * (1 - shares)
-            means[segment][key] = mean.astype(array.dtype)
+                mean = mean + bits.wide(start[segment][key]) * (1 - shares)
+            means[segment][key] = bits.narrow(np.asarray(mean), array.dtype)
         return means
 
 

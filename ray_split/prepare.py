@@ -15,6 +15,7 @@ from torch import nn
 from ray_split import aggregators, config, data, futile, logs, models, partitions, weights, zoo
 from ray_split.batches import Batches
 from ray_split.clock import Clock
+from ray_split.crossing import check_crossing, check_values
 from ray_split.cut import Segments, cut
 from ray_split.data_checks import check_data
 from ray_split.described import clock_of, described, fitting
@@ -71,7 +72,9 @@ def prepare(settings: config.Config) -> Prepared:
     settings = settle_task(settings, parts.train.labels)
     segments, examples, targets = _try(settings, model, parts, stream)
     futile.check_segments(settings, segments)
+    check_crossing(settings, segments, examples[-1])
     settings = settle(settings, segments, examples[-1], stream.per_round)
+    check_values(settings, segments, examples[-1])
     clock = clock_of(settings, segments, examples, targets)
     if clock is not None:
         settings = fitting(settings, examples[-1])

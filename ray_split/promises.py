@@ -21,6 +21,7 @@ from ray_split.optimizers import slots
 from ray_split.phones import BEYOND_TRAINING
 from ray_split.segment import bounded_keys, call, learned_keys
 from ray_split.state import Array
+from ray_split.trees import leaf, structure
 
 
 class Linear(NamedTuple):
@@ -44,6 +45,7 @@ class Linear(NamedTuple):
         return cls(few - each * n_few, each)
 
 
+@leaf
 @dataclass(frozen=True)
 class Leaf:
     """One array of a message for a phone, or a value that isn't one."""
@@ -120,11 +122,6 @@ def promise(few: Any, n_few: int, many: Any, n_many: int) -> Promise:
         raise ValueError("another structure for another batch size")
     each = iter([_leaf(a, n_few, b, n_many) for a, b in zip(leaves(few), leaves(many), strict=True)])
     return tree_map(lambda _: next(each), many)
-
-
-def structure(tree: Any) -> Any:
-    """A tree without what is in it, to compare with another's."""
-    return tree_map(lambda _: None, tree)
 
 
 def _activation(segments: Segments, inputs: torch.Tensor) -> Any:

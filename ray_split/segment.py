@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from ray_split import config, optimizers
-from ray_split.border import as_leaf, backward, gradients_of, own_copy
-from ray_split.message import Message, receive, tree_map
+from ray_split.border import as_leaves, backward, gradients_of, own_copy
+from ray_split.message import Message, Wanted, as_bits, receive, receive_leaf, tree_map
 from ray_split.state import Array, State, is_statistic, state_bytes
 
 
@@ -53,15 +53,15 @@ class Segment:
     def _new_optimizer(self) -> None:
         self.optimizer = optimizers.make(self.module.parameters(), self._settings)
 
-    def forward(self, arrived: Message, seed: int, differentiable: bool = True) -> Any:
+    def forward(self, arrived: Message, seed: int, differentiable: Wanted = True) -> Any:
         """The outputs for what arrived, in train mode; keeps the graph for `backward`. `seed` is for Dropout.
 
-        What arrived is a border whose gradient is wanted, or (`differentiable` false) the data itself.
+        What arrived is a border whose gradient is wanted (of some leaves), or (`differentiable` false) the data itself.
         A frozen segment runs in eval mode: its BatchNorm statistics stay too.
         """
         self.train()
         seed_torch(seed, self.device)
-        inputs = tree_map(lambda value: as_leaf(value, differentiable), arrived)
+        inputs = as_leaves(arrived, differentiable)
         # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
         outputs = call(self.module, tree_map(lambda x: own_copy(x, self.device), inputs))
         self._pass = _Pass(inputs, outputs)
@@ -115,11 +115,11 @@ class Segment:
 
     def state(self) -> State:
         """Weights and optimizer as arrays that share no memory with the segment's own."""
-        state = {key: as_array(tensor) for key, tensor in self.tensors().items()}
+        state = {key: as_state(tensor) for key, tensor in self.tensors().items()}
         for name, parameter in self.module.named_parameters():
             for slot, value in self._slots(parameter).items():
                 if value is not None:
-                    state[f"optimizer/{name}/{slot}"] = as_array(value)
+                    state[f"optimizer/{name}/{slot}"] = as_state(value)
         return state
 
     def learned_state(self) -> State:
@@ -149,7 +149,7 @@ class Segment:
             for key, tensor in own.items():
                 if tuple(tensor.shape) != arrived[key].shape:
                     raise ValueError(f"{key} has shape {tuple(tensor.shape)}, the state {arrived[key].shape}")
-                tensor.copy_(torch.from_numpy(arrived[key]))
+                tensor.copy_(receive_leaf(arrived[key]))
         self._new_optimizer()
         if not fresh_optimizer:
             self._load_optimizer(state)
@@ -199,7 +199,15 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
+HALF = (torch.bfloat16, torch.float16)
+
+
 def as_array(tensor: torch.Tensor) -> Array:
-    """A copy of a tensor; of bfloat16, which numpy has not, in single precision."""
+    """A copy of figures; of those in half precision, which can't count far, in single."""
     tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy().copy()
+    return (tensor.float() if tensor.dtype in HALF else tensor).numpy().copy()
+
+
+def as_state(tensor: torch.Tensor) -> Array:
+    """A copy of what a segment keeps, bit for bit and of its own type."""
+    return as_bits(tensor).copy()

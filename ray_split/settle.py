@@ -13,9 +13,10 @@ from ray_split import config, rule
 from ray_split.cut import Segments
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.maker import Maker
-from ray_split.message import leaves, send, tree_map
+from ray_split.message import alike, leaves, send, tree_map
 from ray_split.schedules import one_by_one
 from ray_split.segment import call
+from ray_split.state import Array
 
 SEED = 1
 CLOSE = 1e-3  # of outputs, relative and absolute: far more than rounding, far less than a layer computed wrongly
@@ -62,7 +63,7 @@ def _stackable(
 
 def _why_not(make: Maker, inputs: Any) -> str | None:
     """Why a segment can't be stacked, if so: two phones' outputs are compared with those of a loop."""
-    group = tree_map(lambda x: np.stack([x, x[::-1]]) if isinstance(x, np.ndarray) else x, send(inputs))
+    group = tree_map(lambda x: _two(x) if isinstance(x, np.ndarray) else x, send(inputs))
     state, outputs = make.first_state(), []
     try:
         for copies in (make.looped(), make.stack()):
@@ -71,8 +72,12 @@ def _why_not(make: Maker, inputs: Any) -> str | None:
                 outputs.append(copies.forward([group], [SEED, SEED + 1]))
     except MISFITS as error:
         return told(error)
-    same = all(a is b or np.allclose(a, b, CLOSE, CLOSE) for a, b in zip(*(leaves(o) for o in outputs), strict=True))
+    same = all(alike(a, b, CLOSE) for a, b in zip(*(leaves(o) for o in outputs), strict=True))
     return None if same else "stacked it computes something else"
+
+
+def _two(one: Array) -> Array:
+    return np.stack([one, one[::-1] if one.ndim else one])
 
 
 def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any], batch: int) -> config.Config:
@@ -96,18 +101,20 @@ def _of_samples(value: Any, batch: int) -> bool:
 def mixes(module: nn.Module, inputs: Any, batch: int) -> bool:
     """Whether in train mode a sample's output depends on the other samples of its batch.
 
-    Where what arrives does not begin with the batch, only BatchNorm is known to.
+    Where what arrives begins otherwise than with the batch, only BatchNorm is known to.
     """
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
         return True
-    if not all(_of_samples(x, batch) for x in leaves(inputs) if isinstance(x, torch.Tensor)):
+    tensors = [x for x in leaves(inputs) if isinstance(x, torch.Tensor)]
+    of_samples = [_of_samples(x, batch) for x in tensors]
+    if not any(of_samples) or any(batch in x.shape for x, own in zip(tensors, of_samples, strict=True) if not own):
         return False
 
     def first(inputs: Any) -> list[Any]:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(SEED)
             outputs = call(copy.deepcopy(module).train(), inputs)
-        return [x[0].float() if isinstance(x, torch.Tensor) and x.dim() else x for x in leaves(outputs)]
+        return [x[0] if isinstance(x, torch.Tensor) and x.dim() else x for x in leaves(outputs)]
 
-    alike = tree_map(lambda x: x[:1].expand_as(x) if isinstance(x, torch.Tensor) and x.dim() else x, inputs)
-    return not all(np.allclose(a, b, CLOSE, CLOSE) for a, b in zip(first(inputs), first(alike), strict=True))
+    same = tree_map(lambda x: x[:1].expand_as(x) if _of_samples(x, batch) else x, inputs)
+    return not all(alike(a, b, CLOSE) for a, b in zip(send(first(inputs)), send(first(same)), strict=True))

@@ -11,10 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ray_split.border import as_leaf, backward, gradients_of, own_copy
+from ray_split.border import as_leaves, backward, gradients_of, own_copy
 from ray_split.copies import Learned
 from ray_split.dropout import SeededDropout, replace_dropout
-from ray_split.message import Groups, group_size, leaves, receive, row, send, times, tree_map
+from ray_split.message import (
+    Groups,
+    Wanted,
+    group_size,
+    leaves,
+    receive,
+    row,
+    send,
+    times,
+    together,
+    tree_map,
+    wanted_by_any,
+    wanted_of,
+)
 from ray_split.segment import Segment, as_array, seed_torch
 from ray_split.stacked import over_phones
 from ray_split.state import Array
@@ -42,23 +55,25 @@ class Shared:
         self._dropouts = [m for m in segment.module.modules() if isinstance(m, SeededDropout)]
         self._vmapped = vmapped
         self._passes: dict[Hashable, list[_Pass]] = {}
+        self.wanted: Wanted = False  # of which leaves of the last forward's outputs the gradient is
 
     def forget(self) -> None:
         """Drop what is pending."""
         self._passes.clear()
 
-    def forward(self, key: Hashable, arrived: Groups, seeds: Sequence[int], differentiable: bool = True) -> Groups:
+    def forward(self, key: Hashable, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """The outputs in train mode; keeps the graphs under `key`, so that several cohorts can be under way."""
         passes = self._passes[key] = self._forward(arrived, seeds, differentiable)
+        self.wanted = wanted_by_any([wanted_of(done.outputs) for done in passes])
         return _joined(passes, [send(done.outputs) for done in passes])
 
-    def _forward(self, arrived: Groups, seeds: Sequence[int], differentiable: bool) -> list[_Pass]:
+    def _forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted) -> list[_Pass]:
         self.segment.train()
         passes, place = [], 0
         for number, group in enumerate(arrived):
             for part in self._parts(group):
                 phones = group_size(part)
-                inputs = tree_map(lambda value: as_leaf(value, differentiable), part)
+                inputs = as_leaves(part, differentiable)
                 own = tree_map(lambda x: own_copy(x, self.segment.device), inputs)
                 self._seed(seeds[place : place + phones])
                 passes.append(_Pass(number, phones, inputs, self._call(own)))
@@ -103,7 +118,7 @@ class Shared:
         seeds: Sequence[int],
         task: Task,
         scales: Sequence[Array],
-        differentiable: bool = True,
+        differentiable: Wanted = True,
     ) -> Learned:
         """Forward, each phone's own mean loss, and backward from that times its scale, as `backward`."""
         passes, found, losses, right = self._forward(arrived, seeds, differentiable), [], [], []
@@ -124,7 +139,7 @@ class Shared:
         seeds: Sequence[int],
         task: Task,
         scales: Sequence[Sequence[Array]],
-        differentiable: bool = True,
+        differentiable: Wanted = True,
     ) -> list[Learned]:
         """`learn` on the joint batch (see `join`) of all cohorts: what each of them learned."""
         (done,) = self._forward(join(arrived), seeds, differentiable)
@@ -195,7 +210,7 @@ def _concatenated(trees: Sequence[Any]) -> Any:
     if len(trees) == 1:
         return trees[0]
     columns = zip(*(leaves(tree) for tree in trees), strict=True)
-    values = iter([np.concatenate(c) if isinstance(c[0], np.ndarray) else c[0] for c in columns])
+    values = iter([together(column, np.concatenate) for column in columns])
     return tree_map(lambda _: next(values), trees[0])
 
 

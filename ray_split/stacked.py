@@ -19,11 +19,23 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from ray_split import config, optimizers
-from ray_split.border import as_leaf, backward, gradients_of, own_copy
-from ray_split.copies import Learned
+from ray_split.border import as_leaves, backward, can_have_gradient, gradients_of, own_copy
+from ray_split.copies import Learned, as_floats
 from ray_split.dropout import SeededDropout, replace_dropout
-from ray_split.message import Groups, group_size, leaves, receive, row, send, tree_map
-from ray_split.segment import as_array
+from ray_split.message import (
+    Groups,
+    Wanted,
+    group_size,
+    leaves,
+    receive,
+    receive_leaf,
+    row,
+    send,
+    tree_map,
+    wanted_by_any,
+    wanted_of,
+)
+from ray_split.segment import HALF, as_array, as_state
 from ray_split.state import Array, State, is_statistic, state_bytes
 from ray_split.task import Task
 
@@ -67,6 +79,7 @@ class Stacked:
         self._steps: Array = np.zeros(0)
         self._passes: list[_Pass] = []
         self.draws = bool(self._dropouts)  # whether seeds are wanted
+        self.wanted: Wanted = False
 
     def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
         """Make `count` copies of a state; what `own` has (count, ...) is each phone's own. Returns the bytes."""
@@ -80,7 +93,7 @@ class Stacked:
             for slot, memory in self._memory.items():
                 memory[name] = torch.zeros_like(weight)
                 if not fresh and (key := f"optimizer/{name}/{slot}") in own:
-                    memory[name].copy_(torch.from_numpy(own[key]))
+                    memory[name].copy_(receive_leaf(own[key]))
             if not fresh and (key := f"optimizer/{name}/step") in own:
                 self._steps = own[key].astype(np.float64)
         shared = sum(array.nbytes for key, array in state.items() if not key.startswith("optimizer/"))
@@ -89,9 +102,9 @@ class Stacked:
     def _filled(self, name: str, like: torch.Tensor, state: State, own: State, count: int) -> torch.Tensor:
         key = next(k for k in (f"weights/{name}", f"buffers/{name}") if k in state)
         filled = torch.empty((count, *like.shape), dtype=like.dtype, device=self.device)
-        return filled.copy_(torch.from_numpy(own.get(key, state[key])))
+        return filled.copy_(receive_leaf(own.get(key, state[key])))
 
-    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: bool = True) -> Groups:
+    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """The outputs (k, n, ...) of each group, in train mode; keeps the graphs. `seeds` are the phones', or none."""
         self._set_training(not self._frozen)
         self._passes, low = [], 0
@@ -99,15 +112,16 @@ class Stacked:
             high = low + group_size(group)
             self._passes.append(self._forward(low, high, group, seeds[low:high], differentiable))
             low = high
+        self.wanted = wanted_by_any([wanted_of(done.outputs) for done in self._passes])
         return [send(done.outputs) for done in self._passes]
 
     def _set_training(self, training: bool) -> None:
         if self._module.training != training:
             self._module.train(training)
 
-    def _forward(self, low: int, high: int, group: Any, seeds: Sequence[int], differentiable: bool) -> _Pass:
+    def _forward(self, low: int, high: int, group: Any, seeds: Sequence[int], differentiable: Wanted) -> _Pass:
         weights = {n: w[low:high].detach().requires_grad_(n in self._trained) for n, w in self._weights.items()}
-        inputs = tree_map(lambda value: as_leaf(value, differentiable), group)
+        inputs = as_leaves(group, differentiable)
         own = tree_map(lambda x: own_copy(x, self.device), inputs)
         for dropout in self._dropouts:
             dropout.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
@@ -132,7 +146,7 @@ class Stacked:
         labels: Sequence[Array],
         seeds: Sequence[int],
         task: Task,
-        differentiable: bool = True,
+        differentiable: Wanted = True,
         scales: Array | None = None,
     ) -> Learned:
         """Forward, each phone's own mean loss, and backward, as Copies.learn."""
@@ -194,20 +208,20 @@ class Stacked:
             places = torch.from_numpy(counting).to(self.device)
             learned, shares = {name: tensor[places] for name, tensor in learned.items()}, shares[counting]
         on_device = torch.from_numpy(shares).to(self.device)
-        return self._named({name: as_array(_weighted(t, on_device)) for name, t in learned.items()})
+        return self._named({name: as_state(_weighted(t, on_device)) for name, t in learned.items()})
 
     def learned(self) -> State:
         """Every copy's weights that are trained, and buffers, (K, ...), as Copies.learned."""
-        return self._named({name: as_array(tensor) for name, tensor in self._learned().items()})
+        return self._named({name: as_state(tensor) for name, tensor in self._learned().items()})
 
     def _learned(self) -> Tensors:
         return {**{name: w for name, w in self._weights.items() if name in self._trained}, **self._buffers}
 
     def states(self) -> State:
         """Every copy's weights and optimizer, (K, ...)."""
-        state = self._named({n: as_array(t) for n, t in {**self._weights, **self._buffers}.items()})
+        state = self._named({n: as_state(t) for n, t in {**self._weights, **self._buffers}.items()})
         for slot, memory in self._memory.items():
-            state |= {f"optimizer/{name}/{slot}": as_array(tensor) for name, tensor in memory.items()}
+            state |= {f"optimizer/{name}/{slot}": as_state(tensor) for name, tensor in memory.items()}
         if self._settings.name != "sgd":
             state |= {f"optimizer/{name}/step": self._steps.astype(np.float32) for name in self._weights}
         return state
@@ -215,10 +229,10 @@ class Stacked:
     def norms(self) -> Array:
         """As Copies.norms."""
         statistics = [buffer for name, buffer in self._buffers.items() if is_statistic(name)]
-        tensors = [t for t in [*self._weights.values(), *statistics] if t.is_floating_point()]
+        tensors = [t for t in [*self._weights.values(), *statistics] if can_have_gradient(t)]
         if not tensors:
             return np.zeros(len(self._steps))
-        each = [torch.linalg.vector_norm(t.reshape(len(t), -1).float(), dim=1) for t in tensors]
+        each = [torch.linalg.vector_norm(as_floats(t).reshape(len(t), -1), dim=1) for t in tensors]
         return as_array(torch.linalg.vector_norm(torch.stack(each), dim=0))
 
     def _named(self, arrays: dict[str, Array]) -> State:
@@ -274,6 +288,7 @@ def _arguments(arrived: Any) -> tuple[Any, ...]:
 def _weighted(tensor: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     if not tensor.is_floating_point():
         return tensor.amax(0)
+    tensor = tensor.float() if tensor.dtype in HALF else tensor  # see bits.counts_in
     shares = shares.to(tensor.dtype)
     if len(tensor) == 1:
         return tensor[0] * shares[0]

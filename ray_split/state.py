@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_split import bits
+
 Array = np.ndarray[Any, Any]
 State = dict[str, Array]
 """'weights/<key>', 'buffers/<key>' and 'optimizer/<parameter>/<slot>' of one segment."""
@@ -38,9 +40,9 @@ def weights(state: Mapping[str, Array]) -> State:
 
 
 def with_fixed(average: State, before: State) -> State:
-    """An average of states, with what isn't trained, and so isn't in it, as it was before."""
+    """An average of states, of their types, with what isn't trained, and so isn't in it, as it was before."""
     fixed = {key: array for key, array in before.items() if not key.startswith("optimizer/")}
-    return {**fixed, **average}
+    return {**fixed, **{key: bits.narrow(array, fixed[key].dtype) for key, array in average.items()}}
 
 
 def place_of(states: Mapping[str, Array], place: int) -> State:

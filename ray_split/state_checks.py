@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_split import bits
 from ray_split.failure import BadPhoneError, DivergedError
 from ray_split.state import Array, Closed, Ends, Rows, State, is_statistic
 
@@ -90,10 +91,21 @@ def _are_states(ends: Any) -> bool:
 def _averaged_problem(closed: Closed, start: Mapping[str, State], expected: Expected) -> str | None:
     """Of the phones' sum, or of what each has."""
     if not expected.rows:
-        return _learned_problem(closed.sums, start, expected, ()) if closed.rows is None else "not their sum"
+        summed = {name: _as_summed(state) for name, state in start.items()}
+        return _learned_problem(closed.sums, summed, expected, ()) if closed.rows is None else "not their sum"
     if closed.sums or not (closed.rows is None or _are_rows(closed.rows, len(closed.phones))):
         return "not each phone's, with its share"
     return _learned_problem(closed.rows.states, start, expected, (len(closed.phones),)) if closed.rows else None
+
+
+def _as_summed(start: State) -> State:
+    """What a sum of such states is like: of weights in half precision it is in single."""
+    return {
+        key: array
+        if (dtype := bits.counts_in(array.dtype)) == array.dtype
+        else np.broadcast_to(dtype.type(), array.shape)
+        for key, array in start.items()
+    }
 
 
 def _are_rows(rows: Any, phones: int) -> bool:
@@ -166,16 +178,14 @@ def _array_problem(key: str, array: Any, like: Array, leading: tuple[int, ...]) 
 
 
 def norms(arrays: Iterable[Array], of_each: bool) -> Array:
-    """The L2 norm over all arrays of numbers with a fraction, `of_each` phone where they are (K, ...); not finite if
-    one of them isn't, or beyond 1.8e19 (its square is no number of single precision).
+    """The L2 norm over all arrays of numbers with a fraction (complex ones too), `of_each` phone where they are
+    (K, ...); not finite if one of them isn't, or beyond 1.8e19 (its square is no number of single precision).
     """
     squares: Any = np.zeros(1)
     for array in arrays:
-        if array.dtype.kind == "f":
-            flat = array.reshape(len(array) if of_each else 1, -1)
-            flat = flat.astype(np.result_type(array.dtype, np.float32), copy=False)
-            with np.errstate(over="ignore", invalid="ignore"):
-                squares = squares + np.einsum("ij,ij->i", flat, flat)
+        if bits.is_inexact(array.dtype):
+            flat = array.reshape(len(array), -1) if of_each else array.reshape(1, -1)
+            squares = squares + bits.squares(flat)
     found: Array = np.sqrt(squares)
     return found
 

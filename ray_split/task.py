@@ -154,7 +154,7 @@ def main_head(outputs: Any) -> torch.Tensor | None:
 
 def flat(outputs: Any) -> Any:
     """Outputs (k, n, ...) as those of k * n samples."""
-    return tree_map(lambda x: x.flatten(0, 1) if isinstance(x, torch.Tensor) else x, outputs)
+    return tree_map(lambda x: x.flatten(0, min(1, x.dim() - 1)) if isinstance(x, torch.Tensor) else x, outputs)
 
 
 def _read_as(outputs: torch.Tensor, labels: torch.Tensor) -> Loss | None:

@@ -15,11 +15,12 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ray_split import config, optimizers
+from ray_split.copies import as_floats
 from ray_split.costs import FORMULAS, bytes_of, without_data
 from ray_split.cut import Segments
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.message import leaves, tree_map
-from ray_split.segment import call, learned_keys, tensors_of
+from ray_split.segment import HALF, call, learned_keys, tensors_of
 
 
 class Line(NamedTuple):
@@ -91,7 +92,12 @@ def _weights(settings: config.Config, name: str, module: nn.Module) -> Weights:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     slots = len(optimizers.slots(settings.optimizer)) * sum(bytes_of(parameter) for parameter in trained)
     counts = 0 if settings.optimizer.name == "sgd" else 4 * len(trained)
-    return Weights(down, sum(bytes_of(tensors[key]) for key in learned_keys(module)), slots + counts)
+    return Weights(down, sum(_summed(tensors[key]) for key in learned_keys(module)), slots + counts)
+
+
+def _summed(tensor: torch.Tensor) -> int:
+    """Bytes of a sum of such tensors: of those in half precision it is in single."""
+    return bytes_of(tensor) * (2 if tensor.dtype in HALF else 1)
 
 
 class _Side(NamedTuple):
@@ -111,15 +117,15 @@ def _measured(settings: config.Config, segments: Segments, example: torch.Tensor
         counter.flop_counts.clear()
         return float(total)
 
-    sides, wanted = {}, False
+    sides = {}
     modules = {name: without_data(copy.deepcopy(module), mode) for name, module in segments.modules().items()}
     with mode:
         arrived: Any = torch.empty(example.shape, dtype=example.dtype)
     with mode, torch.enable_grad(), counter:
         for name, module in modules.items():
             frozen = name in settings.model.freeze
-            sides[name] = _forward(module.train(not frozen), frozen, arrived, wanted)
-            arrived, wanted = sides[name].outputs, wanted or _trains(module, frozen)
+            sides[name] = _forward(module.train(not frozen), frozen, arrived)
+            arrived = sides[name].outputs
             found[name] = counted()
         backward, gradients = {}, {}
         for name in reversed(sides):
@@ -133,18 +139,14 @@ def _measured(settings: config.Config, segments: Segments, example: torch.Tensor
     }  # fmt: skip
 
 
-def _trains(module: nn.Module, frozen: bool) -> bool:
-    return not frozen and any(parameter.requires_grad for parameter in module.parameters())
-
-
-def _forward(module: nn.Module, frozen: bool, arrived: Any, wanted: bool) -> _Side:
+def _forward(module: nn.Module, frozen: bool, arrived: Any) -> _Side:
     if frozen:
         module.requires_grad_(False)
 
     def leaf(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
-        return value.detach().requires_grad_(wanted and value.is_floating_point())
+        return value.detach().requires_grad_(value.requires_grad)
 
     there = tree_map(leaf, arrived)
     return _Side(there, call(module, tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, there)))
@@ -152,7 +154,7 @@ def _forward(module: nn.Module, frozen: bool, arrived: Any, wanted: bool) -> _Si
 
 def _backward(outputs: Any) -> None:
     """From outputs whose gradient is wanted: of a sum, which takes no FLOPs that are counted."""
-    wanted = [x.sum() for x in leaves(outputs) if isinstance(x, torch.Tensor) and x.requires_grad]
+    wanted = [as_floats(x).sum() for x in leaves(outputs) if isinstance(x, torch.Tensor) and x.requires_grad]
     if wanted:
         torch.stack(wanted).sum().backward()  # type: ignore[no-untyped-call]
 

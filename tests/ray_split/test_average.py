@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_split.average import added, averaged, scaled
+from ray_split.state import with_fixed
 
 
 def state(*values, dtype=np.float32, batches=0):
@@ -39,7 +40,10 @@ def test_added_sums_weights_and_takes_the_larger_of_integers():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_a_mean_keeps_each_arrays_kind_and_shape(dtype):
-    found = mean([state(1, 2, dtype=dtype), state(3, 4, dtype=dtype)], [1 / 3, 2 / 3])
+    states = [state(1, 2, dtype=dtype), state(3, 4, dtype=dtype)]
+    summed = mean(states, [1 / 3, 2 / 3])
+    assert summed["weights/x"].dtype == max(dtype, np.float32, key=lambda kind: np.dtype(kind).itemsize)
+    found = with_fixed(summed, states[0])  # sums of half precision are made in single
     for key, array in found.items():
         assert isinstance(array, np.ndarray)
         assert (array.dtype, array.shape) == (state(1, 2, dtype=dtype)[key].dtype, state(1, 2)[key].shape)
