@@ -24,7 +24,7 @@ from ray_split.message import leaves
 from ray_split.part import Part, Program, adopt, is_size, program_of
 from ray_split.segment import call
 from ray_split.tracer import UNTRACEABLE, Tracer, check_hooks, line_of, lost_by_opening
-from ray_split.trial import Trial, equal
+from ray_split.cut_trial import Trial, equal
 
 
 class Segments(NamedTuple):
