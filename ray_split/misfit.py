@@ -44,9 +44,9 @@ def _batch_of_one(settings: config.Config, stream: Stream) -> SettingsError:
         return SettingsError("data.batch_size", size, f"{allowed}; {helps}")
     # One with which each phone has a single batch helps always.
     others = [*_near(size), int(samples.max())]
-    helps = next(other for other in others if not _ones(stream, samples, other).any())
+    instead = next(other for other in others if not _ones(stream, samples, other).any())
     whose = _named(phones[_ones(stream, samples, size)])
-    return SettingsError("data.batch_size", size, f"{allowed}, such as {helps}: now {whose} one")
+    return SettingsError("data.batch_size", size, f"{allowed}, such as {instead}: now {whose} one")
 
 
 def _there(stream: Stream) -> np.ndarray:

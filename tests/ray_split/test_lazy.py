@@ -75,3 +75,30 @@ def test_lazy_inputs_are_pickled_without_a_sample(lazy):
 def test_a_sample_of_another_shape_or_type_is_an_error(read, message):
     with pytest.raises(ValueError, match=message):
         LazyInputs(read, np.arange(3), (2, 3))[np.array([1])]
+
+
+def big_endian(key):
+    return np.full(2, key, ">f4")
+
+
+def of_lists(key):
+    return [int(key), 2]
+
+
+def hole(key):
+    return np.full(2, np.nan if key == 11 else key, np.float32)
+
+
+def test_a_sample_becomes_an_array_of_this_machines_byte_order():
+    lazy = LazyInputs(big_endian, np.arange(10, 13), [2], ">f4")
+    assert lazy.dtype.isnative and lazy.shape == (3, 2)
+    assert lazy[np.array([2])].tolist() == [[12.0, 12.0]]
+    assert LazyInputs(of_lists, np.arange(3), (2,), np.int64)[np.array([1])].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(("keys", "shown"), [(np.arange(10, 13), "sample 11"), (np.array([[10], [11]]), r"\[11\]")])
+def test_a_sample_that_is_not_finite_is_an_error_that_names_its_key(keys, shown):
+    lazy = LazyInputs(hole, keys, (2,), np.dtype(np.float32))
+    assert lazy[np.array([0])].tolist() == [[10.0, 10.0]]
+    with pytest.raises(ValueError, match=f"{shown}.* is not finite: it has nan"):
+        lazy[np.array([0, 1])]
