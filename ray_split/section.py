@@ -96,7 +96,7 @@ def segments(names: list[str]) -> list[str]:
 class Section(BaseModel):
     """A group of settings. Unknown fields are refused; a number is never taken for a string that looks like one."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, frozen=True)
+    model_config = ConfigDict(ser_json_inf_nan="constants", extra="forbid", validate_default=True, frozen=True)
 
     @field_validator("*", mode="before")
     @classmethod
