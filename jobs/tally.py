@@ -95,7 +95,7 @@ def read_run(folder: Place, schedule: str, seed: int) -> Run:
         return Run(schedule, seed, one_line(error), {"status": "broken"}, [])
     if summary["status"] == "finished":
         rows, problem = rows_of(folder)
-        lacking = missing(rows, summary["rounds"])
+        lacking = missing(rows, summary.get("rounds", 0))
         if not lacking:
             return Run(schedule, seed, None, summary, rows)
         summary["error"] = f"{folder / METRICS}: {problem or f'no row of {shown(lacking)}'}"

@@ -28,7 +28,7 @@ def read_summary(folder: Place) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise SettingsError("path", str(folder), f"{allowed}: {first_line(error)}") from None
-    if not isinstance(found, dict) or found.get("status") not in STATUSES or not {"error", "rounds"} <= found.keys():
+    if not isinstance(found, dict) or found.get("status") not in STATUSES:
         raise SettingsError("path", str(folder), f"{allowed}: it is no summary")
     return found
 

@@ -34,7 +34,7 @@ class Result:
         summary = read_summary(folder)
         rows = read_rows(folder)
         complete = checkpoint.complete(folder / checkpoint.FOLDER)
-        error = summary["error"] if summary["status"] != "finished" else None
+        error = summary.get("error") if summary["status"] != "finished" else None
         return cls(
             path=full(folder),
             metrics={**(rows[-1] if rows else {}), **summary},

@@ -11,17 +11,8 @@ from ray_split import logs
 from ray_split.storage import Place
 
 METRICS = "metrics.jsonl"
-COLUMNS = (
-    "train_loss",
-    "val_accuracy",
-    "phones",
-    "samples",
-    "round_seconds",
-    "bytes_up",
-    "bytes_down",
-    "bytes_weights",
-)
-"""Those that a row of any version has."""
+COLUMNS = ("val_accuracy", "phones", "round_seconds", "bytes_up", "bytes_down", "bytes_weights")
+"""Some that a row of any version has."""
 
 Row = dict[str, Any]
 

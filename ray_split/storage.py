@@ -213,9 +213,9 @@ def _write(path: Path, content: bytes) -> None:
         with path.open("wb") as file:
             file.write(content)
             sync(file.fileno())
-    except OSError:
+    except BaseException:  # a stop too: nothing half-written is left, and a disk that is full keeps what it has
         with contextlib.suppress(OSError):
-            path.unlink()  # of a disk that is full it would keep what is left
+            path.unlink()
         raise
 
 
