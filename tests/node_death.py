@@ -74,7 +74,7 @@ class Scenarios:
         watch, settings = Watch(), config(self.path, name, **cluster)
         with ThreadPoolExecutor() as threads:
             running = threads.submit(rs.fit, settings, [watch])
-            watch.under_way.wait(120)
+            watch.under_way.wait(600)
             time.sleep(0.2)
             start = time.monotonic()
             do()

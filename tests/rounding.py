@@ -104,7 +104,7 @@ def assert_close(train: Train, found: Mapping[str, Any], tolerance: float = 1e-6
     if all(excess <= 0 for excess in beyond.values()):
         return
     limits = carried(like or train)
-    for key, excess in beyond.items():
+    for key, excess in sorted(beyond.items(), key=lambda item: -item[1]):
         limit = min(MULTIPLE * limits[key], LARGEST)
         assert excess <= limit, f"{key} differs by {excess:.3g}, where rounding carries {limits[key]:.3g}"
 

@@ -47,14 +47,14 @@ def checkpoints(path: Path) -> int:
 def test_a_run_whose_head_is_lost_goes_on_from_storage_on_another(tmp_path: Path) -> None:
     with head(num_cpus=2) as (address, _):
         process = train(address, tmp_path, 400)
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 600
         while checkpoints(tmp_path) < 2:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.1)
         kill_all(head_process())
         lost = time.monotonic()
         try:
-            output = process.communicate(timeout=180)[0]
+            output = process.communicate(timeout=600)[0]
         finally:
             process.kill()
     print(
@@ -65,7 +65,7 @@ def test_a_run_whose_head_is_lost_goes_on_from_storage_on_another(tmp_path: Path
     done = int(max((tmp_path / "r" / "checkpoints").glob("round_*")).name.rpartition("_")[2])
     with head(num_cpus=2) as (address, _):
         process = train(address, tmp_path, done + 1)
-        output = process.communicate(timeout=200)[0]
+        output = process.communicate(timeout=600)[0]
         assert process.returncode == 0, output[-3000:]
     assert f"from round {done + 1} " in output
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "finished"

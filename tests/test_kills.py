@@ -126,7 +126,7 @@ def while_being_made(name: str, do: Callable[[int], None]) -> Thread:
     """Do something to the process of the next actor of this class that is being made."""
 
     def watch() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             for kind, process in processes("PENDING_CREATION"):
                 if kind == name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 from typing import Any
 
 import pytest
@@ -34,11 +33,11 @@ def test_a_rounds_virtual_seconds_are_those_of_a_real_run_behind_such_links(clus
         "schedule": {"name": schedule},
         "server": {"device": FAST},
         "cluster": {"client_actors": 2},
-        "run": {"rounds": 4},
+        "run": {"rounds": 8},
     }
     found = cluster.run(f"slow {schedule}", do="limit_clients", **settings)
     rows = found["rows"][2:]  # the links are limited in the second round
-    measured = median(row["round_seconds"] for row in rows)
+    measured = min(row["round_seconds"] for row in rows)  # of the round that nobody else disturbed
     assert rows[0]["virtual_seconds"] == pytest.approx(measured, rel=0.15)
     messages = (rows[0]["bytes_up"] + rows[0]["bytes_down"]) * 8 / (GOODPUT * 1e6)
     assert measured > messages / 2 * 0.9  # the links were limited: two of them

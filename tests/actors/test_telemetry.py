@@ -179,7 +179,7 @@ def test_gauges_are_set_again_while_nothing_happens_and_counters_are_not(
     monkeypatch.setattr(telemetry, "KEEP_SECONDS", 0.01)
     callback, before = telemetry.Telemetry(Kept, Kept), threading.active_count()
     callback.on_run_start(config(tmp_path, "long"), [], 0)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while len(told["split_rounds_planned"]) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     callback.on_run_end({}, "")

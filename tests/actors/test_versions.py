@@ -78,7 +78,7 @@ def test_a_node_with_another_torch_and_cpu_is_named_at_the_start_and_in_the_summ
     env = environment()
     env.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "tests.actors.other_node", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     (line,) = found["warnings"]

@@ -47,7 +47,7 @@ def job(ray_head: RayHead, token: str, tmp_path: Path) -> Job:
         }  # fmt: skip
         env = {name: value for name, value in env.items() if value is not None}
         command = ray_command(sys.executable, "job", *arguments)
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
 
     return run
 
@@ -66,7 +66,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def wait_for_rows(folder: Path, rows: int) -> None:
-    deadline, metrics = time.monotonic() + 120, folder / "metrics.jsonl"
+    deadline, metrics = time.monotonic() + 600, folder / "metrics.jsonl"
     while not (metrics.exists() and len(metrics.read_text().splitlines()) >= rows):
         assert time.monotonic() < deadline
         time.sleep(0.05)

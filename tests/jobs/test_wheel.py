@@ -73,7 +73,7 @@ def wheel_head(python: Path) -> Iterator[tuple[str, str]]:
 
 def run(command: list[str], folder: Path, python: Path, **variables: str) -> str:
     env = environment(str(python), **variables)
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

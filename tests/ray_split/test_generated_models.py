@@ -83,6 +83,17 @@ def test_each_feature_is_right_or_refused(tmp_path: Path, feature: str) -> None:
         check(generated_models.generated(seed, [feature]), found)
 
 
+ALL_KINDS = ["functional dropout", "statistics in a", "buffer counts", "unsaved buffer", "complex weights", "frozen"]
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
+@pytest.mark.parametrize("optimizer", [MOMENTUM, ADAM], ids=["momentum", "adam"])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_schedule_is_its_reference(tmp_path: Path, way: str, optimizer: dict[str, Any], single: bool) -> None:
+    kwargs = {"single": True} if single else {}
+    assert outcome(tmp_path, BASE + 1, way, optimizer, features=ALL_KINDS, **kwargs) == EQUAL
+
+
 def any_model(path: Path, seed: int) -> None:
     draw = random.Random(seed)
     way, kwargs = draw.choice(list(WAYS)), {"single": True} if draw.random() < 0.2 else {}

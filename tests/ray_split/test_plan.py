@@ -204,25 +204,26 @@ def test_the_front_is_every_point_that_no_other_beats() -> None:
     assert sorted(front(list(points.T)).tolist()) == np.flatnonzero(~np.array(beaten)).tolist()
 
 
-def sent(message: Any, mbps: float) -> Any:
-    """The message, as long as it takes over a link of so many million bits a second."""
-    time.sleep(num_bytes(message) * 8 / (mbps * 1e6))
-    return message
-
-
 def step_seconds(model: torch.nn.Module, cuts: list[str], images: torch.Tensor, link: Link) -> float:
-    """The faster of two steps of real computation with a simulated link."""
+    """The faster of two steps of real computation, in seconds of the processor, with a simulated link."""
+    crossing = 0.0
+
+    def sent(message: Any, mbps: float) -> Any:
+        nonlocal crossing
+        crossing += num_bytes(message) * 8 / (mbps * 1e6)
+        return message
+
     a, b, c = (Segment(module, SGD) for module in cut(model, cuts).modules().values())
     labels, seconds = torch.zeros(len(images), dtype=torch.long), []
     for _ in range(2):
-        start = time.monotonic()
+        start, crossing = time.process_time(), 0.0
         activation = sent(send(a.forward(images.numpy(), seed=0, differentiable=False)), link.up_mbps)
         hidden = sent(send(b.forward(activation, seed=0)), link.down_mbps)
         gradient = sent(c.backward_loss(functional.cross_entropy(c.forward(hidden, seed=0), labels)), link.up_mbps)
         a.backward(sent(b.backward(gradient), link.down_mbps))
         for segment in (a, b, c):
             segment.step()
-        seconds.append(time.monotonic() - start)
+        seconds.append(time.process_time() - start + crossing)
     return min(seconds)
 
 

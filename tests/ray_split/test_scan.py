@@ -31,16 +31,16 @@ def test_the_first_seven_layers_of_inception_resnet_v2_are_those_of_the_paper() 
 
 
 def test_every_position_of_resnet152_takes_seconds() -> None:
-    model, start = config.Model(name="resnet152", num_classes=1000), time.monotonic()
+    model, start = config.Model(name="resnet152", num_classes=1000), time.process_time()
     scanned = scan_of(model, (3, 224, 224), batch=1)
-    seconds = time.monotonic() - start
+    seconds = time.process_time() - start
     assert len(scanned.positions) == 363
     assert scanned.total_parameters == 60_192_808
     forward = scanned.costs.forward.sum()
     assert forward == pytest.approx(2 * 11.5e9, rel=0.01)  # torchvision tells 11.51 billion multiply-adds
     first = forward_of(scanned, "conv1")
     assert scanned.costs.backward.sum() == 2 * forward - first
-    assert seconds < 60  # 3.5 s where nobody else computes
+    assert seconds < 60  # of computing, whoever else does; 3.5 on a machine of today
 
 
 def test_a_grouped_convolution_is_counted_once_for_all_its_groups() -> None:
