@@ -24,7 +24,7 @@ from jobs import paperplots, papertables, papertext, predicting
 from jobs.papertables import Assumed, Row, System
 from jobs.planning import to_csv
 from jobs.published import NETWORKS
-from ray_split.cli import Parser, add_flags, nested
+from ray_split.cli import Parser, add_flags, nested, tell_again
 from ray_split.complaint import one_line
 from ray_split.failure import SettingsError
 from ray_split.section import LocalPath, Positive, Section
@@ -57,7 +57,9 @@ def settings_of(arguments: Sequence[str]) -> Settings:
     parser = Parser(prog="jobs.paper", description=about, epilog=more, allow_abbrev=False, formatter_class=raw)
     add_flags(parser, Settings)
     Parser.given = arguments
-    return Settings(**nested(vars(parser.parse_args(arguments))))
+    flags = parser.parse_args(arguments)
+    tell_again()
+    return Settings(**nested(vars(flags)))
 
 
 def system_of(settings: Settings) -> System:

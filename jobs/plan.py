@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from jobs import planning, planplots
 from jobs.tables import figures
-from ray_split.cli import Parser, add_flags, nested
+from ray_split.cli import Parser, add_flags, nested, tell_again
 from ray_split.config import Model
 from ray_split.failure import SettingsError
 from ray_split.plan import Plan, plan
@@ -34,7 +34,9 @@ def settings_of(arguments: Sequence[str]) -> planning.Settings:
     parser = Parser(prog="jobs.plan", description=about, epilog=more, allow_abbrev=False, formatter_class=raw)
     add_flags(parser, planning.Settings)
     Parser.given = arguments
-    return planning.Settings(**nested(vars(parser.parse_args(arguments))))
+    flags = parser.parse_args(arguments)
+    tell_again()
+    return planning.Settings(**nested(vars(flags)))
 
 
 def plan_of(settings: planning.Settings) -> Plan:

@@ -115,7 +115,8 @@ def settings_of(arguments: Sequence[str]) -> tuple[config.Config, str]:
     values = {} if file is None else read_yaml(file)
     _check_sections(values, config.Config)
     settings = config.Config(**merged(values, nested(flags)))
-    _tell_again(settings)
+    with logs.written(settings.run.log_format):
+        tell_again()
     return settings, (wanted or ["train"])[0]
 
 
@@ -131,10 +132,10 @@ def _check_sections(values: dict[str, Any], section: type[Section], prefix: str 
             raise SettingsError(prefix + name, value, f"a section of fields: {', '.join(kind.model_fields)}")
 
 
-def _tell_again(settings: config.Config) -> None:
-    with logs.written(settings.run.log_format):
-        for flag in Parser.again:
-            logger.warning("given more than once, and the last counts: %s", flag)
+def tell_again() -> None:
+    """Say which flags the command line had more than once."""
+    while Parser.again:
+        logger.warning("given more than once, and the last counts: %s", Parser.again.pop(0))
 
 
 def _train(settings: config.Config, ending: Ending) -> int:

@@ -26,7 +26,7 @@ def check_written(settings: config.Config) -> None:
     for name in ("model", "data", "schedule", "aggregator"):
         section = getattr(settings, name)
         try:
-            yaml12.write(section.model_dump(mode="json")["kwargs"]).encode()
+            yaml12.read(yaml12.write(section.model_dump(mode="json")["kwargs"]).encode())
         except (PydanticSerializationError, ValueError, TypeError) as error:
             allowed = f"what config.yaml can hold, numbers, words, lists and mappings: {' '.join(str(error).split())}"
             raise SettingsError(f"{name}.kwargs", section.kwargs, allowed[:300]) from error

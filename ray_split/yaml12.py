@@ -139,7 +139,13 @@ def _check(loader: Any, node: Node, free: bool, seen: set[tuple[int, bool]]) -> 
     elif isinstance(node, SequenceNode):
         for each in node.value:
             _check(loader, each, free, seen)
-    elif free and not node.style and node.tag == f"{TAG}str" and YES_OR_NO.match(node.value):
+    elif (
+        isinstance(node, ScalarNode)
+        and free
+        and not node.style
+        and node.tag == f"{TAG}str"
+        and YES_OR_NO.match(node.value)
+    ):
         raise _refusal(node, f"{node.value} could be a word or a boolean: write true or false, or '{node.value}'")
 
 

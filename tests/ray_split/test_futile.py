@@ -45,10 +45,6 @@ def test_a_model_of_which_all_is_frozen_is_refused(cuts: str, freeze: str) -> No
     assert "nothing is left to train" in error.allowed
 
 
-def weightless(num_classes: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Identity(), nn.AdaptiveAvgPool1d(num_classes))
-
-
 def ends_bare(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, num_classes), nn.Softplus())
 
@@ -57,8 +53,7 @@ def drops_all(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(1.0), nn.Linear(8, num_classes))
 
 
-def test_a_model_without_weights_and_what_is_left_of_one_are_refused() -> None:
-    assert refusal(model={"name": f"{__name__}:weightless", "cuts": "0,1"}).field == "model.name"
+def test_a_model_whose_last_segment_has_no_weights_is_refused_if_the_others_are_frozen() -> None:
     error = refusal(model={"name": f"{__name__}:ends_bare", "cuts": "1,3", "freeze": "a,b"})
     assert error.field == "model.freeze"
     assert "of the model, a, b has weights" in error.allowed
