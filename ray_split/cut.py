@@ -130,9 +130,7 @@ def _trace(model: nn.Module, cuts: Sequence[str], made: int) -> tuple[fx.Graph, 
     return graph, tracer
 
 
-def _places(
-    graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str], fixed: set[fx.Node]
-) -> dict[fx.Node, int]:
+def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str], fixed: set[fx.Node]) -> dict[fx.Node, int]:
     """The segment that each node belongs to, by its position; sizes go with the tensor that they are the size of.
 
     Those that are `fixed` have none.
@@ -256,5 +254,7 @@ def _check_keys(model: nn.Module, parts: Sequence[nn.Module], cuts: Sequence[str
         raise SettingsError("model.name", type(model).__name__, allowed)
     held = {key for part in parts for key in part.state_dict()}
     if different := sorted(held ^ state.keys()):
-        allowed = f"cuts elsewhere: {', '.join(different[:3])} would have another name in the trained model's state dict"
+        allowed = (
+            f"cuts elsewhere: {', '.join(different[:3])} would have another name in the trained model's state dict"
+        )
         raise CutError(list(cuts), allowed)

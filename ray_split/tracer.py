@@ -23,7 +23,12 @@ from ray_split.part import check_test, is_device, is_size
 from ray_split.recorder import Recorder
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-STATE_HOOKS = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+STATE_HOOKS = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 UNTRACEABLE = (
     fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, ValueError, AttributeError, KeyError, IndexError,
     NameError, AssertionError,
@@ -257,7 +262,9 @@ def _answering_isinstance(root: nn.Module) -> Iterator[None]:
 def _globals(kind: type) -> dict[str, Any] | None:
     forward = inspect.unwrap(kind.forward)  # type: ignore[attr-defined]
     namespace: dict[str, Any] | None = getattr(forward, "__globals__", None)
-    return None if namespace is None or str(namespace.get("__name__")).startswith(("torch.", "ray_split.")) else namespace
+    return (
+        None if namespace is None or str(namespace.get("__name__")).startswith(("torch.", "ray_split.")) else namespace
+    )
 
 
 def _isinstance(value: Any, classes: Any) -> bool:

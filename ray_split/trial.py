@@ -33,7 +33,12 @@ class Trial:
     """A model, its segments, and an example input (N, ...) of which a few samples are used."""
 
     def __init__(
-        self, model: nn.Module, segments: Sequence[nn.Module], example: torch.Tensor, cuts: Sequence[str], opened: set[str]
+        self,
+        model: nn.Module,
+        segments: Sequence[nn.Module],
+        example: torch.Tensor,
+        cuts: Sequence[str],
+        opened: set[str],
     ) -> None:
         self._untouched = model
         self._model = copy.deepcopy(model).train()
@@ -120,7 +125,9 @@ class Trial:
         """An opened forward is made anew from its trace: what it keeps itself is lost."""
         lost = [place for place in changed(self._kept[1], self._kept[2]) if place.layer in self._opened]
         if lost:
-            allowed = f"cuts elsewhere: what forward keeps in {_told(lost)} would stay as it was while tracing; {ADVICE}"
+            allowed = (
+                f"cuts elsewhere: what forward keeps in {_told(lost)} would stay as it was while tracing; {ADVICE}"
+            )
             raise CutError(self._cuts, allowed)
 
     def _check_shared(self, shared: Collection[str], before: Tensors) -> None:
