@@ -179,7 +179,7 @@ def _lines_of(function: FunctionType, name: str) -> list[tuple[bool, str]]:
 def _lines(tree: ast.Module, attribute: str) -> Iterator[tuple[int, bool]]:
     """Each line that names it, and whether it sets it."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr == attribute:
-            yield node.lineno, isinstance(node.ctx, ast.Store)
-        elif isinstance(node, ast.Name) and node.id == attribute:
+        own = isinstance(node, ast.Attribute) and node.attr == attribute
+        if own or (isinstance(node, ast.Name) and node.id == attribute):
+            assert isinstance(node, (ast.Attribute, ast.Name))
             yield node.lineno, isinstance(node.ctx, ast.Store)
