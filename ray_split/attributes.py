@@ -155,25 +155,31 @@ def _of_generator(value: Any) -> Any:
 
 def line_of(kind: type, attribute: str) -> str:
     """The line outside of __init__ at which a class's code names an attribute of its own, with its file; or nothing."""
+    name, found = attribute.removeprefix(OUTSIDE).rpartition(".")[2], list[tuple[bool, str]]()
     for owner in kind.__mro__:
         if owner.__module__.startswith(("torch.", "builtins")):
             continue
-        try:
-            lines, first = inspect.getsourcelines(owner)
-            tree = ast.parse(textwrap.dedent("".join(lines)))
-        except (OSError, TypeError, SyntaxError):  # made at run time
-            continue
-        found = sorted(_lines(tree, attribute.removeprefix(OUTSIDE).rpartition(".")[2]), key=lambda each: not each[1])
-        if found:
-            return f"{Path(inspect.getsourcefile(owner) or '').name}:{first + found[0][0] - 1}"
-    return ""
+        for value in vars(owner).values():
+            function = inspect.unwrap(value) if callable(value) else None
+            if isinstance(function, FunctionType) and function.__name__ != "__init__":
+                found += _lines_of(function, name)
+    return min(found, default=(False, ""))[1]
+
+
+def _lines_of(function: FunctionType, name: str) -> list[tuple[bool, str]]:
+    try:
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):  # made at run time, or a lambda within a line
+        return []
+    file = Path(function.__code__.co_filename).name
+    return [(not sets, f"{file}:{first + line - 1}") for line, sets in _lines(tree, name)]
 
 
 def _lines(tree: ast.Module, attribute: str) -> Iterator[tuple[int, bool]]:
     """Each line that names it, and whether it sets it."""
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name != "__init__"]
-    for node in itertools.chain.from_iterable(ast.walk(function) for function in functions):
-        if (isinstance(node, ast.Attribute) and node.attr == attribute) or (
-            isinstance(node, ast.Name) and node.id == attribute
-        ):
+    for node in ast.walk(tree):
+        own = isinstance(node, ast.Attribute) and node.attr == attribute
+        if own or (isinstance(node, ast.Name) and node.id == attribute):
+            assert isinstance(node, (ast.Attribute, ast.Name))
             yield node.lineno, isinstance(node.ctx, ast.Store)

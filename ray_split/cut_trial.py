@@ -48,7 +48,7 @@ class Trial:
         self._kept: list[Snapshot] = []
 
     def run(self, shared: Collection[str] = ()) -> None:
-        """Raises CutError or SettingsError if the segments compute something else, or the model has state it can't keep.
+        """Raises CutError or SettingsError if the segments compute something else, or the model has hidden state.
 
         `shared`: the buffers that several segments have a copy of.
         """

@@ -24,7 +24,8 @@ DESCRIBE = {
 READ = {
     "item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__complex__", "__contains__",
     "__array__", "is_nonzero", "data_ptr", "__reduce_ex__", "__deepcopy__", "equal", "allclose", "storage",
-    "untyped_storage", "register_hook", "register_post_accumulate_grad_hook", "requires_grad_", "backward", "__dlpack__",
+    "untyped_storage", "register_hook", "register_post_accumulate_grad_hook", "requires_grad_", "backward",
+    "__dlpack__",
 }  # fmt: skip
 
 

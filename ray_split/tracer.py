@@ -34,7 +34,8 @@ UNTRACEABLE = (
     NameError, AssertionError,
 )  # fmt: skip
 DESCRIBING = {
-    "shape", "ndim", "dtype", "layout", "is_sparse", "requires_grad", "is_leaf", "is_meta", "names", "nbytes", "itemsize",
+    "shape", "ndim", "dtype", "layout", "is_sparse", "requires_grad", "is_leaf", "is_meta", "names", "nbytes",
+    "itemsize",
     "size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "is_floating_point", "is_complex",
     "is_contiguous",
 }  # fmt: skip
