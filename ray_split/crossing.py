@@ -33,8 +33,8 @@ def check_values(settings: config.Config, segments: Segments, example: torch.Ten
     """See that numbers that are no tensors are the same for all phones of a cohort: they have one of each."""
     if settings.phones.cohort == 1 and not personal(settings.schedule):
         return
-    each = [_borders(settings, segments, batch) for batch in (example, example[:1].expand_as(example))]
-    for (cut, one), (_, other) in zip(*each, strict=True):
+    first, last = (_borders(settings, segments, sample.expand_as(example)) for sample in (example[:1], example[-1:]))
+    for (cut, one), (_, other) in zip(first, last, strict=True):
         for a, b in zip(leaves(one), leaves(other), strict=False):
             if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and a is not b and a != b:
                 allowed = f"another layer: of one batch {a!r:.40} crosses, of another {b!r:.40}, and phones of a cohort"

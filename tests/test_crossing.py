@@ -125,8 +125,8 @@ class First(nn.Module):
         super().__init__()
         self.layer = nn.Linear(8, 8)
 
-    def forward(self, arrived: Any) -> torch.Tensor:
-        return self.layer(arrived[0])
+    def forward(self, h: torch.Tensor, beside: Any) -> torch.Tensor:
+        return self.layer(h)
 
 
 class Cache:
