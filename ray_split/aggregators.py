@@ -2,10 +2,11 @@
 
 An aggregator is a function (rows, shares, start, **kwargs): of one segment the phones' weights and floating-point
 buffers (P, ...), each phone's share of the round's samples (P,), and the state before the round (...); it returns the
-state after it (...). Of integers (BatchNorm's num_batches_tracked) there is always the largest. To add one, write it
-and its line in AGGREGATORS. All but the mean need one round's phones x weights of memory where they are made, at the
-fed server (A, C) and at the server (B's copies; of several replicas at one of them, and each its own copies' besides),
-and while a segment is aggregated that segment's a second time.
+state after it (...). Complex weights come as pairs of real ones (P, ..., 2): each part is a coordinate of its own. Of
+integers (BatchNorm's num_batches_tracked) there is always the largest. To add one, write it and its line in
+AGGREGATORS. All but the mean need one round's phones x weights of memory where they are made, at the fed server (A, C)
+and at the server (B's copies; of several replicas at one of them, and each its own copies' besides), and while a
+segment is aggregated that segment's a second time.
 numpy alone: the fed server's process has no torch.
 """
 
@@ -21,7 +22,7 @@ import numpy as np
 from ray_split import config
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.loading import find, suggest
-from ray_split.state import Array, Ends, Rows, State
+from ray_split.state import Array, Ends, Rows, State, as_real, is_averaged
 
 Aggregator = Callable[..., State]
 
@@ -121,12 +122,18 @@ def _combined(
     aggregate: Aggregator, kwargs: dict[str, Any], cohorts: Sequence[State], shares: Array, start: State
 ) -> State:
     rows = {key: np.concatenate([state[key] for state in cohorts]) for key in cohorts[0]}
-    values = {key: array for key, array in rows.items() if np.issubdtype(array.dtype, np.floating)}
-    found = aggregate(values, shares, {key: start[key] for key in values}, **kwargs) if values else {}
+    values = {key: as_real(array) for key, array in rows.items() if is_averaged(array)}
+    found = aggregate(values, shares, {key: as_real(start[key]) for key in values}, **kwargs) if values else {}
     return {
-        key: np.asarray(found[key], array.dtype) if key in values else np.asarray(array.max(axis=0))
-        for key, array in rows.items()
+        key: _as(array, found[key]) if key in values else np.asarray(array.max(axis=0)) for key, array in rows.items()
     }
+
+
+def _as(rows: Array, found: Array) -> Array:
+    """What was found of rows as they are: complex, if they were."""
+    if rows.dtype.kind != "c":
+        return np.asarray(found, rows.dtype)
+    return np.ascontiguousarray(found, rows.real.dtype).view(rows.dtype)[..., 0]
 
 
 def check(settings: config.Aggregator, averages: bool) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ray_split.state import Array, State
+from ray_split.state import Array, State, is_averaged, times
 
 
 def scaled(state: State, share: float) -> State:
     """Weights and buffers times a phone's share of the round's samples; integers as they are."""
     return {
-        key: np.asarray(array * array.dtype.type(share)) if np.issubdtype(array.dtype, np.floating) else array
+        key: times(array, share) if is_averaged(array) else array
         for key, array in state.items()
         if not key.startswith("optimizer/")
     }
@@ -23,7 +23,7 @@ def added(total: State | None, part: State) -> State:
     if total is None:
         return part
     return {
-        key: np.asarray(array + part[key] if np.issubdtype(array.dtype, np.floating) else np.maximum(array, part[key]))
+        key: np.asarray(array + part[key] if is_averaged(array) else np.maximum(array, part[key]))
         for key, array in total.items()
     }
 
@@ -43,9 +43,9 @@ def _averaged(key: str, arrays: Sequence[Array], shares: Sequence[float]) -> Arr
     if all(np.array_equal(first, other) for other in others):
         return first
     counts = key.startswith("optimizer/") and key.endswith("/step")
-    if counts or not np.issubdtype(first.dtype, np.floating):
+    if counts or not is_averaged(first):
         return np.asarray(np.maximum.reduce(arrays))
     total = np.zeros_like(first)
     for array, share in zip(arrays, shares, strict=True):
-        total = np.asarray(total + array * first.dtype.type(share))
+        total = np.asarray(total + times(array, share))
     return total

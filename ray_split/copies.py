@@ -10,7 +10,7 @@ import torch
 
 from ray_split.average import added, scaled
 from ray_split.message import Groups, group_size, receive, row, send, stack
-from ray_split.segment import Segment, bounded_keys
+from ray_split.segment import Segment, as_real, bounded_keys, has_fraction
 from ray_split.state import Array, State, place_of
 from ray_split.task import Task
 
@@ -181,6 +181,6 @@ class Looped:
 
 def _norm(segment: Segment) -> float:
     bounded = bounded_keys(segment.module)
-    tensors = [tensor for key, tensor in segment.tensors().items() if key in bounded and tensor.is_floating_point()]
+    tensors = [as_real(tensor) for key, tensor in segment.tensors().items() if key in bounded and has_fraction(tensor)]
     found = [torch.linalg.vector_norm(tensor.float()) for tensor in tensors]
     return float(torch.linalg.vector_norm(torch.stack(found))) if found else 0.0

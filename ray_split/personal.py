@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ray_split import storage
-from ray_split.state import Array, Closed, Ends, State, is_statistic
+from ray_split.state import Array, Closed, Ends, State, is_averaged, is_statistic
 from ray_split.storage import Place, Uri
 
 CHUNK = 1000  # phones whose states are in memory at the same time
@@ -131,12 +131,12 @@ class Personal:
             if key not in start[segment]:
                 continue
             phones = np.flatnonzero(self.trained)
-            if not np.issubdtype(array.dtype, np.floating):
+            if not is_averaged(array):
                 means[segment][key] = np.maximum(start[segment][key], array[phones].max(0, initial=0))
                 continue
-            total = np.zeros(array.shape[1:], np.float64)
+            total = np.zeros(array.shape[1:], np.result_type(array.dtype, np.float64))
             for first in range(0, len(phones), CHUNK):
-                total += array[phones[first : first + CHUNK]].sum(0, dtype=np.float64)
+                total += array[phones[first : first + CHUNK]].sum(0, dtype=total.dtype)
             mean = total / self._count
             if shares < 1:  # nothing times a mask of -inf is no number
                 mean = mean + start[segment][key] * (1 - shares)

@@ -16,6 +16,7 @@ from torch import nn
 
 from ray_split import config, optimizers
 from ray_split.border import as_leaf, backward, gradients_of, own_copy
+from ray_split.buffers import Buffers
 from ray_split.message import Message, receive, tree_map
 from ray_split.state import Array, State, is_statistic, state_bytes
 
@@ -48,6 +49,7 @@ class Segment:
         self._frozen = frozen
         self.backprop = backprop
         self._pass: _Pass | None = None
+        self.buffers = Buffers(self.module)
         self._new_optimizer()
 
     def _new_optimizer(self) -> None:
@@ -109,9 +111,10 @@ class Segment:
 
     @torch.no_grad()
     def evaluate(self, arrived: Message) -> Any:
-        """The outputs for what arrived, in eval mode and without a graph."""
+        """The outputs for what arrived, in eval mode and without a graph. Leaves the buffers as they are."""
         self.eval()
-        return call(self.module, receive(arrived, self.device))
+        with self.buffers.unchanged():
+            return call(self.module, receive(arrived, self.device))
 
     def state(self) -> State:
         """Weights and optimizer as arrays that share no memory with the segment's own."""
@@ -141,6 +144,7 @@ class Segment:
         """
         self._pass = None
         self.module.zero_grad()
+        self.buffers.put_back()
         own = self.tensors()
         arrived = {key: array for key, array in state.items() if not key.startswith("optimizer/")}
         if arrived.keys() != own.keys():
@@ -203,3 +207,13 @@ def as_array(tensor: torch.Tensor) -> Array:
     """A copy of a tensor; of bfloat16, which numpy has not, in single precision."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy().copy()
+
+
+def has_fraction(tensor: torch.Tensor) -> bool:
+    """Whether it is of numbers that have a mean and a gradient, real or complex."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def as_real(tensor: torch.Tensor) -> torch.Tensor:
+    """Complex numbers (...) as pairs of real ones (..., 2); others as they are."""
+    return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor

@@ -66,6 +66,23 @@ def kept(states: State, keep: str) -> State:
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+def is_averaged(array: Array) -> bool:
+    """Whether numbers are such as have a mean: of others the largest is taken."""
+    return array.dtype.kind in "fc"
+
+
+def times(array: Array, share: float) -> Array:
+    """An array times a share, in the array's own precision."""
+    return np.asarray(array * array.real.dtype.type(share))
+
+
+def as_real(array: Array) -> Array:
+    """Complex numbers (...) as pairs of real ones (..., 2), which have norms and medians; others as they are."""
+    if array.dtype.kind != "c":
+        return array
+    return np.ascontiguousarray(array).view(array.real.dtype).reshape(*array.shape, 2)
+
+
 def is_statistic(key: str) -> bool:
     """Whether a state's key is one of a BatchNorm's running statistics."""
     return key.rpartition(".")[2] in STATISTICS

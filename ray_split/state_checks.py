@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ray_split.failure import BadPhoneError, DivergedError
-from ray_split.state import Array, Closed, Ends, Rows, State, is_statistic
+from ray_split.state import Array, Closed, Ends, Rows, State, as_real, is_averaged, is_statistic
 
 Phones = tuple[int, ...]
 FINITE = 1e18
@@ -171,7 +171,8 @@ def norms(arrays: Iterable[Array], of_each: bool) -> Array:
     """
     squares: Any = np.zeros(1)
     for array in arrays:
-        if array.dtype.kind == "f":
+        if is_averaged(array):
+            array = as_real(array)
             flat = array.reshape(len(array) if of_each else 1, -1)
             flat = flat.astype(np.result_type(array.dtype, np.float32), copy=False)
             with np.errstate(over="ignore", invalid="ignore"):
