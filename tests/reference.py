@@ -7,6 +7,7 @@ modules of B with the others where the schedule says so.
 from __future__ import annotations
 
 import copy
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -28,23 +29,30 @@ REST = (*MIDDLE, "head")  # and cut once, after block1
 class Training:
     """The parts of a run that all references need."""
 
-    def __init__(self, settings: rs.Config, loss: Loss = functional.cross_entropy) -> None:
+    def __init__(
+        self, settings: rs.Config, loss: Loss = functional.cross_entropy, seeded_at: Sequence[str] = ()
+    ) -> None:
         torch.set_num_threads(1)
         self._loss = loss
         self.settings = settings
-        self.b = REST if settings.model.cuts == ["block1"] else MIDDLE
         self.data: Parts = rs.load_data(settings.data)
         self.batches = rs.Batches(settings, self.data)
         model = settings.model.model_copy(update={"num_classes": settings.model.num_classes or self.data.num_classes})
         self.model = models.build(model, settings.run.seed)
+        self.b = ("b",) if hasattr(self.model, "b") else REST if settings.model.cuts == ["block1"] else MIDDLE
         self.rounds: dict[int, list[rs.Draw]] = defaultdict(list)
         for draw in rs.stream(settings):
             self.rounds[draw.round].append(draw)
+        self.at = _At([0, 0, 0])
+        for place, name in enumerate(seeded_at):
+            hook = functools.partial(_seed_here, settings.run.seed, self.at, "abc"[place])
+            self.model.get_submodule(name).register_forward_pre_hook(hook)
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return OPTIMIZERS[self.settings.optimizer.name](list(parameters), self.settings.optimizer)
 
     def loss(self, model: nn.Module, draw: rs.Draw) -> torch.Tensor:
+        self.at[:] = draw.round, draw.phone, draw.step
         inputs, labels = self.batches.of(draw)
         return self._loss(model.train()(torch.from_numpy(inputs)), torch.from_numpy(labels))
 
@@ -54,27 +62,29 @@ def unsplit(settings: rs.Config, seeded_at: tuple[str, ...] = (), loss: Loss = f
 
     `seeded_at` names the first layer of A, B and C, where torch is seeded, for models with Dropout.
     """
-    run = Training(settings, loss)
+    run = Training(settings, loss, seeded_at)
     model, optimizer = run.model, run.optimizer(run.model.parameters())
-    at = [0, 0, 0]
-    for place, name in enumerate(seeded_at):
-        layer = model.get_submodule(name)
-        layer.register_forward_pre_hook(lambda *_, place=place: _seed(settings.run.seed, (*at, "abc"[place])))
     for draw in rs.stream(settings):
-        at[:] = draw.round, draw.phone, draw.step
         optimizer.zero_grad()
         run.loss(model, draw).backward()
         optimizer.step()
     return model
 
 
-def _seed(seed: int, at: tuple[int, int, int, str]) -> None:
-    torch.default_generator.manual_seed(seeds.forward_seed(seed, *at))
+class _At(list[int]):
+    """Round, phone and step, that copies of a hook share."""
+
+    def __deepcopy__(self, _: Any) -> _At:
+        return self
 
 
-def fedavg(settings: rs.Config) -> nn.Module:
+def _seed_here(seed: int, at: Sequence[int], segment: str, *_: Any) -> None:
+    torch.default_generator.manual_seed(seeds.forward_seed(seed, *at, segment))
+
+
+def fedavg(settings: rs.Config, seeded_at: Sequence[str] = ()) -> nn.Module:
     """Each phone trains a copy of the unsplit model; the mean of them, weighted by samples."""
-    run = Training(settings)
+    run = Training(settings, seeded_at=seeded_at)
     for draws in run.rounds.values():
         copies = {phone: copy.deepcopy(run.model) for phone in _phones(draws)}
         for phone, model in copies.items():
@@ -108,9 +118,9 @@ def sequential(settings: rs.Config) -> nn.Module:
     return run.model
 
 
-def splitfed_v2(settings: rs.Config) -> nn.Module:
+def splitfed_v2(settings: rs.Config, seeded_at: Sequence[str] = ()) -> nn.Module:
     """The phones' models share B, which steps after each batch, in the stream's order; A and C are averaged."""
-    run = Training(settings)
+    run = Training(settings, seeded_at=seeded_at)
     middle = run.optimizer(_of(run.model, run.b))
     for draws in run.rounds.values():
         copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
@@ -125,9 +135,9 @@ def splitfed_v2(settings: rs.Config) -> nn.Module:
     return run.model
 
 
-def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
+def splitfed_v3(settings: rs.Config, seeded_at: Sequence[str] = ()) -> tuple[nn.Module, dict[int, nn.Module]]:
     """A and C stay with their phone, with their optimizers; copies of B are averaged. B's model, and the phones'."""
-    run = Training(settings)
+    run = Training(settings, seeded_at=seeded_at)
     personal: dict[int, nn.Module] = {}
     ends: dict[int, torch.optim.Optimizer] = {}
     for draws in run.rounds.values():
@@ -150,15 +160,15 @@ def splitfed_v3(settings: rs.Config) -> tuple[nn.Module, dict[int, nn.Module]]:
     return run.model, personal
 
 
-def parallel(settings: rs.Config) -> nn.Module:
+def parallel(settings: rs.Config, seeded_at: Sequence[str] = ()) -> nn.Module:
     """The phones' models share B; at each step B steps once, on the gradients weighted by batch size."""
-    run = Training(settings)
+    run = Training(settings, seeded_at=seeded_at)
     middle = run.optimizer(_of(run.model, run.b))
     for draws in run.rounds.values():
         copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
         ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
         for step in range(1 + max(draw.step for draw in draws)):
-            now = [draw for draw in draws if draw.step == step]
+            now = _in_order(draws, step)
             total = sum(len(draw.indices) for draw in now)
             shared = [torch.zeros_like(parameter) for parameter in _of(run.model, run.b)]
             for draw in now:
@@ -173,6 +183,54 @@ def parallel(settings: rs.Config) -> nn.Module:
             middle.step()
         _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws), skip=run.b)
     return run.model
+
+
+def joint(settings: rs.Config, seeded_at: Sequence[str] = ()) -> nn.Module:
+    """Of a model of a, b and c: at each step B runs once, on the batches of all phones as one, and steps once."""
+    run = Training(settings, seeded_at=seeded_at)
+    middle = run.optimizer(run.model.b.parameters())
+    for draws in run.rounds.values():
+        copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
+        ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
+        for step in range(1 + max(draw.step for draw in draws)):
+            now = _in_order(draws, step)
+            _joint_step(run, {draw.phone: draw for draw in now}, copies)
+            middle.step()
+            for draw in now:
+                ends[draw.phone].step()
+            for optimizer in (middle, *ends.values()):
+                optimizer.zero_grad()
+        _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws), skip=run.b)
+    return run.model
+
+
+def _in_order(draws: Sequence[rs.Draw], step: int) -> list[rs.Draw]:
+    """A step's batches: of phones with more steps, then of those with more samples, first."""
+    sizes: dict[int, list[int]] = defaultdict(list)
+    for draw in draws:
+        sizes[draw.phone].append(len(draw.indices))
+    now = [draw for draw in draws if draw.step == step]
+    return sorted(now, key=lambda draw: (-len(sizes[draw.phone]), -sum(sizes[draw.phone]), draw.phone))
+
+
+def _joint_step(run: Training, draws: dict[int, rs.Draw], copies: dict[int, nn.Module]) -> None:
+    """The gradients of each phone's own mean loss in its A and C, and of the mean over all samples in B."""
+    activations, total = {}, sum(len(draw.indices) for draw in draws.values())
+    for phone, draw in draws.items():
+        run.at[:] = draw.round, draw.phone, draw.step
+        activations[phone] = copies[phone].train().a(torch.from_numpy(run.batches.of(draw)[0]))
+    arrived = [activation.detach().requires_grad_() for activation in activations.values()]
+    run.at[:] = *run.at[:1], next(iter(draws)), run.at[2]
+    hidden = run.model.train().b(torch.cat(arrived))
+    gradients = []
+    for (phone, draw), own in zip(draws.items(), hidden.split([len(x) for x in arrived]), strict=True):
+        run.at[:] = draw.round, draw.phone, draw.step
+        leaf = own.detach().requires_grad_()
+        run._loss(copies[phone].c(leaf), torch.from_numpy(run.batches.of(draw)[1])).backward()
+        gradients.append(leaf.grad * (len(leaf) / total))
+    hidden.backward(torch.cat(gradients))
+    for activation, leaf in zip(activations.values(), arrived, strict=True):
+        activation.backward(leaf.grad * (total / len(leaf)))
 
 
 def one_large_batch(settings: rs.Config) -> nn.Module:
@@ -224,7 +282,7 @@ def _load_mean(
             if not key.startswith(only) or (skip and key.startswith(skip)):
                 continue
             values = [made.state_dict()[key] for made in copies]
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() or tensor.is_complex():
                 tensor.copy_(sum(value * (n / total) for value, n in zip(values, samples, strict=True)))
             else:
                 tensor.copy_(torch.stack(values).amax(0))
