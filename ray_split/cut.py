@@ -17,6 +17,7 @@ from torch import fx, nn
 from ray_split.chain import Chain
 from ray_split.constants import constants
 from ray_split.cut_error import ADVICE, CutError
+from ray_split.cut_trial import Trial, equal
 from ray_split.failure import SettingsError
 from ray_split.generators import TORCH, Generators, drawing_line
 from ray_split.loading import suggest
@@ -24,7 +25,6 @@ from ray_split.message import leaves
 from ray_split.part import Part, Program, adopt, is_size, program_of
 from ray_split.segment import call
 from ray_split.tracer import UNTRACEABLE, Tracer, check_hooks, line_of, lost_by_opening
-from ray_split.cut_trial import Trial, equal
 
 
 class Segments(NamedTuple):

@@ -25,9 +25,10 @@ class SeededDropout(nn.Module):
 
     def mask(self, like: torch.Tensor, phone: int) -> torch.Tensor:
         """The next mask of a phone; from torch's own generator where the phones have none."""
+        if self.p == 1:  # of which nn.Dropout draws nothing
+            return torch.zeros_like(like)
         generator = self.generators[phone] if self.generators else None
-        drawn = torch.empty_like(like).bernoulli_(1 - self.p, generator=generator)
-        return drawn.div_(1 - self.p) if self.p < 1 else drawn
+        return torch.empty_like(like).bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
 
 
 class _Mask(torch.autograd.Function):

@@ -34,6 +34,13 @@ class Maker:
         self.trains = not self.frozen and any(parameter.requires_grad for parameter in module.parameters())
         self.stacked = name in (settings.phones.stacked or ())
 
+    def like(self, optimizer: config.Optimizer, double: bool = False) -> Maker:
+        """A maker of the same with another optimizer, and in double precision if asked."""
+        made = copy.copy(self)
+        made._optimizer = optimizer
+        made._module = copy.deepcopy(self._module).double() if double else self._module
+        return made
+
     def segment(self) -> Segment:
         """One segment."""
         return Segment(copy.deepcopy(self._module), self._optimizer, self._device, self.frozen, self._backprop)

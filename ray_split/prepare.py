@@ -28,6 +28,7 @@ from ray_split.schedules import averages, check_replicas, personal, schedule_of,
 from ray_split.settle import settle
 from ray_split.settle_task import check_names, outputs_of, settle_task, try_loss, try_metrics
 from ray_split.state import Array
+from ray_split.state_kept import keeps_its_state
 from ray_split.storage import Place, full, place
 
 logger = logs.get(__name__)
@@ -210,8 +211,11 @@ def _kind(part: data.Part) -> str:
 def _forward(
     settings: config.Config, model: nn.Module, example: torch.Tensor, stream: Stream, training: bool = True
 ) -> Any:
+    made = copy.deepcopy(model).train(training)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return copy.deepcopy(model).train(training)(example)
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), keeps_its_state(made, settings.model.name):
+            return made(example)
+    except SettingsError:
+        raise
     except MISFITS as error:
         raise misfit(settings, stream, example, error) from error

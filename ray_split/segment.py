@@ -16,6 +16,7 @@ from torch import nn
 
 from ray_split import config, optimizers
 from ray_split.border import as_leaves, backward, gradients_of, own_copy
+from ray_split.buffers import Buffers
 from ray_split.message import Message, Wanted, as_bits, receive, receive_leaf, tree_map
 from ray_split.state import Array, State, is_statistic, state_bytes
 
@@ -48,6 +49,7 @@ class Segment:
         self._frozen = frozen
         self.backprop = backprop
         self._pass: _Pass | None = None
+        self.buffers = Buffers(self.module)
         self._new_optimizer()
 
     def _new_optimizer(self) -> None:
@@ -109,9 +111,10 @@ class Segment:
 
     @torch.no_grad()
     def evaluate(self, arrived: Message) -> Any:
-        """The outputs for what arrived, in eval mode and without a graph."""
+        """The outputs for what arrived, in eval mode and without a graph. Leaves the buffers as they are."""
         self.eval()
-        return call(self.module, receive(arrived, self.device))
+        with self.buffers.unchanged():
+            return call(self.module, receive(arrived, self.device))
 
     def state(self) -> State:
         """Weights and optimizer as arrays that share no memory with the segment's own."""
@@ -141,6 +144,7 @@ class Segment:
         """
         self._pass = None
         self.module.zero_grad()
+        self.buffers.put_back()
         own = self.tensors()
         arrived = {key: array for key, array in state.items() if not key.startswith("optimizer/")}
         if arrived.keys() != own.keys():

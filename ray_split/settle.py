@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
-from ray_split import config, rule
+from ray_split import config, rule, stacking_trial
+from ray_split.alike import Tolerance, different
+from ray_split.border import can_have_gradient
 from ray_split.cut import Segments
-from ray_split.failure import MISFITS, SettingsError, told
+from ray_split.failure import SettingsError
 from ray_split.maker import Maker
-from ray_split.message import alike, leaves, send, tree_map
+from ray_split.message import leaves, send, tree_map
 from ray_split.schedules import one_by_one
 from ray_split.segment import call
-from ray_split.state import Array
 
 SEED = 1
-CLOSE = 1e-3  # of outputs, relative and absolute: far more than rounding, far less than a layer computed wrongly
+ROUNDING = Tolerance(0, 1e-5, 0)  # of batches of the same shape there is hardly any
 
 
 def settle(settings: config.Config, segments: Segments, example: torch.Tensor, per_round: int) -> config.Config:
@@ -37,12 +38,11 @@ def settle(settings: config.Config, segments: Segments, example: torch.Tensor, p
         inputs[name] = arrived
         with torch.random.fork_rng(devices=[]):
             sizes[name], arrived = rule.sizes(copy.deepcopy(module).train(), arrived)
+    if settings.schedule.name == "parallel":
+        settings = _joint(settings, segments.b, (inputs["b"], inputs.get("c", arrived)), len(example))
     stackable = _stackable(settings, modules, inputs, sizes)
     phones = rule.cohort(phones, sizes, per_round, stackable)
-    settings = settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
-    if settings.schedule.name != "parallel":
-        return settings
-    return _joint(settings, segments.b, (inputs["b"], inputs.get("c", arrived)), len(example))
+    return settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
 
 
 def _stackable(
@@ -53,7 +53,13 @@ def _stackable(
     if phones.cohort == 1:
         return set()
     names = [n for n in modules if n in asked] if asked is not None else [n for n in modules if rule.suits(sizes[n])]
-    problems = {name: _why_not(Maker(name, modules[name], settings), inputs[name]) for name in names}
+    accumulated = settings.schedule.kwargs.get("batch") == "accumulated"
+    problems = {}
+    for name in names:
+        make = Maker(name, modules[name], settings)
+        problems[name] = stacking_trial.why_not(
+            make, inputs[name], differentiable=name != "a", shared=accumulated and name == "b"
+        )
     for name in names:
         if problems[name] and asked is not None:
             allowed = f"without {name}, which can't be stacked: {problems[name]}"
@@ -61,34 +67,22 @@ def _stackable(
     return {name for name in names if not problems[name]}
 
 
-def _why_not(make: Maker, inputs: Any) -> str | None:
-    """Why a segment can't be stacked, if so: two phones' outputs are compared with those of a loop."""
-    group = tree_map(lambda x: _two(x) if isinstance(x, np.ndarray) else x, send(inputs))
-    state, outputs = make.first_state(), []
-    try:
-        for copies in (make.looped(), make.stack()):
-            copies.load(state, 2)
-            with torch.random.fork_rng(devices=[]):
-                outputs.append(copies.forward([group], [SEED, SEED + 1]))
-    except MISFITS as error:
-        return told(error)
-    same = all(alike(a, b, CLOSE) for a, b in zip(*(leaves(o) for o in outputs), strict=True))
-    return None if same else "stacked it computes something else"
-
-
-def _two(one: Array) -> Array:
-    return np.stack([one, one[::-1] if one.ndim else one])
-
-
 def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any], batch: int) -> config.Config:
-    """Where B mixes the samples of a batch, `parallel` must make one batch of all phones'. Raises SettingsError."""
+    """Where B mixes the samples of a batch, `parallel` must make one batch of all phones'. Raises SettingsError.
+
+    So it does, if it can, where B's forward changes buffers or weights: as one large batch would, once a step.
+    """
     kwargs = settings.schedule.kwargs
-    if not mixes(middle, borders[0], batch) and kwargs.get("batch") != "joint":
+    asked, possible = kwargs.get("batch"), all(_of_samples(x, batch) for x in leaves(borders))
+    mixed = mixes(middle, borders[0], batch)
+    if not mixed and asked is None and possible and changes(middle, borders[0]):
+        return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
+    if not mixed and asked != "joint":
         return settings.with_values(schedule={"kwargs": {"batch": "accumulated", **kwargs}})
-    if kwargs.get("batch", "joint") != "joint":
-        allowed = "batch: joint, because B mixes the samples of a batch (BatchNorm?)"
+    if asked == "accumulated":
+        allowed = "batch: joint, because B mixes the samples of a batch (BatchNorm? a buffer made from them?)"
         raise SettingsError("schedule.kwargs", kwargs, allowed)
-    if not all(_of_samples(x, batch) for x in leaves(borders)):
+    if not possible:
         allowed = "others: B mixes the samples of a batch, and what crosses isn't tensors that begin with the batch"
         raise SettingsError("model.cuts", settings.model.cuts, allowed)
     return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
@@ -99,22 +93,68 @@ def _of_samples(value: Any, batch: int) -> bool:
 
 
 def mixes(module: nn.Module, inputs: Any, batch: int) -> bool:
-    """Whether in train mode a sample's output depends on the other samples of its batch.
+    """Whether in train mode what becomes of a sample, or of a buffer, depends on the (other) samples of a batch.
 
-    Where what arrives begins otherwise than with the batch, only BatchNorm is known to.
+    Of outputs where what arrives begins otherwise than with the batch, only BatchNorm is known to.
     """
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
         return True
     tensors = [x for x in leaves(inputs) if isinstance(x, torch.Tensor)]
     of_samples = [_of_samples(x, batch) for x in tensors]
     if not any(of_samples) or any(batch in x.shape for x, own in zip(tensors, of_samples, strict=True) if not own):
-        return False
+        others = tree_map(lambda x: _halved(x.flip(0)) if isinstance(x, torch.Tensor) and x.dim() else x, inputs)
+        return _differ(_forward(module, inputs).buffers, _forward(module, others).buffers)
+    if batch == 1:
+        inputs, batch = _each(inputs, 1, lambda x: torch.cat([x, _halved(x)])), 2
+    with_all = _forward(module, inputs)
+    for place in (0, batch - 1):
+        same = _forward(module, _each(inputs, batch, lambda x, at=place: x[at].expand_as(x)))  # type: ignore[misc]
+        one, other = ([_at(x, place) for x in forward.outputs] for forward in (with_all, same))
+        if _differ(with_all.buffers, same.buffers) or _differ(one, other):
+            return True
+    return False
 
-    def first(inputs: Any) -> list[Any]:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(SEED)
-            outputs = call(copy.deepcopy(module).train(), inputs)
-        return [x[0] if isinstance(x, torch.Tensor) and x.dim() else x for x in leaves(outputs)]
 
-    same = tree_map(lambda x: x[:1].expand_as(x) if _of_samples(x, batch) else x, inputs)
-    return not all(alike(a, b, CLOSE) for a, b in zip(send(first(inputs)), send(first(same)), strict=True))
+def changes(module: nn.Module, inputs: Any) -> bool:
+    """Whether a forward in train mode changes a buffer, or writes to a weight."""
+    forward = _forward(module, inputs)
+    return forward.writes or _differ(list(module.buffers()), forward.buffers)
+
+
+class _Forward(NamedTuple):
+    """What a forward in train mode leaves."""
+
+    outputs: list[Any]
+    buffers: list[torch.Tensor]
+    writes: bool  # to weights
+
+
+def _forward(module: nn.Module, inputs: Any) -> _Forward:
+    made = copy.deepcopy(module).train()
+    before = _versions(made)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(SEED)
+        outputs = call(made, tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, inputs))
+    return _Forward(leaves(outputs), list(made.buffers()), _versions(made) != before)
+
+
+def _versions(module: nn.Module) -> list[tuple[int, int]]:
+    return [(weight.data_ptr(), weight._version) for weight in module.parameters()]
+
+
+def _each(inputs: Any, batch: int, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """What begins with the batch, changed; the rest as it is."""
+    return tree_map(lambda x: function(x) if _of_samples(x, batch) else x, inputs)
+
+
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    return x / 2 if can_have_gradient(x) else x
+
+
+def _at(value: Any, place: int) -> Any:
+    return value[place] if isinstance(value, torch.Tensor) and value.dim() else value
+
+
+def _differ(ones: Sequence[Any], others: Sequence[Any]) -> bool:
+    one, other = ({str(i): x for i, x in enumerate(send(list(values)))} for values in (ones, others))
+    return len(ones) != len(others) or different(one, other, ROUNDING) is not None

@@ -5,11 +5,13 @@ Shapes: k neighbours of a cohort with equally large batches of n samples.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from ray_split.border import as_leaves, backward, gradients_of, own_copy
 from ray_split.copies import Learned
@@ -28,7 +30,7 @@ from ray_split.message import (
     wanted_by_any,
     wanted_of,
 )
-from ray_split.segment import Segment, as_array, seed_torch
+from ray_split.segment import Segment, as_array, call, seed_torch
 from ray_split.stacked import over_phones
 from ray_split.state import Array
 from ray_split.task import Task
@@ -46,14 +48,14 @@ class _Pass(NamedTuple):
 class Shared:
     """Forward and backward of one segment for many phones, and a step on the gradients of all.
 
-    `vmapped`: the phones of a group in one call, each with its own Dropout masks; else one after the other.
+    `vmapped`: the phones of a group in one call, each with its own Dropout masks; else one after the other, in the
+    segment's own module: what it draws, and what it does to its buffers, is what the untouched model would.
     """
 
     def __init__(self, segment: Segment, vmapped: bool) -> None:
         self.segment = segment
-        segment.module = replace_dropout(segment.module)
-        self._dropouts = [m for m in segment.module.modules() if isinstance(m, SeededDropout)]
-        self._vmapped = vmapped
+        self._many = _with_seeded_dropout(segment.module) if vmapped else None
+        self._dropouts = [m for m in self._many.modules() if isinstance(m, SeededDropout)] if self._many else []
         self._passes: dict[Hashable, list[_Pass]] = {}
         self.wanted: Wanted = False  # of which leaves of the last forward's outputs the gradient is
 
@@ -69,35 +71,45 @@ class Shared:
 
     def _forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted) -> list[_Pass]:
         self.segment.train()
-        passes, place = [], 0
+        passes: list[_Pass] = []
+        place = 0
         for number, group in enumerate(arrived):
             for part in self._parts(group):
                 phones = group_size(part)
                 inputs = as_leaves(part, differentiable)
                 own = tree_map(lambda x: own_copy(x, self.segment.device), inputs)
+                if passes or self._passes:
+                    self.segment.buffers.separate()
                 self._seed(seeds[place : place + phones])
                 passes.append(_Pass(number, phones, inputs, self._call(own)))
                 place += phones
-        self._seed([])
         return passes
 
     def _parts(self, group: Any) -> list[Any]:
         phones = group_size(group)
-        if self._vmapped or phones == 1:
+        if self._many is not None or phones == 1:
             return [group]
         return [_slice(group, i, i + 1) for i in range(phones)]
 
     def _seed(self, seeds: Sequence[int]) -> None:
-        """For what draws from torch's generator (a part of one phone alone), and for the Dropouts of each phone."""
-        if seeds:
+        """For what one phone's forward draws; of several in one call each has a generator for its Dropouts alone."""
+        if len(seeds) == 1:
             seed_torch(seeds[0], self.segment.device)
-        generators = [torch.Generator(self.segment.device).manual_seed(s) for s in seeds] if self._dropouts else []
-        for dropout in self._dropouts:
-            dropout.generators = generators
+        elif self._dropouts:
+            generators = [torch.Generator(self.segment.device).manual_seed(seed) for seed in seeds]
+            for dropout in self._dropouts:
+                dropout.generators = generators
 
     def _call(self, arrived: Any) -> Any:
         module = self.segment.module
-        return over_phones(module, dict(module.named_parameters()), dict(module.named_buffers()), arrived, shared=True)
+        if self._many is None or group_size(arrived) == 1:
+            outputs = call(module, row(arrived, 0))
+            return tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, outputs)
+        if self._many.training != module.training:
+            self._many.train(module.training)
+        weights: dict[str, torch.Tensor] = dict(module.named_parameters())
+        buffers = dict(module.named_buffers())
+        return over_phones(self._many, weights, buffers, arrived, shared=True)[0]
 
     def backward(self, key: Hashable, gradients: Groups, scales: Sequence[Array]) -> Groups:
         """Backward, each phone's gradient times its scale; what goes back has its scale taken out again.
@@ -176,9 +188,18 @@ class Shared:
         self.segment.eval()
         found = []
         for group in arrived:
-            parts = [self._call(receive(part, self.segment.device)) for part in self._parts(group)]
-            found.append(_concatenated([send(part) for part in parts]))
+            found.append(_concatenated([send(self._evaluated(part)) for part in self._parts(group)]))
         return found
+
+    def _evaluated(self, part: Any) -> Any:
+        with self.segment.buffers.unchanged():
+            return self._call(receive(part, self.segment.device))
+
+
+def _with_seeded_dropout(module: nn.Module) -> nn.Module:
+    """A copy that shares the module's weights and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return replace_dropout(copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}))
 
 
 def _placed(passes: Sequence[_Pass]) -> Iterator[tuple[_Pass, slice]]:

@@ -20,6 +20,7 @@ from torch.func import functional_call, vmap
 
 from ray_split import config, optimizers
 from ray_split.border import as_leaves, backward, can_have_gradient, gradients_of, own_copy
+from ray_split.buffers import changing
 from ray_split.copies import Learned, as_floats
 from ray_split.dropout import SeededDropout, replace_dropout
 from ray_split.message import (
@@ -70,6 +71,7 @@ class Stacked:
         self._trained = {n for n, p in self._module.named_parameters() if p.requires_grad and not frozen}
         self._module.train(not frozen)
         self._dropouts = [m for m in self._module.modules() if isinstance(m, SeededDropout)]
+        self._changing = changing(self._module)
         self._settings = optimizer
         self._frozen = frozen
         self._backprop = backprop
@@ -126,8 +128,17 @@ class Stacked:
         for dropout in self._dropouts:
             dropout.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         _share_generators(self._dropouts)
-        outputs = over_phones(self._module, weights, {n: b[low:high] for n, b in self._buffers.items()}, own)
+        buffers = {n: b[low:high] for n, b in self._buffers.items()}
+        outputs, assigned = over_phones(self._module, weights, buffers, own)
+        self._keep(low, high, assigned)
         return _Pass(low, high, weights, inputs, outputs)
+
+    def _keep(self, low: int, high: int, assigned: Tensors) -> None:
+        """The buffers (k, ...) that forward has assigned, in a new stack: the graph may need what is in the old one."""
+        for name, tensor in assigned.items():
+            stack = self._buffers[name].clone()
+            stack[low:high] = tensor.detach()
+            self._buffers[name] = stack
 
     def backward(self, gradients: Groups) -> Groups:
         """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
@@ -197,7 +208,8 @@ class Stacked:
         for group in arrived:
             high = low + group_size(group)
             weights, buffers = ({n: t[low:high] for n, t in s.items()} for s in (self._weights, self._buffers))
-            outputs.append(over_phones(self._module, weights, buffers, receive(group, self.device)))
+            buffers |= {name: tensor.clone() for name, tensor in buffers.items() if name in self._changing}
+            outputs.append(over_phones(self._module, weights, buffers, receive(group, self.device))[0])
             low = high
         return outputs
 
@@ -244,30 +256,42 @@ class Stacked:
         return {key: arrays[name] for key, name in places.items() if name in arrays}
 
 
-def over_phones(module: nn.Module, weights: Tensors, buffers: Tensors, arrived: Any, shared: bool = False) -> Any:
+def over_phones(
+    module: nn.Module, weights: Tensors, buffers: Tensors, arrived: Any, shared: bool = False
+) -> tuple[Any, Tensors]:
     """Call a module for k phones: weights, buffers (k, ...) and what arrived (k, n, ...) are each phone's own.
 
     `shared`: weights and buffers (...) are everybody's. One phone's call is the plain one. What isn't a tensor is
-    the same for all.
+    the same for all. Returns the outputs, and the buffers (k, ...) that forward has assigned: the others' changes
+    are in place.
     """
     tensors = [x for x in leaves(arrived) if isinstance(x, torch.Tensor)]
     if len(tensors[0]) == 1:
         alone = {**weights, **buffers} if shared else row({**weights, **buffers}, 0)
-        outputs = functional_call(module, alone, _arguments(row(arrived, 0)))
-        return tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, outputs)
+        called = _called(module, alone, row(arrived, 0), buffers)
+        outputs, assigned = tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, called)
+        return outputs, assigned
     shape: list[Any] = []
 
     def one(weights: Tensors, buffers: Tensors, *tensors: torch.Tensor) -> list[torch.Tensor]:
         each = iter(tensors)
         own = tree_map(lambda x: next(each) if isinstance(x, torch.Tensor) else x, arrived)
-        outputs = functional_call(module, {**weights, **buffers}, _arguments(own))
-        shape.append(tree_map(lambda x: _TENSOR if isinstance(x, torch.Tensor) else x, outputs))
-        return [x for x in leaves(outputs) if isinstance(x, torch.Tensor)]
+        found = _called(module, {**weights, **buffers}, own, buffers)
+        shape.append(tree_map(lambda x: _TENSOR if isinstance(x, torch.Tensor) else x, found))
+        return [x for x in leaves(found) if isinstance(x, torch.Tensor)]
 
     own = None if shared else 0
     with _attention_that_batches():
         found = iter(vmap(one, in_dims=(own, own, *[0] * len(tensors)))(weights, buffers, *tensors))
-    return tree_map(lambda x: next(found) if x is _TENSOR else x, shape[0])
+    outputs, assigned = tree_map(lambda x: next(found) if x is _TENSOR else x, shape[0])
+    return outputs, assigned
+
+
+def _called(module: nn.Module, tensors: Tensors, arrived: Any, buffers: Tensors) -> tuple[Any, Tensors]:
+    """The outputs, and the buffers that were assigned, which functional_call leaves in the dict that it is given."""
+    before = dict(tensors)
+    outputs = functional_call(module, tensors, _arguments(arrived))
+    return outputs, {name: tensors[name] for name in buffers if tensors[name] is not before[name]}
 
 
 @contextmanager
@@ -286,8 +310,10 @@ def _arguments(arrived: Any) -> tuple[Any, ...]:
 
 
 def _weighted(tensor: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    if not tensor.is_floating_point():
+    if not can_have_gradient(tensor):
         return tensor.amax(0)
+    if tensor.is_complex():
+        return torch.view_as_complex(_weighted(torch.view_as_real(tensor), shares))
     tensor = tensor.float() if tensor.dtype in HALF else tensor  # see bits.counts_in
     shares = shares.to(tensor.dtype)
     if len(tensor) == 1:

@@ -70,6 +70,11 @@ class Training:
 
         self.model.get_submodule(layer).register_forward_hook(count)
 
+    def begin(self, draw: rs.Draw, segment: str) -> None:
+        """Seed torch for a segment's forward in a local step."""
+        self._at[:] = draw.round, draw.phone, draw.step
+        self._seed(segment)
+
     def _seed(self, segment: str) -> None:
         torch.default_generator.manual_seed(seeds.forward_seed(self.settings.run.seed, *self._at, segment))
 
@@ -80,8 +85,7 @@ class Training:
 
     def loss(self, model: nn.Module, draw: rs.Draw) -> torch.Tensor:
         inputs, labels = map(rounding.of_batch, self.batches.of(draw))
-        self._at[:] = draw.round, draw.phone, draw.step
-        self._seed("a")
+        self.begin(draw, "a")
         with rounding.of_forward():
             return self._loss(model.train()(inputs), labels)
 
@@ -194,7 +198,7 @@ def parallel(settings: rs.Config, **told: Any) -> nn.Module:
         copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
         ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
         for step in range(1 + max(draw.step for draw in draws)):
-            now = [draw for draw in draws if draw.step == step]
+            now = _in_order(draws, step)
             total = sum(len(draw.indices) for draw in now)
             shared: list[torch.Tensor | None] = [None] * len(_of(run.model, run.b))
             for draw in now:
@@ -209,6 +213,54 @@ def parallel(settings: rs.Config, **told: Any) -> nn.Module:
             middle.step()
         _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws), skip=run.b)
     return run.model
+
+
+def joint(settings: rs.Config, **told: Any) -> nn.Module:
+    """Of a model of a, b and c: at each step B runs once, on the batches of all phones as one, and steps once."""
+    run = Training(settings, **told)
+    middle = run.optimizer(run.model.b.parameters())
+    for draws in run.rounds.values():
+        copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
+        ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
+        for step in range(1 + max(draw.step for draw in draws)):
+            now = _in_order(draws, step)
+            _joint_step(run, {draw.phone: draw for draw in now}, copies)
+            middle.step()
+            for draw in now:
+                ends[draw.phone].step()
+            for optimizer in (middle, *ends.values()):
+                optimizer.zero_grad()
+        _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws), skip=run.b)
+    return run.model
+
+
+def _in_order(draws: Sequence[rs.Draw], step: int) -> list[rs.Draw]:
+    """A step's batches: of phones with more steps, then of those with more samples, first."""
+    sizes: dict[int, list[int]] = defaultdict(list)
+    for draw in draws:
+        sizes[draw.phone].append(len(draw.indices))
+    now = [draw for draw in draws if draw.step == step]
+    return sorted(now, key=lambda draw: (-len(sizes[draw.phone]), -sum(sizes[draw.phone]), draw.phone))
+
+
+def _joint_step(run: Training, draws: dict[int, rs.Draw], copies: dict[int, nn.Module]) -> None:
+    """The gradients of each phone's own mean loss in its A and C, and of the mean over all samples in B."""
+    activations, total = {}, sum(len(draw.indices) for draw in draws.values())
+    for phone, draw in draws.items():
+        run.begin(draw, "a")
+        activations[phone] = copies[phone].train().a(torch.from_numpy(run.batches.of(draw)[0]))
+    arrived = [activation.detach().requires_grad_() for activation in activations.values()]
+    run.begin(next(iter(draws.values())), "b")
+    hidden = run.model.train().b(torch.cat(arrived))
+    gradients = []
+    for (phone, draw), own in zip(draws.items(), hidden.split([len(x) for x in arrived]), strict=True):
+        leaf = own.detach().requires_grad_()
+        run.begin(draw, "c")
+        run._loss(copies[phone].c(leaf), torch.from_numpy(run.batches.of(draw)[1])).backward()
+        gradients.append(leaf.grad * (len(leaf) / total))
+    hidden.backward(torch.cat(gradients))
+    for activation, leaf in zip(activations.values(), arrived, strict=True):
+        activation.backward(leaf.grad * (total / len(leaf)))
 
 
 def one_large_batch(settings: rs.Config, **told: Any) -> nn.Module:

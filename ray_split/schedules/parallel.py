@@ -4,8 +4,10 @@ Whose weights: B is shared; A and C are each phone's own within the round, and t
 phone i with n_i of the round's N samples weighing n_i / N. B's gradient weights phone i by its batch size over the
 sum of the batch sizes; what goes back to A is the gradient of the phone's own mean loss, unscaled.
 Optimizer state: B's stays on the server; A's and C's are new each round. BatchNorm statistics of A and C are averaged
-like weights (`statistics: local`: they stay with their phone); B's are those of the joint batch. A backward uses the
-weights of its forward because B steps once all are through.
+like weights (`statistics: local`: they stay with their phone); B's are those of the joint batch. So is whatever else
+B's forward does to its buffers: what it counts, it counts once a step, as on one large batch. Only where `batch` is
+accumulated (asked for; or what crosses does not begin with the batch) does it count phone after phone, in their order.
+A backward uses the weights of its forward because B steps once all are through.
 Of a phone that does not finish the round A and C are left out of the average; the steps of B that it took part in stay,
 weighted by batch sizes as they were.
 Replicas of the server: the round's i-th cohort is served by replica i % N, whose own B takes a joint step on the

@@ -211,3 +211,17 @@ def test_what_may_be():
     check(Aggregator(name="norm_clipping", kwargs={"max_norm": None}), True)
     check(Aggregator(name=f"{HERE}:without_shares"), True)
     assert [name for name in AGGREGATORS if aggregators.by_sums(Aggregator(name=name))] == ["mean"]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("median", [1 + 5j]), ("trimmed_mean", [1 + 5j]), ("mean", [4 + 5j])])
+def test_complex_weights_are_pairs_of_coordinates(name, expected):
+    rows = Rows({"a": {X: np.array([[0 + 1j], [1 + 9j], [11 + 5j]], np.complex64)}}, np.full(3, 1 / 3))
+    found = combined(Aggregator(name=name), [rows], start_of(rows))["a"][X]
+    assert found.dtype == np.complex64
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_norm_of_a_complex_update_is_that_of_both_parts():
+    rows = Rows({"a": {X: np.array([[3 + 4j], [0.6 - 0.8j]], np.complex64)}}, np.array([0.5, 0.5]))
+    clipped = combined(Aggregator(name="norm_clipping", kwargs={"max_norm": 1.0}), [rows], start_of(rows))["a"][X]
+    np.testing.assert_allclose(clipped, [0.6 + 0j], atol=1e-6)

@@ -93,3 +93,11 @@ def test_averaged_keeps_what_is_the_same_in_all_and_takes_a_missing_slot_as_zero
     new = {key: array for key, array in same.items() if not key.startswith("optimizer/")}
     assert averaged([new, same], [0.5, 0.5])["optimizer/x/momentum_buffer"].tolist() == pytest.approx([0.05, 0.35])
     assert averaged([same], [1.0]).keys() == same.keys()
+
+
+def test_complex_weights_have_a_mean_too():
+    states = [state(1 + 2j, 4j, dtype=np.complex64, batches=1), state(3, 8, dtype=np.complex64, batches=2)]
+    for found in (mean(states, [0.25, 0.75]), averaged(states, [0.25, 0.75])):
+        assert found["weights/x"].dtype == np.complex64
+        assert found["weights/x"].tolist() == [2.5 + 0.5j, 6 + 1j]
+        assert found["weights/num_batches_tracked"] == 2

@@ -162,12 +162,37 @@ class Centred(nn.Module):
         return x - x.mean(0)
 
 
+class Cumulated(nn.Module):
+    """The first sample is its own."""
+
+    def forward(self, x):
+        return x.cumsum(0)
+
+
+class Seen(nn.Module):
+    """What it keeps of the batch is not in its output."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x):
+        self.seen = self.seen + 1e-4 * x.mean(0)
+        return x
+
+
+def test_a_batch_of_one_is_mixed_with_those_of_other_phones():
+    assert mixes(Centred(), torch.ones(1, 4), 1)
+    assert not mixes(nn.Linear(4, 3), torch.ones(1, 4), 1)
+
+
 @pytest.mark.parametrize(
     ("module", "mixed"),
     [
         (nn.Linear(4, 3), False), (nn.LayerNorm(4), False), (nn.Dropout(0.5), False), (nn.BatchNorm1d(4), True),
         (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), True), (Centred(), True), (nn.Softmax(dim=0), True),
-        (nn.Softmax(dim=1), False), (nn.GroupNorm(2, 4), False),
+        (nn.Softmax(dim=1), False), (nn.GroupNorm(2, 4), False), (Cumulated(), True), (Seen(), True),
+        (nn.RReLU(), True),
     ],
     ids=str,
 )  # fmt: skip

@@ -210,3 +210,46 @@ def test_a_backward_without_a_forward_is_an_error() -> None:
     _, stacked = both(linear(), SGD, torch.float32)
     with pytest.raises(RuntimeError, match="backward without a forward"):
         stacked.backward([np.ones((2, 3), np.float32)])
+
+
+def test_complex_weights_are_added_up_and_have_a_norm_as_in_a_loop() -> None:
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filter = nn.Parameter(torch.tensor([3 + 4j, 1j]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.flatten(1)[:, :2] * self.filter).abs()
+
+    for copies in both(Complex(), SGD, torch.complex64):
+        own = np.array([[3 + 4j, 0], [1, 2j], [0, 0], [0, 0], [-5, 5]], np.complex64)
+        copies.load({"weights/filter": own[0]}, PHONES, {"weights/filter": own})
+        np.testing.assert_allclose(copies.norms(), [5, 5**0.5, 0, 0, 50**0.5], rtol=1e-6)
+        average = copies.average(np.array([0.5, 0.25, 0, 0, 0.25]))["weights/filter"]
+        np.testing.assert_allclose(average, [0.5 + 2j, 1.25 + 0.5j], rtol=1e-6)
+
+
+def test_a_buffer_that_forward_assigns_is_each_phones_own_and_stays_what_a_graph_needs() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.tensor(1.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x.flatten(1) * self.scale
+            self.scale = self.scale + x.mean()
+            return y
+
+    states = []
+    for copies in both(Scaled(), SGD, torch.float64):
+        for step in range(2):
+            inputs, _ = batches(step, np.float64)
+            outputs = copies.forward(inputs, range(PHONES))
+            gradients = copies.backward([np.ones_like(group) for group in outputs])
+            copies.step()
+        states.append((*gradients, copies.states()["weights/scale"]))
+        copies.evaluate(inputs)
+        assert np.array_equal(copies.states()["weights/scale"], states[-1][-1])
+    for one, other in zip(*states, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert len(set(states[0][-1])) == PHONES

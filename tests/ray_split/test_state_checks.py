@@ -5,7 +5,7 @@ import pytest
 
 from ray_split.failure import BadPhoneError
 from ray_split.state import Closed, Rows
-from ray_split.state_checks import Expected, check_closed
+from ray_split.state_checks import Expected, check_closed, norms
 
 PHONES, X = (4, 7), "weights/x"
 START = {"a": {X: np.zeros(3, np.float32)}}
@@ -41,3 +41,12 @@ def test_what_is_not_each_phones_weights_is_the_phones_fault(odd):
 def test_where_sums_are_wanted_rows_are_not_taken():
     with pytest.raises(BadPhoneError, match="not their sum"):
         check_closed(PHONES, closed(), START, EXPECTED._replace(rows=False))
+
+
+def test_complex_weights_have_a_norm_and_are_refused_if_they_are_not_finite():
+    assert norms([np.array([[3 + 4j], [np.nan * 1j]], np.complex64)], of_each=True)[0] == 5
+    rows, start = GOOD.astype(np.complex64), {"a": {X: np.zeros(3, np.complex64)}}
+    check_closed(PHONES, closed(rows), start, EXPECTED)
+    rows[1, 2] = 1j * np.inf
+    with pytest.raises(BadPhoneError, match=r"phone 7.*not finite"):
+        check_closed(PHONES, closed(rows), start, EXPECTED)

@@ -1,0 +1,78 @@
+"""The buffers of a segment, as its forward may change them: in place, or by assigning others.
+
+A buffer that forward assigns (`self.centre = ...`) is another tensor from then on, of any shape and type, that may
+share its memory with whatever it was made from. A state is copied into the buffers that were there at first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class _Place(NamedTuple):
+    owner: nn.Module
+    name: str
+    tensor: torch.Tensor
+
+    def set(self, tensor: torch.Tensor) -> None:
+        self.owner._buffers[self.name] = tensor
+
+
+class Buffers:
+    """Those of a module as it is now."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._first = list(_places(module))
+        # torch's own layers change theirs in train mode alone, and in place.
+        self._own = [place for place in self._first if not type(place.owner).__module__.startswith("torch.nn.")]
+
+    def put_back(self) -> None:
+        """In the place of what forward has assigned."""
+        for place in self._first:
+            place.set(place.tensor)
+
+    def separate(self) -> None:
+        """Let the next forward write into memory of its own: a graph that is pending may need what is in this."""
+        copies: dict[int, torch.Tensor] = {}  # what has two names goes on having them
+        for place in self._own:
+            tensor = _of(place)
+            place.set(copies.setdefault(id(tensor), tensor.clone()))
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Whatever happens meanwhile, they are afterwards what they were."""
+        before = [(place._replace(tensor=_of(place)), _of(place).clone()) for place in self._own]
+        versions = [place.tensor._version for place, _ in before]
+        try:
+            yield
+        finally:
+            for (place, value), version in zip(before, versions, strict=True):
+                place.set(place.tensor if place.tensor._version == version else value)
+
+
+def _places(module: nn.Module) -> Iterator[_Place]:
+    for owner in module.modules():
+        for name, tensor in owner._buffers.items():
+            if tensor is not None:
+                yield _Place(owner, name, tensor)
+
+
+def _of(place: _Place) -> torch.Tensor:
+    tensor = place.owner._buffers[place.name]
+    assert tensor is not None
+    return tensor
+
+
+def changing(module: nn.Module) -> set[str]:
+    """The names of the buffers that may change in eval mode too: those of layers that aren't torch's own."""
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, owner in module.named_modules()
+        if not type(owner).__module__.startswith("torch.nn.")
+        for name in owner._buffers
+    }
