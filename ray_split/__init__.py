@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ray_split.batches import Batches
     from ray_split.callbacks import Callback
     from ray_split.config import Config
-    from ray_split.cut import CutError, Segments
+    from ray_split.cut import Segments
+    from ray_split.cut_error import CutError
     from ray_split.data import DataSet, LazyInputs, Part
     from ray_split.data import load as load_data
     from ray_split.draws import Draw

@@ -76,20 +76,20 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     parts = [Part(traced, program, modes) for program in programs]
     _adopt_unused(traced, parts)
     _check_keys(model, parts, cuts)
-    segments, shared = _apart(parts)
+    apart, shared = _apart(parts)
     if example is not None:
-        Trial(model, segments, example, cuts, tracer.opened).run(shared)
-        _check_hidden(segments[0], example, cuts)
-    return Segments(*segments)
+        Trial(model, apart, example, cuts, tracer.opened).run(shared)
+        _check_hidden(apart[0], example, cuts)
+    return Segments(*apart)
 
 
 def _linked(model: Chain, cuts: Sequence[str], example: torch.Tensor | None) -> Segments:
     if list(cuts) != model.cuts:
         raise CutError(list(cuts), f"{', '.join(model.cuts)}: the model comes in segments")
-    segments, shared = _apart(model.links())
+    links, shared = _apart(model.links())
     if example is not None:
-        Trial(model, segments, example, cuts, opened={""}).run(shared)
-    return Segments(*segments)
+        Trial(model, links, example, cuts, opened={""}).run(shared)
+    return Segments(*links)
 
 
 def merge(*states: dict[str, Any]) -> dict[str, Any]:

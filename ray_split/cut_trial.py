@@ -15,11 +15,11 @@ from torch import nn
 
 from ray_split import logs
 from ray_split.attributes import Place, Snapshot, changed, snapshot
-from ray_split.border import as_leaf, backward, gradients_of, own_copy
+from ray_split.border import as_leaves, backward, gradients_of, own_copy
 from ray_split.cut_error import ADVICE, CutError
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.generators import Generators, drawing_line
-from ray_split.message import leaves, send, tree_map
+from ray_split.message import leaves, send, tree_map, wanted_of
 from ray_split.segment import call
 
 logger = logs.get(__name__)
@@ -226,7 +226,7 @@ class _Segments:
     def __call__(self, inputs: torch.Tensor) -> Any:
         self._passes, outputs = [], inputs.clone()
         for segment in self._segments:
-            arrived = tree_map(lambda x, first=not self._passes: as_leaf(x, not first), send(outputs))
+            arrived = as_leaves(send(outputs), wanted_of(outputs) if self._passes else False)
             outputs = call(segment, tree_map(lambda x: own_copy(x, CPU), arrived))
             self._passes.append((arrived, outputs))
         return outputs

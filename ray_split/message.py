@@ -81,7 +81,8 @@ def wanted_of(outputs: Any) -> tuple[bool, ...]:
 
 def wanted_by_any(each: Iterable[Wanted]) -> Wanted:
     """What is wanted by one or another."""
-    return reduce(_either, each, False)
+    none: Wanted = False
+    return reduce(_either, each, none)
 
 
 def _either(one: Wanted, other: Wanted) -> Wanted:

@@ -73,7 +73,7 @@ def is_size(node: fx.Node) -> bool:
 
 def is_device(node: fx.Node) -> bool:
     """Whether a node is the device of a tensor. Each segment has its own, and none crosses."""
-    return node.op == "call_function" and node.target is getattr and node.args[1] == "device"
+    return node.op == "call_function" and node.target is getattr and bool(node.args[1] == "device")
 
 
 def check_test(value: Any, answer: bool, told: str) -> None:

@@ -196,7 +196,7 @@ def lost_by_opening(model: nn.Module, name: str) -> str:
 def check_hooks(model: nn.Module) -> None:
     """Hooks on parameters are lost by copies. Raises SettingsError."""
     for name, parameter in model.named_parameters():
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:  # type: ignore[attr-defined]
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
             allowed = f"one without hooks on parameters: that of {name} would be lost in the copies that phones train"
             raise SettingsError("model.name", type(model).__name__, allowed)
 
