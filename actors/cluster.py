@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from actors.connection import connect as _connect  # first: it sets what ray reads when it is imported
+from actors.connection import Connection, connect as _connect  # first: it sets what ray reads when it is imported
 
 import ray
 from ray._private import state
@@ -22,6 +22,7 @@ from actors.group import POLL_SECONDS, WARN_SECONDS, Group, group_of, nodes, pla
 from actors.memory import settle
 from actors.naming import Names
 from actors.server import Server
+from actors.software import software
 from actors.telemetry import Telemetry
 from ray_split import config, logs, placement
 from ray_split.callbacks import Callback
@@ -41,16 +42,16 @@ logger = logs.get(__name__)
 
 
 def connect(settings: config.Cluster) -> tuple[RayWiring, list[Node]]:
-    """Use the Ray that this process is in, the one at the address, or a running one; else start a local one."""
-    ours = _connect(settings.address)
-    return RayWiring(ours), list(nodes().values())
+    """Use the Ray that this process is in, one at the address, or that of `ray start`; else start one for the run."""
+    connection = _connect(settings.address)
+    return RayWiring(connection), list(nodes().values())
 
 
 class RayWiring:
     """The actors as Ray actors."""
 
-    def __init__(self, ours: bool) -> None:
-        self._ours = ours  # whether this process connected to Ray, and so disconnects
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._roles: Roles | None = None
         self._makers: dict[str, Callable[[], Handle]] = {}
         self._group: Group | None = None
@@ -124,7 +125,8 @@ class RayWiring:
         servers, count = self.roles.servers, len(self.roles.clients)
         devices = zip(server_names(len(servers)), self.get([each.device.remote() for each in servers]), strict=True)
         on = ", ".join(f"{name} on {_device(device, bool(settings.server.num_gpus))}" for name, device in devices)
-        return [f"{on}, {count} client actor(s) on CPU, fed server beside the driver", *self.group.told(settings)]
+        roles = f"{on}, {count} client actor(s) on CPU, fed server beside the driver"
+        return [roles, *self.group.told(settings), self._connection.told]
 
     def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
         """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back."""
@@ -148,7 +150,7 @@ class RayWiring:
     def _compare_software(self) -> None:
         """Name each node whose software is not the driver's, once. Raises RunFailedError if a run can't be."""
         named = _named(self.roles)
-        found = self.get([handle.__ray_call__.remote(_software) for handle in named.values()])
+        found = self.get([handle.__ray_call__.remote(software) for handle in named.values()])
         for node, told, has in versions.compared(dict(zip(named, found, strict=True)), versions.here()):
             if node not in self.differing:
                 logger.warning("%s", told)
@@ -234,12 +236,7 @@ class RayWiring:
         if self._group is not None and ray.is_initialized():
             self._group.remove()
         self._roles = self._group = None
-        if self._ours:
-            ray.shutdown()
-
-
-def _software(_: object) -> versions.Found:
-    return versions.Found(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), versions.here())
+        self._connection.close()
 
 
 def _device(name: str, gpus: bool) -> str:

@@ -13,16 +13,17 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 
-from actors.auth import has_token, token_file
+from actors.auth import has_token, make_token
+from actors.keeper import Keeper
+from ray_split.stopping import hangup
 
 RUNTIME_ENV = Path(__file__).parent.parent / "deploy" / "runtime_env.yaml"
 START_SECONDS = 90
@@ -35,10 +36,20 @@ def ray_command(python: str, *arguments: str) -> list[str]:
 
 
 def environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
-    """This process's environment with a Python's folder first on PATH: a job's `python` is what PATH says."""
+    """This process's environment with a Python's folder first on PATH: a job's `python` is what PATH says.
+
+    And what is on this machine is not asked for through a proxy.
+    """
     path = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
     mode = {"RAY_AUTH_MODE": "token"} if has_token() else {}
-    return {**mode, **os.environ, "PATH": path, **extra}
+    return {**mode, **os.environ, **_direct(), "PATH": path, **extra}
+
+
+def _direct() -> dict[str, str]:
+    """Hosts without a proxy, those of this machine among them. Some programs read the one spelling, some the other."""
+    before = [host for name in ("no_proxy", "NO_PROXY") if (host := os.environ.get(name))]
+    hosts = ",".join(dict.fromkeys([*before, "127.0.0.1", "localhost", "::1"]))
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 def _free_ports(count: int) -> list[int]:
@@ -61,42 +72,41 @@ def head(
 
     Raises RuntimeError if it does not start; its log is shown.
     """
-    if not has_token():  # `ray start` asks for one and makes none
-        make = ray_command(python, "get-auth-token", "--generate")
-        asked = {**os.environ, "RAY_AUTH_MODE": "token"}  # Ray 2.52 makes none without
-        subprocess.run(make, check=True, env=asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        token_file().chmod(0o600)  # Ray leaves it readable for everybody
+    make_token()  # `ray start` asks for one and makes none
     gcs, dashboard, client, agent = _free_ports(4)
     # Two CPUs at least: a client and the server each take one.
     cpus = num_cpus or max(2, os.cpu_count() or 1)
-    with tempfile.TemporaryDirectory(prefix="rs", ignore_cleanup_errors=True) as folder:
+    keeper = Keeper()
+    try:
         options = {
             "--port": gcs, "--dashboard-port": dashboard, "--ray-client-server-port": client,
             "--dashboard-agent-listen-port": agent, "--dashboard-host": "127.0.0.1",
-            "--node-ip-address": "127.0.0.1", "--num-cpus": cpus, "--temp-dir": folder,
+            "--node-ip-address": "127.0.0.1", "--num-cpus": cpus, "--temp-dir": keeper.folder,
         }  # fmt: skip
         if num_gpus is not None:
             options["--num-gpus"] = num_gpus
         command = ray_command(python, "start", "--head", "--block", "--disable-usage-stats")
         command += [f"{name}={value}" for name, value in options.items()]
-        log = Path(folder) / "start.log"
-        with log.open("w") as out:
+        with keeper.log.open("w") as out:
             # Time for a stopped job to end in order; Ray's own default is three seconds.
             env = environment(python, RAY_JOB_STOP_WAIT_TIME_S="20")
             env.pop("RAY_ADDRESS", None)
             process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
         try:
-            _wait_for(f"http://127.0.0.1:{dashboard}", process, log)
+            _wait_for(f"http://127.0.0.1:{dashboard}", process, keeper.log)
             yield f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         finally:
             _stop(process)
+    finally:
+        keeper.end()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy knows nothing of this machine's
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            urllib.request.urlopen(f"{url}/api/version", timeout=5).close()
+            direct.open(f"{url}/api/version", timeout=5).close()
             return
         except urllib.error.HTTPError:
             return  # it answers; without a token it refuses
@@ -116,7 +126,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def submit(entrypoint: Sequence[str], address: str, working_dir: str = ".") -> int:
-    """Run a job to its end, its log on this process's output; SIGINT and SIGTERM stop it. Returns its exit status."""
+    """Run a job to its end, its log on this process's output; SIGINT, SIGTERM and SIGHUP stop it.
+
+    Returns its exit status.
+    """
     job = f"ray_split_{uuid.uuid4().hex[:12]}"
     options = ["--submission-id", job, "--runtime-env", str(RUNTIME_ENV), "--working-dir", working_dir]
     command = ray_command(sys.executable, "job", "submit", *options, "--", *entrypoint)
@@ -125,20 +138,26 @@ def submit(entrypoint: Sequence[str], address: str, working_dir: str = ".") -> i
     process = subprocess.Popen(command, env=env, start_new_session=True)
 
     def stop(number: int, _: object) -> None:
-        print("\nstopping the job ...", flush=True)
+        _say("\nstopping the job ...")
         signal.signal(number, signal.default_int_handler)  # a second one gives up waiting
         stopped.append(number)
         stopping = ray_command(sys.executable, "job", "stop", job)
         subprocess.run(stopping, env=env, start_new_session=True, check=False, stdout=subprocess.DEVNULL)
 
     stopped: list[int] = []
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = {signal.SIGINT, signal.SIGTERM, *hangup()}
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         status = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 128 + stopped[0] if stopped else status
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # the terminal may be what is gone
+        print(line, flush=True)
 
 
 def main(entrypoint: Sequence[str]) -> int:

@@ -24,7 +24,6 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # our own lines are enough
 
 from actors.connection import connect  # first: it sets what ray reads when it is imported
 
-import ray
 import yaml
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -152,14 +151,13 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     try:
         plan = plan_of(arguments)
-        ours = connect(plan.base.cluster.address)
+        connection = connect(plan.base.cluster.address)
         try:
             base = settled(plan.base)
             _check_same(plan)
             return _finished(plan, base, tuner_of(plan, base).fit(), console)
         finally:
-            if ours:
-                ray.shutdown()
+            connection.close()
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

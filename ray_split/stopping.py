@@ -1,4 +1,4 @@
-"""How a run is stopped before its last round: by SIGINT or SIGTERM, or because run.max_hours is over.
+"""How a run is stopped before its last round: by SIGINT, SIGTERM or SIGHUP, or because run.max_hours is over.
 
 A stop comes at once, but from a round's commit until that round is recorded it is held back: what the fed server then
 holds is always the start of a round whose predecessors all have their rows, and can be written as a checkpoint.
@@ -49,14 +49,18 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask for a stop; only the main thread hears them."""
+        """SIGINT, SIGTERM and SIGHUP ask for a stop; only the main thread hears them."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         self._hears = True
-        self._hear(signal.SIGINT, signal.SIGTERM)
+        self._hear(signal.SIGINT, signal.SIGTERM, *hangup())
         try:
             yield
+        except KeyboardInterrupt as error:  # while it waits, Ray makes a plain one of ours
+            if self._asked in (None, signal.SIGALRM) or isinstance(error, RunStoppedError):
+                raise
+            raise RunStoppedError(self._asked) from error
         finally:
             self._hears = False
             self._restore()
@@ -103,3 +107,8 @@ class Stop:
         finally:
             if signal.SIGALRM in self._before:
                 signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def hangup() -> list[signal.Signals]:
+    """SIGHUP, but where it is ignored: `nohup` means that the run outlives its terminal."""
+    return [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-RAY = {"cluster.py", "connection.py", "deaths.py", "group.py"}
+RAY = {"cluster.py", "connection.py", "deaths.py", "group.py", "software.py"}
 LAZY = {"ray_split/api.py"}
 
 
@@ -52,6 +52,10 @@ def modules_after(code: str) -> set[str]:
 def test_the_fed_server_imports_neither_torch_nor_ray_and_file_systems_only_for_a_uri() -> None:
     code = "from actors.fed_server import FedServer, place; FedServer(place('/nowhere'), 2, 3, None)"
     assert not modules_after(code) & {"torch", "ray", "pandas", "sklearn", "pyarrow", "fsspec"}
+
+
+def test_what_the_wiring_asks_of_every_actor_brings_no_torch_with_it() -> None:
+    assert not modules_after("import actors.software, actors.memory") & {"torch", "pandas", "sklearn", "pydantic"}
 
 
 @pytest.mark.parametrize(("schedule", "cohort"), [("sequential", 1), ("splitfed_v1", 4)])

@@ -1,15 +1,23 @@
-"""The Ray that is started here is for this machine alone."""
+"""The Ray that is started here is for this machine and this user alone, and ends with its maker."""
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+
+from jobs.submit import environment
+from tests.conftest import ROOT
 
 
 def listening(port: int) -> set[str]:
@@ -48,7 +56,39 @@ def test_a_token_that_is_made_is_its_owners_alone(tmp_path: Path, monkeypatch: p
         raise OSError("no head is wanted here")
 
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setattr(submit, "_free_ports", refuse)
     with pytest.raises(OSError, match="no head"), submit.head():
         pass
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
+MAKER = """
+import time
+from jobs.submit import head
+with head(num_cpus=2) as addresses:
+    print(*addresses, flush=True)
+    time.sleep(1000)
+"""
+
+
+def ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_it_ends_with_its_maker_that_is_killed_and_its_files_are_one_users(tmp_path: Path) -> None:
+    env = environment(TMPDIR="/tmp", http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
+    maker = subprocess.Popen([sys.executable, "-c", MAKER], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    assert maker.stdout is not None and maker.stdout.readline().startswith("127.0.0.1:")
+    left = psutil.Process(maker.pid).children(recursive=True)
+    option = next(part for process in left for part in process.cmdline() if part.startswith("--temp-dir="))
+    folder = Path(option.partition("=")[2])
+    assert folder.stat().st_mode & 0o777 == 0o777  # Ray's own doing
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    maker.send_signal(signal.SIGKILL)
+    maker.wait()
+    assert len(left) > 5
+    deadline = time.monotonic() + 300
+    while not all(map(ended, left)) or folder.parent.exists():
+        assert time.monotonic() < deadline, [p for p in left if not ended(p)]
+        time.sleep(0.1)

@@ -21,6 +21,7 @@ from tests.conftest import ROOT, RayHead, alive_actors
 CONFIG = "jobs/configs/digits.yaml"
 
 
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -73,8 +74,9 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path, start: Start) -> None:
     arguments = f"--run.storage_path {tmp_path} --run.name first"
-    # A fresh machine has no token yet.
-    process = start(["make", "-o", ".venv/.installed", "train", f"ARGS={arguments}"], HOME=str(tmp_path))
+    # A fresh machine has no token yet; and a proxy knows nothing of what is on this machine.
+    proxies = {name: "http://127.0.0.1:9" for each in PROXIES for name in (each, each.upper())}
+    process = start(["make", "-o", ".venv/.installed", "train", f"ARGS={arguments}"], HOME=str(tmp_path), **proxies)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert (tmp_path / ".ray" / "auth_token").exists()
@@ -94,7 +96,9 @@ def test_b_is_worth_more_than_three_points(tmp_path: Path) -> None:
     assert accuracy["trained"] >= accuracy["frozen"] + 0.03
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)], ids=lambda n: n.name
+)
 def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
     tmp_path: Path, ray_session: RayHead, start: Start, number: signal.Signals
 ) -> None:

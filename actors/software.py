@@ -1,0 +1,15 @@
+"""What an actor's process says of itself. Pickled by name, so what this file imports comes into every actor's process.
+
+No torch: in the fed server's it would take some 330 MB. ray is there in any case.
+"""
+
+from __future__ import annotations
+
+import ray
+
+from actors import versions
+
+
+def software(_: object) -> versions.Found:
+    """The node that an actor is on, and what it runs there."""
+    return versions.Found(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), versions.here())
