@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ray_split.failure import SettingsError
+from ray_split import scripts
+from ray_split.failure import SettingsError, told
 
 T = TypeVar("T")
 
@@ -34,9 +34,11 @@ def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]
         raise SettingsError(field, name, f"{known}, or package.module:function{suggest(name, ours)}")
     _import_from_here()
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = scripts.module(module_name)
     except (ImportError, ValueError, TypeError, SyntaxError) as error:
         raise SettingsError(field, name, f"an importable module: {error}") from error
+    except Exception as error:  # the module's own
+        raise SettingsError(field, name, f"a module that can be imported: {told(error)}") from error
     try:
         for part in attribute.split("."):
             found = getattr(found, part)
