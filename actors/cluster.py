@@ -10,12 +10,11 @@ from typing import Any
 from actors.connection import Connection, connect as _connect  # first: it sets what ray reads when it is imported
 
 import ray
-from ray._private import state
 from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.metrics import Counter, Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors import deaths, versions
+from actors import deaths, pulse, versions
 from actors.client import Client
 from actors.fed_server import FedServer
 from actors.group import POLL_SECONDS, WARN_SECONDS, Group, group_of, nodes, plan
@@ -24,6 +23,7 @@ from actors.naming import Names
 from actors.server import Server
 from actors.software import software
 from actors.telemetry import Telemetry
+from actors.watch import Watch, has_process, id_of
 from ray_split import config, logs, placement
 from ray_split.callbacks import Callback
 from ray_split.data import Parts
@@ -60,6 +60,8 @@ class RayWiring:
         self._looked = (0.0, 0)  # when, and how many results were not there
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
+        self._between: Callable[[], None] = lambda: None
+        self._watch = Watch(None, self._named, lambda: self._between())
         self.differing: dict[str, dict[str, str]] = {}  # by node: software that is not the driver's
 
     @property
@@ -69,11 +71,19 @@ class RayWiring:
             raise RuntimeError("the actors are not started")
         return self._roles
 
+    def _named(self) -> dict[str, Handle]:
+        return _named(self.roles) if self._roles else {}
+
+    def meanwhile(self, do: Callable[[], None]) -> None:
+        """Call this every few seconds while results are waited for; what it raises is raised."""
+        self._between = do
+
     def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
         """Ask for room for all actors at once, and make them; `ready` waits for them."""
         # Shared by all clients of a node, read without a copy.
         data = (settings, ray.put(parts), ray.put(stream), borders)
         self._settings, self._group = settings, group_of(settings)
+        self._watch = Watch(settings.cluster.silent_seconds, self._named, lambda: self._between())
         gpus = 0 if settings.server.num_gpus == "auto" else settings.server.num_gpus
         names, clients = Names(str(settings.run.name)), range(int(settings.cluster.client_actors))
         client = self._maker(Client, names, num_cpus=settings.cluster.cpus_per_client)
@@ -88,7 +98,7 @@ class RayWiring:
 
     def _maker(self, role: type, names: Names, num_cpus: float, num_gpus: float = 0) -> Callable[..., Handle]:
         """What makes an actor of a name, where it has its room."""
-        shown, resources = _shown(role), {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        shown, resources = _shown(role, self._watch.period), {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
         def make(name: str, *arguments: Any) -> Handle:
             place = _here() if name == FED_SERVER else self.group.strategy(name)
@@ -139,10 +149,11 @@ class RayWiring:
         while pings:
             done, _ = ray.wait(list(pings.values()), timeout=POLL_SECONDS)
             self.get(done)
+            self._watch.look()
             pings = {name: ping for name, ping in pings.items() if ping not in done}
             late = time.monotonic() > warn
             if late or time.monotonic() - start > self.settings.cluster.wait_seconds:
-                self._check_room([name for name in pings if not _has_process(handles[name])], start)
+                self._check_room([name for name in pings if not has_process(id_of(handles[name]))], start)
             if late and pings:
                 warn = time.monotonic() + WARN_SECONDS[1]
                 logger.warning("not ready yet: %s", ", ".join(pings))
@@ -168,9 +179,9 @@ class RayWiring:
     def get(self, refs: Sequence[Ref]) -> list[Any]:
         """The results. Raises what a call raised, or ActorLostError if an actor died."""
         try:
-            return list(ray.get(list(refs)))
+            return self._watch.get(refs)
         except RayError as error:
-            names = {_id(handle): name for name, handle in _named(self.roles).items()}
+            names = {id_of(handle): name for name, handle in _named(self.roles).items()}
             told, dead = deaths.told(error, names)
             self._named_dead |= dead
             if told is error:
@@ -194,6 +205,7 @@ class RayWiring:
         named, dead = _named(self.roles), self._dead()
         for name in dead:
             ray.kill(named[name])  # who was out of reach may live: what it did meanwhile is not known
+        self._watch.forget([named[name] for name in dead])
         self._named_dead.clear()
         self._roles = self._of({n: self._makers[n]() if n in dead else handle for n, handle in named.items()})
         # Kept until told: if another dies while these start, both are lost.
@@ -208,7 +220,7 @@ class RayWiring:
         until then it might place the new one there.
         """
         named = _named(self.roles)
-        suspects = {name for name, handle in named.items() if _id(handle) in self._named_dead}
+        suspects = {name for name, handle in named.items() if id_of(handle) in self._named_dead}
         asked = {n: handle.__ray_ready__.remote() for n, handle in named.items()}
         dead, start = set(suspects), time.monotonic()
         while asked and time.monotonic() - start < (VERDICT_SECONDS if suspects & asked.keys() else PING_SECONDS):
@@ -233,6 +245,7 @@ class RayWiring:
         if self._roles is not None and ray.is_initialized():
             for handle in _named(self._roles).values():
                 ray.kill(handle)
+            self._watch.forget(list(self._named().values()))
         if self._group is not None and ray.is_initialized():
             self._group.remove()
         self._roles = self._group = None
@@ -250,25 +263,24 @@ def _here() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _shown(role: type) -> Any:
-    """The role as Ray's actor class; its lines in the driver's log begin with the actor's name."""
+def _shown(role: type, period: float) -> Any:
+    """The role as Ray's actor class, which gives a sign of life every so many seconds, from before it is made.
+
+    Its lines in the driver's log begin with the actor's name.
+    """
+
+    def begin(actor: Any, *arguments: Any) -> None:
+        pulse.begin(period)
+        role.__init__(actor, *arguments)  # type: ignore[misc]
+
     shown = {"__repr__": lambda _: ray.get_runtime_context().get_actor_name(), "__module__": role.__module__}
-    return ray.remote(type(role.__name__, (role,), shown))
+    return ray.remote(type(role.__name__, (role,), {**shown, "__init__": begin}))
 
 
 def _named(roles: Roles) -> dict[str, Handle]:
     clients = {f"client {i}": handle for i, handle in enumerate(roles.clients)}
     servers = dict(zip(server_names(len(roles.servers)), roles.servers, strict=True))
     return {**clients, **servers, FED_SERVER: roles.fed_server}
-
-
-def _id(handle: Handle) -> str:
-    return str(handle._actor_id.hex())
-
-
-def _has_process(handle: Handle) -> bool:
-    """Whether Ray found room for the actor, also while it is being made."""
-    return bool(state.actors(_id(handle)).get("Pid"))
 
 
 def _error(ref: Ref) -> Exception | None:

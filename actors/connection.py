@@ -72,7 +72,7 @@ def connect(address: str | None) -> Connection:
 def _start() -> Connection:
     """A Ray of this process alone, which ends with it. Raises RunFailedError."""
     make_token()
-    for more in (True, True, False):
+    for more in (True, True, True, True, False):
         keeper = Keeper()
         try:
             _begin(keeper)

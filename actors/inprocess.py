@@ -152,6 +152,9 @@ class InProcess:
             raise RuntimeError("the actors are not started")
         return self._roles
 
+    def meanwhile(self, do: Callable[[], None]) -> None:
+        """Nobody waits here: a call is done when it was made."""
+
     def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
         """Make the actors."""
         client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors

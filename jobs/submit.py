@@ -23,6 +23,8 @@ from urllib.error import URLError
 
 from actors.auth import has_token, make_token
 from actors.keeper import Keeper
+from ray_split.exposed import check_flags
+from ray_split.failure import SettingsError
 from ray_split.stopping import hangup
 
 RUNTIME_ENV = Path(__file__).parent.parent / "deploy" / "runtime_env.yaml"
@@ -164,6 +166,11 @@ def main(entrypoint: Sequence[str]) -> int:
     """Submit to RAY_ADDRESS, or to a head of our own."""
     if not entrypoint:
         print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        check_flags(entrypoint)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     if address := os.environ.get("RAY_ADDRESS"):
         return submit(entrypoint, address)

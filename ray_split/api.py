@@ -21,6 +21,7 @@ from ray_split.prepare import Prepared, prepare
 from ray_split.records import CONFIG, MODEL, Records
 from ray_split.resolve import resolve
 from ray_split.result import Result
+from ray_split.scripts import refuse_to_train_while_importing
 from ray_split.starting import stoppable
 from ray_split.state import weights
 from ray_split.stopping import Stop
@@ -39,6 +40,7 @@ def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | N
     checkpoint stands; OutOfTimeError (one of these) if run.max_hours is over, and RunStoppedError (a KeyboardInterrupt)
     if it was asked to stop: a checkpoint of the last completed round is written, if that can be.
     """
+    refuse_to_train_while_importing()
     settings = settings or config.Config()
     with stoppable(), logs.written(settings.run.log_format), logs.run(settings.run.name):
         return _fit(settings, [progress(settings.run.log_format)] if callbacks is None else list(callbacks))
@@ -59,7 +61,7 @@ def _connected(prepared: Prepared, folder: Claimed, callbacks: list[Callback]) -
     try:
         stop = Stop(prepared.settings.run.max_hours)
         # After connect: ray.init sets a handler for SIGTERM of its own.
-        with stop.listening():
+        with stop.listening(), stop.telling():
             resolved = resolve(prepared.settings, nodes)
             told = [*callbacks, *wiring.callbacks()]
             with logs.run(resolved.run.name):
@@ -73,6 +75,7 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
 
     Raises SettingsError as `fit` does.
     """
+    refuse_to_train_while_importing()
     prepared = prepare(settings).settings
     check_not_hidden()
     backend = importlib.import_module(BACKENDS[prepared.cluster.backend])
@@ -98,12 +101,13 @@ def _run(prepared: Prepared, folder: Claimed, wiring: Wiring, callbacks: list[Ca
     loop.callbacks = [*callbacks, _Quarantine(records, loop)]
     status, error = "failed", None
     try:
-        wiring.start(settings, parts, stream, borders)
-        loop.start()
-        for callback in callbacks:
-            callback.on_run_start(settings, loop.where, first)
-        sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
-        training.run(loop, settings, records, sizes, first, clock)
+        with stop.telling():
+            wiring.start(settings, parts, stream, borders)
+            loop.start()
+            for callback in callbacks:
+                callback.on_run_start(settings, loop.where, first)
+            sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
+            training.run(loop, settings, records, sizes, first, clock)
         status = "finished"
     except (KeyboardInterrupt, OutOfTimeError) as asked:
         status, error = "stopped", str(asked) if isinstance(asked, OutOfTimeError) else "stopped on request"

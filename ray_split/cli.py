@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from pydantic.fields import FieldInfo
 
 from ray_split import config, logs
+from ray_split.exposed import check_flags, in_job
 from ray_split.failure import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
 from ray_split.loading import suggest
 from ray_split.section import Section, read_yaml
@@ -27,6 +28,12 @@ class Parser(argparse.ArgumentParser):
     given: Sequence[str] = ()
     again: ClassVar[list[str]] = []
     """Flags that were given more than once, each time another value."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; in a Ray job credentials are refused."""
+        if in_job():
+            check_flags(list(sys.argv[1:] if args is None else args))
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError("command line", " ".join(self.given), f"as --help shows: {message}")

@@ -215,6 +215,11 @@ class Cluster(Section):
     )
     address: Address | None = Field(None, description="of a running Ray; none: the one found, or a local one")
     wait_seconds: Positive = Field(600.0, le=1e8, description="how long actors may wait for room on the cluster")
+    silent_seconds: Positive | None = Field(
+        600.0,
+        le=1e8,
+        description="an actor whose process gives no sign of life for so long is replaced. none: waited for",
+    )
     autoscaled: bool = Field(False, description="nodes come when actors ask: wait for room that is not there yet")
 
 

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ray_split import scripts
 from ray_split.failure import BROKEN, SettingsError, told
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]
         raise SettingsError(field, name, allowed)
     _import_from_here()
     try:
-        found: Any = importlib.import_module(module_name)
+        found: Any = scripts.module(module_name)
     except BROKEN as error:
         raise SettingsError(field, name, f"an importable module: {_why(error)}") from error
     try:
@@ -82,7 +83,9 @@ def theirs(error: BaseException) -> bool:
     while trace is not None:
         frames.append(trace.tb_frame.f_code.co_filename)
         trace = trace.tb_next
-    return any(not name.startswith("<") and name not in (__file__, importlib.__file__) for name in frames)
+    return any(
+        not name.startswith("<") and name not in (__file__, scripts.__file__, importlib.__file__) for name in frames
+    )
 
 
 def _import_from_here() -> None:

@@ -20,6 +20,8 @@ from ray_split.failure import OutOfTimeError, RunStoppedError, first_line
 LAST_SECONDS = 15.0
 """From the signal until nothing is waited for any more; RAY_JOB_STOP_WAIT_TIME_S on the head should be more."""
 
+LONGEST_SECONDS = 86400.0  # of one ring: the system's timers take no more than some years
+
 logger = logs.get(__name__)
 
 
@@ -32,6 +34,7 @@ class Stop:
         self._held = False
         self._asked: int | None = None  # the first signal's number
         self._given_up = False
+        self._over = False  # whether the timer of max_hours has ended the run
         self._hears = False
         self._before: dict[int, Any] = {}  # the handlers that were there
 
@@ -44,8 +47,19 @@ class Stop:
         self._held = False
         if self._asked is not None:
             raise RunStoppedError(self._asked)
-        if self._max_hours is not None and time.monotonic() - self._start > self._max_hours * 3600:
+        self.look()
+
+    def look(self) -> None:
+        """While something is waited for. Raises OutOfTimeError if time is over, somewhat later if stops are held."""
+        if self._max_hours is not None and self._is_over():
             raise OutOfTimeError(self._max_hours)
+
+    def _is_over(self) -> bool:
+        return self._left() < -(LAST_SECONDS if self._held else 0)
+
+    def _left(self) -> float:
+        """Seconds."""
+        return (self._max_hours or 0) * 3600 - (time.monotonic() - self._start)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -55,23 +69,48 @@ class Stop:
             return
         self._hears = True
         self._hear(signal.SIGINT, signal.SIGTERM, *hangup())
+        if self._max_hours is not None:
+            self._hear(signal.SIGALRM)
+            self._ring(self._left())
         try:
             yield
-        except KeyboardInterrupt as error:  # while it waits, Ray makes a plain one of ours
-            if self._asked in (None, signal.SIGALRM) or isinstance(error, RunStoppedError):
-                raise
-            raise RunStoppedError(self._asked) from error
         finally:
             self._hears = False
             self._restore()
 
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Around what may be stopped: raises what it was stopped by.
+
+        What a handler raises must be a KeyboardInterrupt, and while it waits Ray makes a plain one of it.
+        """
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if self._over and self._max_hours is not None:
+                raise OutOfTimeError(self._max_hours) from None
+            if self._asked is None or isinstance(error, RunStoppedError):
+                raise
+            raise RunStoppedError(self._asked) from error
+
     def _hear(self, *numbers: int) -> None:
         for number in numbers:
-            self._before[number] = signal.signal(number, self._ask)
+            before = signal.signal(number, self._ask)
+            self._before.setdefault(number, before)
+
+    def _ring(self, seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 1e-3), LONGEST_SECONDS))
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         """The first signal asks. A second one, or the end of the last seconds, ends whatever is going on."""
         first = self._asked
+        if number == signal.SIGALRM and first is None:
+            # Time is over, or nearly; if a stop is held, it comes when it is allowed, or with the next ring.
+            self._over = self._is_over()
+            self._ring(self._left() if self._left() > 0 else LAST_SECONDS)
+            if self._over:
+                raise RunStoppedError(number)
+            return
         if first is not None:
             self._given_up = True
             self._restore()  # one more is the system's own
@@ -83,7 +122,7 @@ class Stop:
     def _limit(self, number: int) -> None:
         self._asked = number
         self._hear(signal.SIGALRM)
-        signal.setitimer(signal.ITIMER_REAL, LAST_SECONDS)
+        self._ring(LAST_SECONDS)
 
     def _restore(self) -> None:
         if signal.SIGALRM in self._before:

@@ -46,6 +46,7 @@ class RoundLoop:
         self.wiring = wiring
         self.callbacks = callbacks
         self.stop = stop or Stop()
+        wiring.meanwhile(self.stop.look)
         self.saved = 0  # the round of the last checkpoint
         self.recoveries = 0  # how many failures were made good
         self.where: list[str] = []  # the actors run, for people

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,6 +76,9 @@ class Wiring(Protocol):
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:
         """The results, waited for. Raises what a call raised, or ActorLostError if an actor died."""
+
+    def meanwhile(self, do: Callable[[], None]) -> None:
+        """Call this every few seconds while results are waited for; what it raises is raised."""
 
     def waiting(self, refs: Sequence[Ref]) -> int:
         """How many of the results are not there yet, without waiting."""

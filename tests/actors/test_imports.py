@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-RAY = {"cluster.py", "connection.py", "deaths.py", "group.py", "software.py"}
+RAY = {"cluster.py", "connection.py", "deaths.py", "group.py", "software.py", "pulse.py", "watch.py"}
 LAZY = {"ray_split/api.py"}
 
 
@@ -55,7 +55,12 @@ def test_the_fed_server_imports_neither_torch_nor_ray_and_file_systems_only_for_
 
 
 def test_what_the_wiring_asks_of_every_actor_brings_no_torch_with_it() -> None:
-    assert not modules_after("import actors.software, actors.memory") & {"torch", "pandas", "sklearn", "pydantic"}
+    assert not modules_after("import actors.software, actors.memory, actors.pulse") & {
+        "torch",
+        "pandas",
+        "sklearn",
+        "pydantic",
+    }
 
 
 @pytest.mark.parametrize(("schedule", "cohort"), [("sequential", 1), ("splitfed_v1", 4)])

@@ -86,7 +86,9 @@ class Own:
     """Nothing that a file can hold."""
 
 
-@pytest.mark.parametrize("value", [Own(), Own, "\udcff", {"x": [Own()]}], ids=str)
+@pytest.mark.parametrize(
+    "value", [Own(), Own, "\udcff", {"x": [Own()]}], ids=["object", "class", "surrogate", "nested"]
+)
 def test_kwargs_that_config_yaml_can_not_hold_are_refused(value: object) -> None:
     error = refusal(model={"kwargs": {"width": 3, "hidden": value}})
     assert error.field == "model.kwargs"
