@@ -109,7 +109,7 @@ def mixes(module: nn.Module, inputs: Any, batch: int) -> bool:
     with_all = _forward(module, inputs)
     for place in (0, batch - 1):
         same = _forward(module, _each(inputs, batch, lambda x, at=place: x[at].expand_as(x)))  # type: ignore[misc]
-        one, other = ([_at(x, place) for x in forward.outputs] for forward in (with_all, same))
+        one, other = ([x[place] if _of_samples(x, batch) else x for x in f.outputs] for f in (with_all, same))
         if _differ(with_all.buffers, same.buffers) or _differ(one, other):
             return True
     return False
@@ -149,10 +149,6 @@ def _each(inputs: Any, batch: int, function: Callable[[torch.Tensor], torch.Tens
 
 def _halved(x: torch.Tensor) -> torch.Tensor:
     return x / 2 if can_have_gradient(x) else x
-
-
-def _at(value: Any, place: int) -> Any:
-    return value[place] if isinstance(value, torch.Tensor) and value.dim() else value
 
 
 def _differ(ones: Sequence[Any], others: Sequence[Any]) -> bool:
