@@ -151,7 +151,9 @@ def _check_classes(data: _Checked) -> None:
         return
     if data.count is None and (labels == IGNORED).all():
         raise SettingsError("data.name", name, f"a data set with labels that count, not all of them {IGNORED}")
-    count = data.count or 1
+    count, there = data.count or 1, data.parts.num_classes
+    if there is not None and count < there and (labels == 0).any():  # else they may begin with 1
+        raise SettingsError("model.num_classes", count, f"at least {there}, as the labels have")
 
     def is_bad(found: Array) -> Array:
         outside: Array = ((found < 0) & (found != IGNORED)) | (found >= count)

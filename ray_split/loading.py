@@ -125,8 +125,10 @@ def blamed(field: str, name: str, kwargs: Mapping[str, Any] | None = None) -> It
     except SettingsError:
         raise
     except BROKEN as error:
-        where, value = (f"{field.rpartition('.')[0]}.kwargs", dict(kwargs)) if kwargs else (field, name)
-        raise SettingsError(where, value, f"what its function takes; it raised {told(error)}") from error
+        if kwargs:
+            where, takes = f"{field.rpartition('.')[0]}.kwargs", "what its function takes"
+            raise SettingsError(where, dict(kwargs), f"{takes}; it raised {told(error)}") from error
+        raise SettingsError(field, name, f"a function that works; it raised {told(error)}") from error
 
 
 def called(function: Any) -> str:

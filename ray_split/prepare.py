@@ -82,7 +82,7 @@ def prepare(settings: config.Config) -> Prepared:
     stream = Stream(settings, partition)
     if clock is not None:
         stream.timed_by(clock.ends)
-        futile.check_deadline(settings, stream)
+        futile.warn_of_deadline(settings, stream)
     _check_left(settings, stream)
     return Prepared(settings, parts, stream, _borders(settings, segments, examples, targets), clock)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 
 from ray_split import logs
+from ray_split.failure import told
 
 GUARD = "put it under `if __name__ == '__main__':`"
 
@@ -43,7 +44,7 @@ def module(name: str) -> ModuleType:
         sys.modules[name] = stopped.module
         return stopped.module
     except SystemExit as ended:
-        raise ImportError(f"it ends the process when it is imported: {GUARD}") from ended
+        raise ImportError(f"it ends the process when it is imported, {told(ended)}: {GUARD}") from ended
     finally:
         _here.importing = before
 

@@ -42,7 +42,8 @@ def weights(state: Mapping[str, Array]) -> State:
 def with_fixed(average: State, before: State) -> State:
     """An average of states, of their types, with what isn't trained, and so isn't in it, as it was before."""
     fixed = {key: array for key, array in before.items() if not key.startswith("optimizer/")}
-    return {**fixed, **{key: bits.narrow(array, fixed[key].dtype) for key, array in average.items()}}
+    own = {key: bits.narrow(array, fixed[key].dtype) if key in fixed else array for key, array in average.items()}
+    return {**fixed, **own}
 
 
 def place_of(states: Mapping[str, Array], place: int) -> State:

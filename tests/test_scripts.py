@@ -79,7 +79,7 @@ def test_the_command_uses_what_stands_above_and_says_so(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("import third", "third trains when it is imported: put it under"),
-        ("import sys\nsys.exit(0)", "it ends the process when it is imported: put it under"),
+        ("import sys\nsys.exit(0)", "it ends the process when it is imported, SystemExit: 0 ("),
         ("import argparse\nargparse.ArgumentParser().parse_args()", "it ends the process when it is imported"),
         ("open('/nowhere')", "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (other.py:1)"),
     ],

@@ -180,7 +180,7 @@ def test_integer_labels_become_classes(module, dtype):
         ({"name": "no_such_module:f"}, "data.name", "No module named 'no_such_module'"),
         ({"name": "their_data:nope"}, "data.name", "no attribute 'nope'"),
         ({"name": "their_data:number"}, "data.name", "something that can be called"),
-        ({"name": "their_broken_data:f"}, "data.name", "it raised ZeroDivisionError: division by zero"),
+        ({"name": "their_broken_data:f"}, "data.name", "ZeroDivisionError: division by zero (their_broken_data.py:1)"),
         ({"name": "their_data:nothing"}, "data.name", "(inputs, labels)"),
         ({"name": "their_data:uneven"}, "data.name", "a label for every input"),
         ({"name": "their_data:pairs", "kwargs": {"columns": 1}}, "data.kwargs", "of rows, path"),

@@ -21,21 +21,32 @@ def refusal(**sections: dict) -> rs.SettingsError:
     return caught.value
 
 
+def test_where_all_phones_drop_out_in_every_round_nothing_starts() -> None:
+    assert refusal(phones={"dropout": 1.0}, run={"rounds": 10**9}).field == "phones.dropout"
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, **sections: dict) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        prepared(**sections)
+    return [record.getMessage() for record in caplog.records]
+
+
 @pytest.mark.parametrize(
-    ("phones", "rounds", "field"),
+    ("phones", "rounds", "told"),
     [
-        ({"dropout": 1.0}, 10**9, "phones.dropout"), ({"availability": 1e-3}, 10, "phones.availability"),
-        ({"availability": 0.5, "dropout": 0.999}, 10, "phones.dropout"),
-        ({"availability": 0.04, "per_round": 1}, 15, "phones.availability"),
+        ({"availability": 1e-3}, 10, "of 200, each does by a chance of 0.001"),
+        ({"availability": 0.5, "dropout": 0.999}, 10, "of 200, each does by a chance of 0.0005"),
+        ({"availability": 0.04, "per_round": 1}, 15, "of 15, each does by a chance of 0.04"),
     ],
 )  # fmt: skip
-def test_rounds_that_by_chance_nobody_finishes_are_refused(phones: dict, rounds: int, field: str) -> None:
-    assert refusal(phones=phones, run={"rounds": rounds}).field == field
-
-
-def test_rounds_that_somebody_finishes_are_not() -> None:
-    assert prepared(phones={"availability": 0.01, "dropout": 0.5}).phones.availability == 0.01
-    assert prepared(phones={"availability": 1e-6}, run={"rounds": 10**6}).phones.availability == 1e-6
+def test_rounds_that_hardly_anybody_finishes_are_told_of(
+    caplog: pytest.LogCaptureFixture, phones: dict, rounds: int, told: str
+) -> None:
+    assert warnings_of(caplog, phones=phones, run={"rounds": rounds}) == [
+        f"hardly any phone will finish a round: {told}"
+    ]
+    assert warnings_of(caplog, phones={"availability": 0.01, "dropout": 0.5}) == []
 
 
 @pytest.mark.parametrize(("cuts", "freeze"), [("block1,hidden", "a,b,c"), ("block1", "a,b"), ("block1", "b,a")])
@@ -76,10 +87,11 @@ def test_steps_of_a_round_that_can_not_be_drawn_are_refused_with_how_many_can(fi
     assert refusal(phones={"count": 3, field: 2 * most}).field == f"phones.{field}"
 
 
-def test_a_deadline_that_nobody_meets_is_refused() -> None:
+def test_a_deadline_that_nobody_meets_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     described = {"count": 3, "device": "low_end"}
-    assert refusal(phones={**described, "deadline": 1e-9}).field == "phones.deadline"
-    assert prepared(phones={**described, "deadline": 1e9}).phones.deadline == 1e9
+    told = "in the first rounds nobody is in time: phones.deadline is 1e-09 virtual seconds, and nothing is trained"
+    assert told in warnings_of(caplog, phones={**described, "deadline": 1e-9})
+    assert told not in warnings_of(caplog, phones={**described, "deadline": 1e9})
 
 
 class Own:

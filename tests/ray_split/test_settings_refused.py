@@ -66,7 +66,7 @@ LARGE = "1" + "0" * 18
 FLAGS = {
     "phones.count": ["1000000000", LARGE, "010_", "0x", "1:30", "yes", "9" * 5000, "3.5", "nan", "1e308", "[3]", "-0"],
     "phones.local_steps": ["1000000000", LARGE], "phones.local_epochs": ["1000000000", LARGE],
-    "phones.dropout": ["1", "1.0", "nan"], "phones.availability": ["1e-9", "0"], "phones.per_round": ["0", "1.5",
+    "phones.dropout": ["1", "1.0", "nan"], "phones.availability": ["0"], "phones.per_round": ["0", "1.5",
     "nan"],
     "phones.held_out": ["1"], "phones.left_out": ["{0: 0, 0: 1}", "{0: true}", "{0: 0, 1: 0, 2: 0}", "[", "{3: 0}"],
     "phones.device": ["{gflops: 1e-300}", "{gflops: 3, gflops: 4}", "[]", "{}", "nokia", "{gflops: .inf}"],
