@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,11 @@ from jobs.submit import head
 torch.set_num_threads(1)
 os.environ["RAY_AUTH_MODE"] = "token"
 ROOT = Path(__file__).parent.parent
+
+
+def hear_hangup() -> None:
+    """Whoever runs the tests may be deaf to it, under nohup, and their children would be."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class RayHead(NamedTuple):

@@ -18,7 +18,7 @@ import pytest
 from actors import auth, connection, keeper
 from actors.keeper import Keeper
 from jobs.submit import environment
-from tests.conftest import ROOT, RayHead
+from tests.conftest import ROOT, RayHead, hear_hangup
 
 NOBODY = "http://127.0.0.1:9"  # where nothing listens
 PROXIES = {name: NOBODY for each in ("http_proxy", "https_proxy", "all_proxy") for name in (each, each.upper())}
@@ -37,7 +37,9 @@ class Run:
             env.pop(variable, None) if variable not in variables else None
         with self.told.open("w") as out:
             command = [sys.executable, "-m", "ray_split.cli", "train", *flags]
-            self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True, preexec_fn=hear_hangup
+            )
 
     def rounds(self) -> int:
         metrics = self.folder / "metrics.jsonl"

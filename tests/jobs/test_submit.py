@@ -16,7 +16,7 @@ import pytest
 
 import ray_split as rs
 from jobs.submit import environment
-from tests.conftest import ROOT, RayHead, alive_actors
+from tests.conftest import ROOT, RayHead, alive_actors, hear_hangup
 
 CONFIG = "jobs/configs/digits.yaml"
 
@@ -34,7 +34,7 @@ def start() -> Iterator[Start]:
         env = environment(**variables)
         if "RAY_ADDRESS" not in variables:
             env.pop("RAY_ADDRESS", None)
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": hear_hangup}
         started.append(subprocess.Popen(command, cwd=ROOT, env=env, text=True, start_new_session=True, **pipes))
         return started[-1]
 
