@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ray_split.message import BITS, receive_leaf
+from ray_split.message import receive_leaf, single
 from ray_split.state import Array
 
 
@@ -54,8 +54,8 @@ def _same(one: Any, other: Any, before: Any, largest: float, tolerance: Toleranc
 
 def _plain(array: Any) -> Array:
     plain: Array = np.asarray(array)
-    if plain.dtype == BITS:
-        plain = receive_leaf(plain).float().numpy()
+    if plain.dtype.names:
+        plain = single(receive_leaf(plain)).numpy()
     return plain
 
 

@@ -100,13 +100,13 @@ def times(message: Message, scale: Array) -> Message:
         each = scale.reshape(-1, *[1] * (x.ndim - 1))
         if bits.name_of(x.dtype):
             tensor = receive_leaf(x)
-            return as_bits((_single(tensor) * torch.from_numpy(each).float()).to(tensor.dtype))
+            return as_bits((single(tensor) * torch.from_numpy(each).float()).to(tensor.dtype))
         return x * each.astype(x.real.dtype)
 
     return message if (scale == 1).all() else tree_map(scaled, message)
 
 
-def _single(tensor: torch.Tensor) -> torch.Tensor:
+def single(tensor: torch.Tensor) -> torch.Tensor:
     """Numbers that torch can hardly compute with in single precision."""
     return tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
 
@@ -159,7 +159,7 @@ def alike(one: Any, other: Any, tolerance: float) -> bool:
         return one is other or bool(one == other)
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    values = [_single(receive_leaf(x)).numpy() if x.dtype.names else x for x in (one, other)]
+    values = [single(receive_leaf(x)).numpy() if x.dtype.names else x for x in (one, other)]
     half = bits.counts_in(one.dtype) != one.dtype or one.dtype.names
     tolerance = max(tolerance, HALF_CLOSE) if half else tolerance
     return bool(np.allclose(values[0], values[1], tolerance, tolerance))
@@ -178,7 +178,7 @@ def num_bytes(message: Message) -> int:
 def norms_of(message: Message) -> Array:
     """Of each phone of a group the L2 norm over all its arrays (k, ...) of numbers with a fraction."""
     floats = [x for x in leaves(message) if isinstance(x, np.ndarray) and differentiable(x.dtype)]
-    return norms([_single(receive_leaf(x)).numpy() if x.dtype.names else x for x in floats], of_each=True)
+    return norms([single(receive_leaf(x)).numpy() if x.dtype.names else x for x in floats], of_each=True)
 
 
 def differentiable(dtype: np.dtype[Any]) -> bool:

@@ -159,9 +159,14 @@ def _batches(arrived: Any, step: int) -> Any:
         if not isinstance(x, torch.Tensor):
             return x
         each = [_samples(x, phone, step) for phone in range(PHONES)]
-        return torch.stack([x * (1 - (i + step) / 8) if _is_real(x) else x for i, x in enumerate(each)])
+        return torch.stack([_times(x, 1 - (i + step) / 8) if _is_real(x) else x for i, x in enumerate(each)])
 
     return send(tree_map(batches, arrived))
+
+
+def _times(x: torch.Tensor, factor: float) -> torch.Tensor:
+    """In single precision what torch can't multiply, such as float8."""
+    return (x.float() * factor).to(x.dtype) if x.itemsize < 4 else x * factor
 
 
 def _samples(x: torch.Tensor, phone: int, step: int) -> torch.Tensor:
@@ -179,7 +184,8 @@ def _gradients(group: Any, step: int) -> Any:
         x = receive_leaf(value)
         if not _is_real(x) and not (isinstance(x, torch.Tensor) and x.is_complex()):
             return None
-        return torch.randn(x.shape, generator=draw, dtype=x.dtype) / max(x[0].numel(), 1) ** 0.5
+        kind = torch.cfloat if x.dtype is torch.complex32 else torch.float if x.itemsize < 4 else x.dtype
+        return (torch.randn(x.shape, generator=draw, dtype=kind) / max(x[0].numel(), 1) ** 0.5).to(x.dtype)
 
     return send(tree_map(gradient, group))
 

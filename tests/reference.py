@@ -49,7 +49,7 @@ class Training:
         model = settings.model.model_copy(update={"num_classes": settings.model.num_classes or self.data.num_classes})
         self.model = rounding.in_precision(models.build(model, settings.run.seed))
         in_segments = isinstance(self.model, models.Chain)
-        usual = ("b",) if in_segments else REST if settings.model.cuts == ["block1"] else MIDDLE
+        usual = ("b",) if hasattr(self.model, "b") else REST if settings.model.cuts == ["block1"] else MIDDLE
         self.b = b if b is not None else usual
         self._at = [0, 0, 0]
         cuts = self.model.cuts if in_segments else settings.model.cuts or []

@@ -6,6 +6,7 @@ Stacked where torch.func.vmap does them right, which is tried before the run; lo
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_what_can_be_stacked_is_and_nothing_else(tmp_path: Path, layer: str) -> 
 @pytest.mark.parametrize("layer", some(LAYERS))
 def test_v1_is_federated_averaging_of_the_untouched_model(tmp_path: Path, layer: str) -> None:
     settings, result = fit(tmp_path, "splitfed_v1", layer)
-    assert_close_weights(lambda: reference.fedavg(settings), result.path, 1e-5)
+    assert_close_weights(partial(reference.fedavg, settings), result.path, 1e-5)
 
 
 @pytest.mark.parametrize("layer", some(["assigned", "in_place", "codebook", "counted", "spectral"]))
@@ -98,7 +99,7 @@ def test_v1_is_federated_averaging_of_the_untouched_model(tmp_path: Path, layer:
 def test_so_it_is_in_a_and_c_and_looped(tmp_path: Path, layer: str, place: str) -> None:
     for phones in ({}, {"stacked": "", "cohort": 3}):
         settings, result = fit(tmp_path, "splitfed_v1", layer, place, phones=phones)
-        assert_close_weights(lambda: reference.fedavg(settings), result.path, 1e-5)
+        assert_close_weights(partial(reference.fedavg, settings), result.path, 1e-5)
 
 
 @pytest.mark.parametrize("layer", ["assigned", "dropout_and_noise", "spectral"])
@@ -142,7 +143,7 @@ def test_what_b_counts_it_counts_once_a_step_of_a_joint_batch_and_once_a_phone_o
         assert int(rs.load_model(result.path, trust=True).state_dict()["b.steps"]) == expected
         if batch == "accumulated":
             assert "b" not in (prepare(settings).settings.phones.stacked or [])
-            assert_close_weights(lambda: reference.parallel(settings), result.path)
+            assert_close_weights(partial(reference.parallel, settings), result.path)
 
 
 def test_one_large_batch_counts_once_too(tmp_path: Path) -> None:
