@@ -257,7 +257,8 @@ def _loss(outputs: Any) -> torch.Tensor | None:
 
 
 def _gradients(model: nn.Module) -> Tensors:
-    return {name: p.grad.to_dense() for name, p in model.named_parameters() if p.grad is not None}
+    named = model.named_parameters(remove_duplicate=False)  # of tied ones another name may come first in a segment
+    return {name: p.grad.to_dense() for name, p in named if p.grad is not None}
 
 
 def _tensors(model: nn.Module) -> Tensors:

@@ -212,8 +212,9 @@ def _forward(
     settings: config.Config, model: nn.Module, example: torch.Tensor, stream: Stream, training: bool = True
 ) -> Any:
     made = copy.deepcopy(model).train(training)
+    kept = keeps_its_state(made, settings.model.name, averages(settings.schedule))
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), keeps_its_state(made, settings.model.name):
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), kept:
             return made(example)
     except SettingsError:
         raise

@@ -124,7 +124,8 @@ FEATURES: dict[str, Feature] = {
     ),
     "a layer's train overridden": Feature("self.b_frozen = Frozen()", b="h = self.b_frozen(h)"),
     "parameter hook": Feature(
-        "self.b_hooked = nn.Linear(8, 8); self.b_hooked.weight.register_hook(halved)", b="h = h + self.b_hooked(h)"
+        "self.b_hooked = nn.Linear(8, 8); self.b_hooked.weight.register_hook(halved)", b="h = h + self.b_hooked(h)",
+        right="hooks on parameters",
     ),
     "tied inside": Feature(
         "self.b_one = nn.Linear(8, 8); self.b_two = nn.Linear(8, 8); self.b_two.weight = self.b_one.weight",

@@ -9,7 +9,7 @@ of B with the others where the schedule says so.
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,9 @@ class Training:
         self.rounds: dict[int, list[rs.Draw]] = defaultdict(list)
         for draw in rs.stream(settings):
             self.rounds[draw.round].append(draw)
+        self.samples: dict[int, set[int]] = defaultdict(set)  # all that a phone has, though few steps see few of them
+        for draw in rs.stream(settings.with_values(phones={"local_steps": None, "local_epochs": 1})):
+            self.samples[draw.phone].update(draw.indices.tolist())
 
     def _seed_after(self, layer: str, segment: str, calls: int) -> None:
         """Seed torch for a segment where it begins: after the last call of the layer before."""
@@ -198,7 +201,7 @@ def parallel(settings: rs.Config, **told: Any) -> nn.Module:
         copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
         ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
         for step in range(1 + max(draw.step for draw in draws)):
-            now = _in_order(draws, step)
+            now = _in_order(run, draws, step)
             total = sum(len(draw.indices) for draw in now)
             shared: list[torch.Tensor | None] = [None] * len(_of(run.model, run.b))
             for draw in now:
@@ -223,7 +226,7 @@ def joint(settings: rs.Config, **told: Any) -> nn.Module:
         copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
         ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
         for step in range(1 + max(draw.step for draw in draws)):
-            now = _in_order(draws, step)
+            now = _in_order(run, draws, step)
             _joint_step(run, {draw.phone: draw for draw in now}, copies)
             middle.step()
             for draw in now:
@@ -234,13 +237,11 @@ def joint(settings: rs.Config, **told: Any) -> nn.Module:
     return run.model
 
 
-def _in_order(draws: Sequence[rs.Draw], step: int) -> list[rs.Draw]:
-    """A step's batches: of phones with more steps, then of those with more samples, first."""
-    sizes: dict[int, list[int]] = defaultdict(list)
-    for draw in draws:
-        sizes[draw.phone].append(len(draw.indices))
+def _in_order(run: Training, draws: Sequence[rs.Draw], step: int) -> list[rs.Draw]:
+    """A step's batches: of phones with more steps, then of those with more samples, first; else as they are drawn."""
+    steps = Counter(draw.phone for draw in draws)
     now = [draw for draw in draws if draw.step == step]
-    return sorted(now, key=lambda draw: (-len(sizes[draw.phone]), -sum(sizes[draw.phone]), draw.phone))
+    return sorted(now, key=lambda draw: (-steps[draw.phone], -len(run.samples[draw.phone])))
 
 
 def _joint_step(run: Training, draws: dict[int, rs.Draw], copies: dict[int, nn.Module]) -> None:

@@ -23,6 +23,8 @@ BASE = 100_000 * int(os.environ.get("RAY_SPLIT_SEED", "0"))
 SGD = {"name": "sgd", "lr": 0.05}
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 ADAM = {"name": "adam", "lr": 0.002}
+ACCUMULATED = {"batch": "accumulated"}  # as the reference, phone after phone; refused where B mixes samples
+MIXES = "batch: joint, because B mixes the samples of a batch"
 WAYS: dict[str, dict[str, Any]] = {
     "sequential": {"schedule": "sequential"},
     "unsplit": {"schedule": "unsplit"},
@@ -31,8 +33,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "v1": {"schedule": "splitfed_v1", "phones": {"cohort": 3}},
     "v2": {"schedule": "splitfed_v2"},
     "v3": {"schedule": "splitfed_v3", "phones": {"cohort": 3, "held_out": 0.2}},
-    "parallel": {"schedule": "parallel", "phones": {"cohort": 3}},
-    "parallel looped": {"schedule": "parallel", "phones": {"cohort": 1}},
+    "parallel": {"schedule": "parallel", "kwargs": ACCUMULATED, "phones": {"cohort": 3}},
+    "parallel looped": {"schedule": "parallel", "kwargs": ACCUMULATED, "phones": {"cohort": 1}},
 }
 EXACT = ("sequential", "unsplit")
 
@@ -44,7 +46,8 @@ def settings_of(path: Path, seed: int, way: str, optimizer: dict[str, Any], **kw
     data = {"name": "synthetic", "kwargs": {"samples": 90, "shape": [1, 4, 4], "num_classes": 4}, "batch_size": 6}
     model = {"name": "tests.generated_models:model", "cuts": made.cuts, "kwargs": {"seed": seed, **kwargs}}
     return rs.Config(
-        model=model, data=data, optimizer=optimizer, schedule={"name": how["schedule"]},
+        model=model, data=data, optimizer=optimizer,
+        schedule={"name": how["schedule"], "kwargs": how.get("kwargs", {})},
         phones={"count": 3, "local_steps": 2, **how.get("phones", {})},
         cluster={"backend": "inprocess", "client_actors": 2},
         run={"storage_path": str(path), "name": f"run_{len(list(path.iterdir()))}", "rounds": 1, "seed": seed % 997},
@@ -66,8 +69,10 @@ def outcome(path: Path, seed: int, way: str, optimizer: dict[str, Any] = MOMENTU
     return EQUAL
 
 
-def check(made: Generated, found: str) -> None:
+def check(made: Generated, found: str, way: str) -> None:
     """What became of a model is what its features say."""
+    if way.startswith("parallel") and MIXES in found:
+        return
     if made.right == EITHER or made.right == EQUAL:
         assert found == EQUAL or (made.right == EITHER and "\n" not in found), found
     else:
@@ -80,7 +85,7 @@ def test_each_feature_is_right_or_refused(tmp_path: Path, feature: str) -> None:
     way = list(WAYS)[seed % len(WAYS)]
     for each in dict.fromkeys(["sequential", way]):
         found = outcome(tmp_path, seed, each, SGD, features=[feature])
-        check(generated_models.generated(seed, [feature]), found)
+        check(generated_models.generated(seed, [feature]), found, each)
 
 
 ALL_KINDS = ["functional dropout", "statistics in a", "buffer counts", "unsaved buffer", "complex weights", "frozen"]
@@ -98,7 +103,7 @@ def any_model(path: Path, seed: int) -> None:
     draw = random.Random(seed)
     way, kwargs = draw.choice(list(WAYS)), {"single": True} if draw.random() < 0.2 else {}
     optimizer = draw.choice([SGD, MOMENTUM, ADAM] if way in EXACT else [SGD, MOMENTUM])
-    check(generated_models.generated(seed, **kwargs), outcome(path, seed, way, optimizer, **kwargs))
+    check(generated_models.generated(seed, **kwargs), outcome(path, seed, way, optimizer, **kwargs), way)
 
 
 @pytest.mark.parametrize("seed", range(BASE + 1000, BASE + 1020))

@@ -48,7 +48,19 @@ def written(layer: Any, x: torch.Tensor) -> None:
     layer.seen = layer.seen + 1
 
 
+def teaches(layer: Any, x: torch.Tensor) -> None:
+    layer.teacher.data.lerp_(layer.weight.data, 0.1)
+
+
+def with_teacher() -> Keeping:
+    """An average of its own weights that it keeps in a parameter, as mean teachers do."""
+    layer = Keeping(teaches)
+    layer.teacher = nn.Parameter(torch.zeros(16), requires_grad=False)
+    return layer
+
+
 DOES = {
+    "teaches": with_teacher,
     "appears": lambda: Keeping(appears, cache=None),
     "registered": lambda: Keeping(registered),
     "grows": lambda: Keeping(grows, queue=torch.zeros(2, 16)),
@@ -84,6 +96,12 @@ def test_what_no_state_can_hold_is_refused_and_the_layer_named(does: str, told: 
     assert caught.value.field == "model.name"
     assert told in caught.value.allowed
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_written_to_a_parameter_that_is_not_trained_is_refused_where_it_would_be_lost() -> None:
+    assert prepared("teaches").model.cuts == ["2", "3"]
+    with pytest.raises(rs.SettingsError, match="3.teacher is a parameter that isn't trained, and forward writes to it"):
+        prepared("teaches", "splitfed_v1")
 
 
 def test_values_may_change() -> None:
