@@ -100,7 +100,9 @@ def test_what_no_state_can_hold_is_refused_and_the_layer_named(does: str, told: 
 
 def test_what_is_written_to_a_parameter_that_is_not_trained_is_refused_where_it_would_be_lost() -> None:
     assert prepared("teaches").model.cuts == ["2", "3"]
-    with pytest.raises(rs.SettingsError, match="3.teacher is a parameter that isn't trained, and forward writes to it"):
+    with pytest.raises(
+        rs.SettingsError, match=r"3\.teacher is a parameter that isn't trained, and forward writes to it"
+    ):
         prepared("teaches", "splitfed_v1")
 
 
