@@ -32,23 +32,32 @@ def settle(settings: config.Config, segments: Segments, example: torch.Tensor, p
                 allowed = f"left out: with {settings.schedule.name} phones train one by one"
                 raise SettingsError(f"phones.{field}", value, allowed)
         return settings.with_values(phones={"cohort": 1, "stacked": []})
-    modules, sizes, inputs = segments.modules(), {}, {}
+    modules, sizes, inputs, evaluated = segments.modules(), {}, {}, {}
     arrived: Any = example
+    shown: Any = example  # what arrives in eval mode, where fewer heads may be there
     for name, module in modules.items():
-        inputs[name] = arrived
+        inputs[name], evaluated[name] = arrived, shown
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            shown = call(copy.deepcopy(module).eval(), shown)
         with torch.random.fork_rng(devices=[]):
             sizes[name], arrived = rule.sizes(copy.deepcopy(module).train(), arrived)
     if settings.schedule.name == "parallel":
         settings = _joint(settings, segments.b, (inputs["b"], inputs.get("c", arrived)), len(example))
-    stackable = _stackable(settings, modules, inputs, sizes)
+    stackable = _stackable(settings, modules, {name: (inputs[name], evaluated[name]) for name in modules}, sizes)
     phones = rule.cohort(phones, sizes, per_round, stackable)
     return settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
 
 
 def _stackable(
-    settings: config.Config, modules: dict[str, nn.Module], inputs: dict[str, Any], sizes: dict[str, rule.Sizes]
+    settings: config.Config,
+    modules: dict[str, nn.Module],
+    inputs: dict[str, tuple[Any, Any]],
+    sizes: dict[str, rule.Sizes],
 ) -> set[str]:
-    """The segments to stack: those that were asked for, or whose shapes suit it and which torch can stack."""
+    """The segments to stack: those that were asked for, or whose shapes suit it and which torch can stack.
+
+    `inputs`: what arrives at each in train and in eval mode.
+    """
     asked, phones = settings.phones.stacked, settings.phones
     if phones.cohort == 1:
         return set()
@@ -58,7 +67,7 @@ def _stackable(
     for name in names:
         make = Maker(name, modules[name], settings)
         problems[name] = stacking_trial.why_not(
-            make, inputs[name], differentiable=name != "a", shared=accumulated and name == "b"
+            make, *inputs[name], differentiable=name != "a", shared=accumulated and name == "b"
         )
     for name in names:
         if problems[name] and asked is not None:

@@ -74,26 +74,29 @@ class _LoopError(Exception):
     """The loop itself fails, as the untouched model would."""
 
 
-def why_not(make: Maker, arrived: Any, differentiable: bool, shared: bool = False) -> str | None:
+def why_not(make: Maker, arrived: Any, evaluated: Any, differentiable: bool, shared: bool = False) -> str | None:
     """Why phones can't be computed at once, each with its copy or (`shared`) all with one, if so.
 
-    `arrived`: a batch's inputs of the segment, of one phone; `differentiable`: whether their gradient is wanted.
+    `arrived`: a batch's inputs of the segment, of one phone, and `evaluated` those in eval mode; `differentiable`:
+    whether their gradient is wanted.
     Tried in double precision, where rounding hides nothing, if the segment can be.
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            doubled = tree_map(lambda x: x.double() if _is_real(x) else x, arrived)
+            doubled = [tree_map(lambda x: x.double() if _is_real(x) else x, tree) for tree in (arrived, evaluated)]
             return _problem(make.like(OPTIMIZER, double=True), doubled, differentiable, shared, DOUBLE)
         except _LoopError:
             pass
         try:
-            return _problem(make.like(OPTIMIZER), arrived, differentiable, shared, _tolerance(make, arrived))
+            both = [arrived, evaluated]
+            return _problem(make.like(OPTIMIZER), both, differentiable, shared, _tolerance(make, arrived))
         except _LoopError as error:
             return str(error)
 
 
-def _problem(make: Maker, arrived: Any, differentiable: bool, shared: bool, tolerance: Tolerance) -> str | None:
-    batches = [[_batches(arrived, step)] for step in range(STEPS)]
+def _problem(make: Maker, inputs: list[Any], differentiable: bool, shared: bool, tolerance: Tolerance) -> str | None:
+    arrived, evaluated = inputs
+    batches = [[_batches(arrived, step)] for step in range(STEPS)] + [[_batches(evaluated, 0)]]
     weights = {f"weights/{n}" for n, _ in make.segment().module.named_parameters(remove_duplicate=False)}
     loop, at_once = (
         _steps(_made(make, shared, way), batches, differentiable, weights, tolerance) for way in (False, True)
@@ -132,7 +135,7 @@ def _steps(
 ) -> Iterator[_Found]:
     for_buffers = tolerance._replace(all=BUFFERS) if tolerance is DOUBLE else tolerance
     before = copies.states()
-    for step, groups in enumerate(batches):
+    for step, groups in enumerate(batches[:-1]):
         outputs = copies.forward(groups, range(SEED + step, SEED + step + PHONES), differentiable)
         yield _Found("an output", _numbered(outputs), tolerance)
         back = copies.backward([_gradients(group, step) for group in outputs])
@@ -144,7 +147,7 @@ def _steps(
         rest = {k: v for k, v in state.items() if k not in weights and not k.startswith("optimizer/")}
         yield _Found("what becomes of", rest, for_buffers, before)
         before = state
-    outputs = [send(found) for found in copies.evaluate(batches[0])]
+    outputs = [send(found) for found in copies.evaluate(batches[-1])]
     yield _Found("in eval mode an output", _numbered(outputs), tolerance)
 
 

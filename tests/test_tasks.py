@@ -101,7 +101,9 @@ def test_stacked_is_looped(tmp_path: Path, name: str) -> None:
     sections, loss = BY_NAME[name]
     paths = []
     for stacked in ([], ["a", "b", "c"]):
-        phones = {"count": 5, "cohort": 3, "stacked": stacked, "local_epochs": 1}
+        # With more steps the class weights' run comes to a kink, at which rounding decides (3e-4 on AVX2).
+        steps = {"local_steps": 10} if name == "class weights" else {"local_epochs": 1}
+        phones = {"count": 5, "cohort": 3, "stacked": stacked, **steps}
         result = rs.fit(config(tmp_path, sections, "splitfed_v1", phones=phones), callbacks=[])
         assert rs.Config.from_yaml(Path(result.path) / "config.yaml").phones.stacked == stacked
         paths.append(result)
