@@ -46,8 +46,8 @@ class _Mask(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: torch.Tensor, dropout: SeededDropout) -> tuple[torch.Tensor, int]:
-        phones = x.movedim(in_dims[0], 0)
-        return torch.stack([dropout.mask(phone.contiguous(), i) for i, phone in enumerate(phones)]), 0
+        phones = x.movedim(in_dims[0], 0)  # masks are drawn in the order of memory, so each as its phone lies there
+        return torch.stack([dropout.mask(phone, i) for i, phone in enumerate(phones)]), 0
 
 
 def replace_dropout(module: nn.Module) -> nn.Module:

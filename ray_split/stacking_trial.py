@@ -16,7 +16,7 @@ from ray_split import config
 from ray_split.alike import Tolerance, different
 from ray_split.failure import MISFITS, told
 from ray_split.maker import Maker
-from ray_split.message import Groups, leaves, receive_leaf, send, tree_map
+from ray_split.message import Groups, as_bits, leaves, receive_leaf, send, tree_map
 from ray_split.segment import Segment
 from ray_split.shared import Shared
 from ray_split.state import State
@@ -162,7 +162,9 @@ def _batches(arrived: Any, step: int) -> Any:
         if not isinstance(x, torch.Tensor):
             return x
         each = [_samples(x, phone, step) for phone in range(PHONES)]
-        return torch.stack([_times(x, 1 - (i + step) / 8) if _is_real(x) else x for i, x in enumerate(each)])
+        changed = [_times(own, 1 - (i + step) / 8) if _is_real(own) else own for i, own in enumerate(each)]
+        # Laid out in memory as what arrives is: Dropout draws in that order.
+        return np.stack([as_bits(torch.empty_like(x).copy_(own)) for own in changed])
 
     return send(tree_map(batches, arrived))
 

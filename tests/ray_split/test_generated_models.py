@@ -88,6 +88,13 @@ def test_each_feature_is_right_or_refused(tmp_path: Path, feature: str) -> None:
         check(generated_models.generated(seed, [feature]), found, each)
 
 
+@pytest.mark.parametrize("way", ["v1", "v3", "parallel"])
+def test_masks_are_those_of_the_loop_where_what_crosses_is_laid_out_otherwise(tmp_path: Path, way: str) -> None:
+    made = generated_models.generated(2089, ["dropout"])
+    assert "flatten(2).transpose(1, 2)\n        h = self.a_drop(h)" in made.source
+    assert outcome(tmp_path, 2089, way, SGD, features=["dropout"]) == EQUAL
+
+
 ALL_KINDS = ["functional dropout", "statistics in a", "buffer counts", "unsaved buffer", "complex weights", "frozen"]
 
 
