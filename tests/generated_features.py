@@ -48,7 +48,7 @@ FEATURES: dict[str, Feature] = {
         a="bias = torch.zeros_like(h[:, :, :4]).masked_fill(h[:, :, :4] < 0, -1.0)",
         b="h = h + functional.scaled_dot_product_attention(h, h, h, attn_mask=bias)",
     ),
-    "bool mask": Feature(a="mask = h > 0", b="h = torch.where(mask, h, 0.1 * h)"),
+    "bool mask": Feature(a="above = h > 0", b="h = torch.where(above, h, 0.1 * h)"),
     "whole numbers": Feature(a="order = h.argsort(-1)", b="h = h + h.gather(-1, order)"),
     "halves cross": Feature(a="low = h.bfloat16()", b="h = h + low.to(h.dtype)"),
     "halves in b": Feature("self.b_low = nn.Linear(8, 8).bfloat16()", b="h = h + self.b_low(h.bfloat16()).to(h.dtype)"),
