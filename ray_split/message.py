@@ -150,21 +150,6 @@ def together(column: Sequence[Any], join: Callable[[Sequence[Array]], Array]) ->
     return column[0]
 
 
-HALF_CLOSE = 0.0625  # eight units in the last place of bfloat16
-
-
-def alike(one: Any, other: Any, tolerance: float) -> bool:
-    """Whether two leaves are the same, arrays within a tolerance, relative and absolute."""
-    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
-        return one is other or bool(one == other)
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    values = [single(receive_leaf(x)).numpy() if x.dtype.names else x for x in (one, other)]
-    half = bits.counts_in(one.dtype) != one.dtype or one.dtype.names
-    tolerance = max(tolerance, HALF_CLOSE) if half else tolerance
-    return bool(np.allclose(values[0], values[1], tolerance, tolerance))
-
-
 def group_size(tree: Any) -> int:
     """How many phones a group's message is of."""
     return next(len(x) for x in leaves(tree) if isinstance(x, (np.ndarray, torch.Tensor)))
