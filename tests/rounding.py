@@ -16,14 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 Train = Callable[[], Mapping[str, Any]]  # trains a reference as `precise` says, and returns its tensors by name
 
 CHANGES = 6  # how often a reference is trained from changed weights
 CHANGE = 2.0**-20  # of a weight: sixteen times the rounding of one
 MULTIPLE = 2.0
+MULTIPLE_OF_HALVES = 4.0  # their rounding is drawn once, by how the model's own numbers lie, and not by the changes
 LARGEST = 1e-4  # more is not taken for rounding: a fault in what is computed differs by 1e-3 or so
-WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+WIDER = {
+    torch.bfloat16: torch.float64,
+    torch.float16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex64: torch.complex128,
+}
 
 
 class Precision(NamedTuple):
@@ -62,7 +69,7 @@ def in_precision(model: nn.Module) -> nn.Module:
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
-    """In double precision if it is in single; halves stay what they are."""
+    """In double precision, if it is in single or half."""
     return tensor.to(WIDER.get(tensor.dtype, tensor.dtype))
 
 
@@ -74,13 +81,32 @@ def of_batch(array: np.ndarray) -> torch.Tensor:
 
 @contextmanager
 def of_forward() -> Iterator[None]:
-    """A reference's forward: tensors that it makes have the precision, too."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64 if _PRECISION.get().wide else before)
-    try:
+    """A reference's forward: tensors that it makes have the precision, too, and those that it casts."""
+    if not _PRECISION.get().wide:
         yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _WideCasts():
+            yield
     finally:
         torch.set_default_dtype(before)
+
+
+class _WideCasts(TorchFunctionMode):
+    """A cast to less than double precision is one to double precision."""
+
+    CASTS = (torch.Tensor.bfloat16, torch.Tensor.half, torch.Tensor.float)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.CASTS:
+            return args[0].double()
+        wide = {key: self._wide(value) for key, value in (kwargs or {}).items()}
+        return func(*map(self._wide, args), **wide)
+
+    def _wide(self, value: Any) -> Any:
+        return WIDER.get(value, value) if isinstance(value, torch.dtype) else value
 
 
 def carried(train: Train) -> dict[str, float]:
@@ -104,8 +130,10 @@ def assert_close(train: Train, found: Mapping[str, Any], tolerance: float = 1e-6
     if all(excess <= 0 for excess in beyond.values()):
         return
     limits = carried(like or train)
+    halves = any(value.dtype in (torch.bfloat16, torch.float16) for value in map(torch.as_tensor, expected.values()))
+    multiple = MULTIPLE_OF_HALVES if halves else MULTIPLE
     for key, excess in sorted(beyond.items(), key=lambda item: -item[1]):
-        limit = min(MULTIPLE * limits[key], LARGEST)
+        limit = min(multiple * limits[key], LARGEST)
         assert excess <= limit, f"{key} differs by {excess:.3g}, where rounding carries {limits[key]:.3g}"
 
 
