@@ -22,9 +22,10 @@ from ray_split.failure import SettingsError
 from ray_split.generators import TORCH, Generators, drawing_line
 from ray_split.loading import suggest
 from ray_split.message import leaves
+from ray_split.parameter_hooks import copied
 from ray_split.part import Part, Program, adopt, is_size, program_of
 from ray_split.segment import call
-from ray_split.tracer import UNTRACEABLE, Tracer, check_hooks, line_of, lost_by_opening
+from ray_split.tracer import UNTRACEABLE, Tracer, line_of, lost_by_opening
 
 
 class Segments(NamedTuple):
@@ -49,14 +50,13 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     Raises CutError if a name is unknown, never called or out of order, if the raw input would cross, if parameters
     are tied across a cut, or if what lies between the cuts can't be traced.
     """
-    check_hooks(model)
     if isinstance(model, Chain):
         segments = _linked(model, cuts, example)
         if example is not None:
             _check_hidden(segments.a, example, cuts)
         return segments
     _check_names(model, cuts)
-    traced = copy.deepcopy(model)
+    traced = copied(model)
     programs: list[dict[bool, Program]] = [{} for _ in range(len(cuts) + 1)]
     modes: dict[bool, dict[str, bool]] = {}
     made: dict[str, nn.Module] = {}
@@ -215,7 +215,7 @@ def _apart(parts: Sequence[nn.Module]) -> tuple[list[nn.Module], list[str]]:
     Such a buffer is in the state dict of the first. Raises CutError if a parameter is in two of them.
     """
     owner: dict[int, tuple[int, str]] = {}
-    copies: list[nn.Module] = [copy.deepcopy(part).train() for part in parts]
+    copies: list[nn.Module] = [copied(part).train() for part in parts]
     keys, shared = set[str](), dict[str, None]()
     for place, part in enumerate(parts):
         parameters = dict(part.named_parameters(remove_duplicate=False))

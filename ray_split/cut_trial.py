@@ -20,6 +20,7 @@ from ray_split.cut_error import ADVICE, CutError
 from ray_split.failure import MISFITS, SettingsError, told
 from ray_split.generators import Generators, drawing_line
 from ray_split.message import leaves, send, tree_map, wanted_of
+from ray_split.parameter_hooks import copied, first_hooked
 from ray_split.segment import call
 
 logger = logs.get(__name__)
@@ -41,8 +42,8 @@ class Trial:
         opened: set[str],
     ) -> None:
         self._untouched = model
-        self._model = copy.deepcopy(model).train()
-        self._segments = [copy.deepcopy(segment).train() for segment in segments]
+        self._model = copied(model).train()
+        self._segments = [copied(segment).train() for segment in segments]
         self._example, self._cuts, self._opened = example, list(cuts), opened
         self._few = [example[:2], example.flip(0)[:3]]
         self._kept: list[Snapshot] = []
@@ -60,7 +61,9 @@ class Trial:
         flags = _flags(self._model)
         with torch.no_grad():
             first = self._first()
+        untouched = snapshot(self._untouched)
         second, gradients = self._second()
+        self._check_hooks(untouched)
         self._check_forward(flags)
         self._check_opened()
         self._check_shared(shared, before)
@@ -76,7 +79,7 @@ class Trial:
             outputs = self._whole(self._few[0])
         except MISFITS:  # it may want whole batches
             self._few = [self._example, self._example]
-            self._model = copy.deepcopy(self._untouched).train()
+            self._model = copied(self._untouched).train()
             outputs = self._with_all()
         if drawn := generators.moved_unseeded():
             line = drawing_line(lambda: self._whole(self._few[0], seeded=False))
@@ -120,6 +123,13 @@ class Trial:
             if flag != flags.get(name) and flag != now.get(name):
                 what = "requires_grad" if len(flag) > 1 else "train mode"
                 raise CutError(self._cuts, f"a forward that leaves the {what} of {name} as it was; {ADVICE}")
+
+    def _check_hooks(self, before: Snapshot) -> None:
+        """A hook is no copy: what it keeps, it keeps in the model that it was registered in, for all copies."""
+        name, kept = first_hooked(self._untouched), changed(before, snapshot(self._untouched))
+        if name is not None and kept:
+            allowed = f"hooks on parameters that keep nothing: that of {name} keeps {_told(kept)}, which no copy has"
+            raise SettingsError("model.name", type(self._untouched).__name__, allowed)
 
     def _check_opened(self) -> None:
         """An opened forward is made anew from its trace: what it keeps itself is lost."""

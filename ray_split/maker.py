@@ -9,6 +9,7 @@ from torch import nn
 from ray_split import config, models, weights
 from ray_split.copies import Copies, Looped
 from ray_split.cut import cut
+from ray_split.parameter_hooks import copied
 from ray_split.segment import Segment
 from ray_split.stacked import Stacked
 from ray_split.state import State
@@ -38,12 +39,12 @@ class Maker:
         """A maker of the same with another optimizer, and in double precision if asked."""
         made = copy.copy(self)
         made._optimizer = optimizer
-        made._module = copy.deepcopy(self._module).double() if double else self._module
+        made._module = copied(self._module).double() if double else self._module
         return made
 
     def segment(self) -> Segment:
         """One segment."""
-        return Segment(copy.deepcopy(self._module), self._optimizer, self._device, self.frozen, self._backprop)
+        return Segment(copied(self._module), self._optimizer, self._device, self.frozen, self._backprop)
 
     def first_state(self) -> State:
         """The state before the first round."""

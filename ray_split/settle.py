@@ -16,6 +16,7 @@ from ray_split.cut import Segments
 from ray_split.failure import SettingsError
 from ray_split.maker import Maker
 from ray_split.message import leaves, send, tree_map
+from ray_split.parameter_hooks import first_hooked
 from ray_split.schedules import one_by_one
 from ray_split.segment import call
 
@@ -81,6 +82,9 @@ def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any],
 
     So it does, if it can, where B's forward changes buffers or weights: as one large batch would, once a step.
     """
+    if (name := first_hooked(middle)) and "b" not in settings.model.freeze:
+        allowed = f"another: the hook on {name}, in B, would be called with the gradients of several phones, scaled"
+        raise SettingsError("schedule.name", settings.schedule.name, allowed)
     kwargs = settings.schedule.kwargs
     asked, possible = kwargs.get("batch"), all(_of_samples(x, batch) for x in leaves(borders))
     mixed = mixes(middle, borders[0], batch)

@@ -17,6 +17,7 @@ from ray_split.alike import Tolerance, different
 from ray_split.failure import MISFITS, told
 from ray_split.maker import Maker
 from ray_split.message import Groups, as_bits, leaves, receive_leaf, send, tree_map
+from ray_split.parameter_hooks import first_hooked
 from ray_split.segment import Segment
 from ray_split.shared import Shared
 from ray_split.state import State
@@ -81,6 +82,8 @@ def why_not(make: Maker, arrived: Any, evaluated: Any, differentiable: bool, sha
     whether their gradient is wanted.
     Tried in double precision, where rounding hides nothing, if the segment can be.
     """
+    if name := first_hooked(make.segment().module):
+        return f"the hook on {name} is for the gradient of one phone's batch"
     with torch.random.fork_rng(devices=[]):
         try:
             doubled = [tree_map(lambda x: x.double() if _is_real(x) else x, tree) for tree in (arrived, evaluated)]

@@ -17,7 +17,6 @@ from torch import fx, nn
 
 from ray_split import conditions
 from ray_split.constants import writes
-from ray_split.failure import SettingsError
 from ray_split.message import leaves
 from ray_split.part import check_test, is_device, is_size
 from ray_split.recorder import Recorder
@@ -191,14 +190,6 @@ def lost_by_opening(model: nn.Module, name: str) -> str:
     if type(module).__call__ is not nn.Module.__call__:
         return "own __call__ would not be called"
     return "forward is set on the object, and should be of its class" if "forward" in vars(module) else ""
-
-
-def check_hooks(model: nn.Module) -> None:
-    """Hooks on parameters are lost by copies. Raises SettingsError."""
-    for name, parameter in model.named_parameters():
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            allowed = f"one without hooks on parameters: that of {name} would be lost in the copies that phones train"
-            raise SettingsError("model.name", type(model).__name__, allowed)
 
 
 @contextmanager

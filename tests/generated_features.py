@@ -124,8 +124,14 @@ FEATURES: dict[str, Feature] = {
     ),
     "a layer's train overridden": Feature("self.b_frozen = Frozen()", b="h = self.b_frozen(h)"),
     "parameter hook": Feature(
-        "self.b_hooked = nn.Linear(8, 8); self.b_hooked.weight.register_hook(halved)", b="h = h + self.b_hooked(h)",
-        right="hooks on parameters",
+        "self.a_hooked = nn.Linear(8, 8); self.a_hooked.weight.register_hook(clipped)", "h = h + self.a_hooked(h)",
+    ),
+    "parameter hook in b": Feature(
+        "self.b_hooked = nn.Linear(8, 8); self.b_hooked.weight.register_post_accumulate_grad_hook(clip)",
+        b="h = h + self.b_hooked(h)", right="^equal$|the hook on b_hooked.weight, in B",
+    ),
+    "parameter hook counts": Feature(
+        "self.b_counts = Counting()", b="h = h + self.b_counts(h)", right="hooks on parameters that keep nothing",
     ),
     "tied inside": Feature(
         "self.b_one = nn.Linear(8, 8); self.b_two = nn.Linear(8, 8); self.b_two.weight = self.b_one.weight",

@@ -163,6 +163,28 @@ class Attention(nn.Module):
         return self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def halved(gradient: torch.Tensor) -> torch.Tensor:
+LARGEST = 0.003
+
+
+def clipped(gradient: torch.Tensor) -> torch.Tensor:
     """A parameter's hook."""
-    return gradient * 0.5
+    return gradient.clamp(-LARGEST, LARGEST)
+
+
+def clip(parameter: torch.Tensor) -> None:
+    """A hook after the gradient is there."""
+    assert parameter.grad is not None
+    parameter.grad.clamp_(-LARGEST, LARGEST)
+
+
+class Counting(nn.Linear):
+    """A hook that keeps something in its layer."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8)
+        self.calls = 0
+        self.weight.register_hook(self._count)
+
+    def _count(self, gradient: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return gradient / self.calls

@@ -296,6 +296,8 @@ def copied(model: nn.Module) -> nn.Module:
     for own, parameter in zip(made.parameters(), model.parameters(), strict=True):
         for hook in (parameter._backward_hooks or {}).values():
             own.register_hook(hook)
+        for hook in (parameter._post_accumulate_grad_hooks or {}).values():
+            own.register_post_accumulate_grad_hook(hook)
     return made
 
 

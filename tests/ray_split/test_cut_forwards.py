@@ -196,12 +196,6 @@ class Extra(Net):
         return {"version": 1}
 
 
-def hooked(register):
-    model = Net()
-    getattr(model.a.weight, register)(lambda _: None)
-    return model
-
-
 def with_state_hook():
     model = Net()
     model.register_state_dict_post_hook(lambda *_: None)
@@ -220,8 +214,6 @@ def with_a_forward_of_its_own():
         (Doubled, "own __call__"),
         (Merging, "c.weight is set in a forward that they open, or by train()"),
         (Extra, "_extra_state"),
-        (lambda: hooked("register_hook"), "hooks on parameters: that of a.weight"),
-        (lambda: hooked("register_post_accumulate_grad_hook"), "hooks on parameters: that of a.weight"),
         (with_state_hook, "hooks on its state dict"),
         (with_a_forward_of_its_own, "forward is set on the object"),
     ],

@@ -95,6 +95,19 @@ def test_masks_are_those_of_the_loop_where_what_crosses_is_laid_out_otherwise(tm
     assert outcome(tmp_path, 2089, way, SGD, features=["dropout"]) == EQUAL
 
 
+HOOKED = ["parameter hook", "parameter hook in b"]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if not way.startswith("parallel")])
+def test_hooks_on_parameters_are_called_with_each_phones_gradient(tmp_path: Path, way: str) -> None:
+    assert outcome(tmp_path, 5, way, features=HOOKED) == EQUAL
+
+
+def test_hooks_in_b_are_refused_where_gradients_are_added_up(tmp_path: Path) -> None:
+    assert outcome(tmp_path, 5, "parallel", features=["parameter hook"]) == EQUAL
+    assert "the hook on b_hooked.weight, in B" in outcome(tmp_path, 5, "parallel", features=HOOKED)
+
+
 ALL_KINDS = ["functional dropout", "statistics in a", "buffer counts", "unsaved buffer", "complex weights", "frozen"]
 
 
