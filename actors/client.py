@@ -11,22 +11,25 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from actors.figures import batch_sizes, bytes_each, evaluated
-from actors.guard import Guard
-from actors.reading import Reader
-from ray_split import aggregators, config, hostile, models
-from ray_split.checks import check_weights
-from ray_split.copies import Copies
-from ray_split.cut import cut
-from ray_split.data import Parts
-from ray_split.draws import Group, Stream, Turn
-from ray_split.maker import Maker, first_states
-from ray_split.message import Groups, Sent, send, times
-from ray_split.metrics import Report, Spent, padded_sum
-from ray_split.promises import Borders
-from ray_split.state import Array, Closed, Ends, Rows, State, kept, place_of, places_of, state_bytes
-from ray_split.state_checks import Expected, check_ends
-from ray_split.task import Task
+from actors.evaluation_report import batch_sizes, bytes_each, evaluated
+from actors.sample_reader import Reader
+from actors.state_guard import Guard
+from ray_split import config
+from ray_split.cutting.cut import cut
+from ray_split.data import byzantine
+from ray_split.data.load import Parts
+from ray_split.data.stream import Group, Stream, Turn
+from ray_split.messages.contract import Borders
+from ray_split.messages.message import Groups, Sent, send, times
+from ray_split.messages.message_checks import check_weights
+from ray_split.messages.report import Report, Spent, padded_sum
+from ray_split.messages.state import Array, Closed, Ends, Rows, State, kept, place_of, places_of, state_bytes
+from ray_split.messages.weight_checks import Expected, check_ends
+from ray_split.models import registry
+from ray_split.segments import aggregators
+from ray_split.segments.copies import Copies
+from ray_split.segments.copy_factory import Maker, first_states
+from ray_split.tasks.task import Task
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Client:
 
     def __init__(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
         torch.set_num_threads(settings.cluster.cpus_per_client)
-        segments = cut(models.build(settings.model, settings.run.seed), settings.model.cuts or ())
+        segments = cut(registry.build(settings.model, settings.run.seed), settings.model.cuts or ())
         self._settings = settings
         self._make = {name: Maker(name, module, settings) for name, module in segments.modules().items()}
         self._last = "b" if segments.c is None else "c"
@@ -65,7 +68,7 @@ class Client:
         self._max_norm = settings.phones.max_norm.weights
         self._expected = Expected(borders.learned, borders.slots, self._max_norm, borders.bounded)
         self._like: dict[str, State] = {}  # for what is handed on
-        self._scales = hostile.scales(settings)  # of gradients, where there are hostile phones
+        self._scales = byzantine.scales(settings)  # of gradients, where there are hostile phones
         self._by_sums = aggregators.by_sums(settings.aggregator)
         self._guard = Guard("client")
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}

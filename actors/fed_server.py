@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ray_split import aggregators, checkpoint, config
-from ray_split.average import added
-from ray_split.draws import Turn
-from ray_split.failure import StateNotLoadedError
-from ray_split.metrics import Report
-from ray_split.personal import FOLDER, PREFIX, Personal
-from ray_split.state import Closed, Ends, State, state_bytes, weights, with_fixed
-from ray_split.state_checks import Expected, check_closed, check_ends, check_middle
-from ray_split.storage import Place, as_open_as, place, try_out
+from ray_split import config
+from ray_split.data.stream import Turn
+from ray_split.errors import StateNotLoadedError
+from ray_split.filesystem import Place, as_open_as, place, try_out
+from ray_split.messages.report import Report
+from ray_split.messages.state import Closed, Ends, State, state_bytes, weights, with_fixed
+from ray_split.messages.weight_checks import Expected, check_closed, check_ends, check_middle
+from ray_split.results import checkpoint
+from ray_split.results.personal_state import FOLDER, PREFIX, Personal
+from ray_split.segments import aggregators
+from ray_split.segments.weighted_mean import added
 
 
 class FedServer:

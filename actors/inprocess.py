@@ -18,12 +18,12 @@ from actors.fed_server import FedServer
 from actors.server import Server
 from ray_split import config
 from ray_split.callbacks import Callback
-from ray_split.data import Parts
-from ray_split.draws import Stream
-from ray_split.failure import ActorLostError
+from ray_split.data.load import Parts
+from ray_split.data.stream import Stream
+from ray_split.errors import ActorLostError
+from ray_split.messages.contract import Borders
 from ray_split.placement import Node, whole
-from ray_split.promises import Borders
-from ray_split.wiring import FED_SERVER, Roles, fed_server_arguments, is_single, server_names
+from ray_split.schedules.roles import FED_SERVER, Roles, fed_server_arguments, is_single, server_names
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,23 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from actors.averaging import Averaging, Kept
-from actors.figures import CPU, evaluated
-from actors.guard import Guard
-from ray_split import config, models
-from ray_split.average import averaged
-from ray_split.checks import Checks, check_weights
-from ray_split.copies import Copies, Learned, Looped
-from ray_split.cut import cut
-from ray_split.draws import Turn, forward_seeds
-from ray_split.maker import Maker, first_states
-from ray_split.message import Groups, Sent, Wanted, group_size, labels_of, receive, scales_of, wanted_by_any
-from ray_split.metrics import Report, Spent
-from ray_split.promises import Borders
-from ray_split.shared import Shared, join, split
-from ray_split.state import Array, State, state_bytes
-from ray_split.task import Task
+from actors.b_average import Averaging, Kept
+from actors.evaluation_report import CPU, evaluated
+from actors.state_guard import Guard
+from ray_split import config
+from ray_split.cutting.cut import cut
+from ray_split.data.stream import Turn, forward_seeds
+from ray_split.messages.contract import Borders
+from ray_split.messages.message import Groups, Sent, Wanted, group_size, labels_of, receive, scales_of, wanted_by_any
+from ray_split.messages.message_checks import Checks, check_weights
+from ray_split.messages.report import Report, Spent
+from ray_split.messages.state import Array, State, state_bytes
+from ray_split.models import registry
+from ray_split.segments.copies import Copies, Learned, Looped
+from ray_split.segments.copy_factory import Maker, first_states
+from ray_split.segments.shared_segment import Shared, join, split
+from ray_split.segments.weighted_mean import averaged
+from ray_split.tasks.task import Task
 
 Cohorts = Sequence[tuple[int, ...]]
 
@@ -41,7 +42,7 @@ class Server:
     B mixes the samples of a batch (BatchNorm), forward_joint and backward_joint. In single split learn, learn_own,
     learn_shared and learn_joint stand for a forward, the loss and a backward.
     Of several replicas each does this for its share; `pass_on` and `take`, or `average`, make one B of theirs.
-    What phones send is checked first (ray_split/checks.py): a message that is refused has changed nothing.
+    What phones send is checked first (message_checks.py): a message that is refused has changed nothing.
     """
 
     def __init__(self, settings: config.Config, borders: Borders) -> None:
@@ -49,7 +50,7 @@ class Server:
         gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
         if gpu:
             torch.backends.cudnn.deterministic = True
-        segments = cut(models.build(settings.model, settings.run.seed), settings.model.cuts or ())
+        segments = cut(registry.build(settings.model, settings.run.seed), settings.model.cuts or ())
         self._settings = settings
         self._make = Maker("b", segments.b, settings, "cuda" if gpu else "cpu")
         self._task = Task(settings.task)

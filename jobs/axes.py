@@ -8,9 +8,10 @@ from typing import Any
 
 from ray import tune
 
-from ray_split import config, yaml12
+from ray_split import config
 from ray_split.cli import merged, nested
-from ray_split.failure import SettingsError
+from ray_split.config import yaml12
+from ray_split.errors import SettingsError
 
 DRAWN: dict[str, Callable[..., Any]] = {
     "uniform": tune.uniform,

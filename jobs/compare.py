@@ -28,14 +28,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from jobs import plots, tables, tally
 from jobs.comparison import Plan, plan_of
 from jobs.outfolder import alone
-from ray_split import config, storage
+from ray_split import config, filesystem
 from ray_split.api import BACKENDS, fit
 from ray_split.callbacks import Callback, number
-from ray_split.failure import RunFailedError, RunStoppedError, SettingsError, first_line, told
-from ray_split.left import known_summary
+from ray_split.driver.interrupted_start import stoppable
+from ray_split.errors import RunFailedError, RunStoppedError, SettingsError, first_line, told
 from ray_split.placement import Node
 from ray_split.resolve import resolve
-from ray_split.starting import stoppable
+from ray_split.results.left_behind import known_summary
 
 
 def finished(settings: config.Config) -> bool:
@@ -135,10 +135,10 @@ def write(plan: Plan, console: Console) -> int:
     target = plan.target or _announced(runs, console)
     table = tally.lines(runs, target)
     markdown = tables.to_markdown(table, target)
-    storage.make_folder(plan.out)
+    filesystem.make_folder(plan.out)
     texts = {"csv": tables.to_csv(table, target), "md": markdown, "tex": tables.to_latex(table, target)}
     for suffix, text in texts.items():
-        storage.write(plan.out / f"compare.{suffix}", text.encode())
+        filesystem.write(plan.out / f"compare.{suffix}", text.encode())
     say(console, f"\n{markdown}")
     try:
         plots.plot(runs, target, plan.out / "compare.png")

@@ -12,16 +12,16 @@ import numpy as np
 from jobs import tally
 from jobs.outfolder import unnamed
 from ray_split import config
-from ray_split.claim import claim, inherit
 from ray_split.cli import settings_of
-from ray_split.failure import SettingsError
-from ray_split.loading import find
-from ray_split.losses import LOSSES, Distance
-from ray_split.prepare import prepare
-from ray_split.records import CONFIG
+from ray_split.config.plugins import find
+from ray_split.errors import SettingsError
+from ray_split.filesystem import Place, full, place
+from ray_split.messages.state import Array
+from ray_split.preparation.prepare import prepare
+from ray_split.preparation.run_folder import claim, inherit
+from ray_split.results.records import CONFIG
 from ray_split.schedules import SCHEDULES, averages, one_by_one, takes_replicas
-from ray_split.state import Array
-from ray_split.storage import Place, full, place
+from ray_split.tasks.losses import LOSSES, Distance
 
 BY_DEFAULT = "unsplit,fedavg,sequential,splitfed_v1,splitfed_v2,splitfed_v3,parallel"
 OURS = {"--schedule.name": "--schedules", "--run.seed": "--seeds"}

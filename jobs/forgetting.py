@@ -14,10 +14,10 @@ import numpy as np
 import pandas
 
 import ray_split as rs
-from ray_split import partitions
-from ray_split.draws import Stream
-from ray_split.failure import SettingsError, first_line
-from ray_split.loading import named_by
+from ray_split.config.plugins import named_by
+from ray_split.data import partitions
+from ray_split.data.stream import Stream
+from ray_split.errors import SettingsError, first_line
 
 PARTS = 5
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ray_split import holding
-from ray_split.failure import SettingsError, first_line
-from ray_split.storage import Place
+from ray_split.errors import SettingsError, first_line
+from ray_split.filesystem import Place
+from ray_split.results import folder_lock
 
 
 def unnamed(what: str) -> str:
@@ -21,8 +21,8 @@ def unnamed(what: str) -> str:
 def alone(folder: Place) -> Iterator[None]:
     """Have the folder alone, made if need be. Raises SettingsError if another has it, or it can't be written to."""
     try:
-        hold = holding.take(folder)
-    except holding.HeldError as error:
+        hold = folder_lock.take(folder)
+    except folder_lock.HeldError as error:
         raise SettingsError("--out", str(folder), f"a folder that no other process writes to: {error}") from None
     except OSError as error:
         raise SettingsError("--out", str(folder), f"a folder that can be written to: {first_line(error)}") from error

@@ -25,9 +25,9 @@ from jobs.papertables import Assumed, Row, System
 from jobs.planning import to_csv
 from jobs.published import NETWORKS
 from ray_split.cli import Parser, add_flags, nested, tell_again
-from ray_split.complaint import one_line
-from ray_split.failure import SettingsError
-from ray_split.section import LocalPath, Positive, Section
+from ray_split.config.fields import LocalPath, Positive, Section
+from ray_split.config.validation import one_line
+from ray_split.errors import SettingsError
 
 
 class Settings(Section):

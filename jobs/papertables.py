@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from jobs import predicting, published
 from jobs.predicting import Calibrated
 from jobs.published import FITTED, NETWORKS, RULES
-from ray_split.devices import DEVICES, LINKS, Device, Link
-from ray_split.scan import Scan
-from ray_split.work import Work
+from ray_split.config.devices import DEVICES, LINKS, Device, Link
+from ray_split.costs.position_costs import Scan
+from ray_split.costs.workload import Work
 
 Row = Mapping[str, Any]
 SERVERS = {"same_network": "same network", "cloud_tcp": "cloud, TCP", "tunnel": "tunnel"}

@@ -22,9 +22,9 @@ from jobs import planning, planplots
 from jobs.tables import figures
 from ray_split.cli import Parser, add_flags, nested, tell_again
 from ray_split.config import Model
-from ray_split.failure import SettingsError
-from ray_split.plan import Plan, plan
-from ray_split.scan import scan_of
+from ray_split.costs.planner import Plan, plan
+from ray_split.costs.position_costs import scan_of
+from ray_split.errors import SettingsError
 
 
 def settings_of(arguments: Sequence[str]) -> planning.Settings:

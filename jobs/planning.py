@@ -14,13 +14,14 @@ import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError
 
 from jobs.tables import figures
-from ray_split import config, section
-from ray_split.complaint import one_line
-from ray_split.costs import Shape
-from ray_split.phone_memory import alone
-from ray_split.plan import Plan
-from ray_split.profile import Link, Phone, Profile, Server
-from ray_split.state import Array
+from ray_split import config
+from ray_split.config import fields
+from ray_split.config.validation import one_line
+from ray_split.costs.node_costs import Shape
+from ray_split.costs.phone_memory import alone
+from ray_split.costs.planner import Plan
+from ray_split.costs.planner_hardware import Link, Phone, Profile, Server
+from ray_split.messages.state import Array
 
 SIZE = re.compile("[0-9]{1,9}")
 
@@ -35,32 +36,32 @@ def _sizes(value: Any) -> Any:
     return [int(part) for part in parts]
 
 
-class Model(section.Section):
+class Model(fields.Section):
     """The network."""
 
     name: str = Field("digits_cnn", description="as for ray-split train: one of its models, or package.module:function")
     num_classes: int | None = Field(
         10, ge=1, le=10**7, description="passed to the model's function if it has a place for it"
     )
-    kwargs: section.Mapping = Field({}, description="passed to the model's function, as YAML")
+    kwargs: fields.Mapping = Field({}, description="passed to the model's function, as YAML")
 
 
-class Optimizer(section.Section):
+class Optimizer(fields.Section):
     """What it keeps of each weight counts."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
-    weight_decay: section.NotNegative = 0.0
+    weight_decay: fields.NotNegative = 0.0
 
 
-class Settings(section.Section):
+class Settings(fields.Section):
     """All of the planner's settings."""
 
     model: Model = Model()
     input: Annotated[list[int], BeforeValidator(_sizes), Field(min_length=1)] = Field(
         [1, 8, 8], description="shape of a sample, as 3x224x224"
     )
-    batch: section.Count = Field(16, description="samples in a step")
+    batch: fields.Count = Field(16, description="samples in a step")
     split: Literal["double", "single"] = Field(
         "double", description="double: two cuts, the labels stay on the phone; single: one cut, they go to the server"
     )
@@ -68,7 +69,7 @@ class Settings(section.Section):
     phone: Phone = Phone()
     server: Server = Server()
     link: Link = Link()
-    out: section.LocalPath | None = Field(None, description="folder for CSV and plot; none: plan_<model> here")
+    out: fields.LocalPath | None = Field(None, description="folder for CSV and plot; none: plan_<model> here")
 
     def __init__(self, **values: Any) -> None:
         """Raises SettingsError (one line) instead of pydantic's report."""

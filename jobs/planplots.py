@@ -10,7 +10,7 @@ import numpy as np
 
 from jobs.planning import Row
 from jobs.plots import COLOURS
-from ray_split.plan import Plan
+from ray_split.costs.planner import Plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

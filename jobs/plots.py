@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from jobs.tally import Band, Run, label, mean_curve, of
-from ray_split.storage import Place, write
+from ray_split.filesystem import Place, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -30,7 +30,7 @@ class Stem(NamedTuple):
 class Network(NamedTuple):
     """An architecture of Table 1."""
 
-    model: str  # of ray_split.zoo
+    model: str  # of ray_split.models.library
     size: int  # of an image
     stem: Stem
     paper: Times

@@ -21,11 +21,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 
-from actors.auth import has_token, make_token
-from actors.keeper import Keeper
-from ray_split.exposed import check_flags
-from ray_split.failure import SettingsError
-from ray_split.stopping import hangup
+from actors.ray_backend.auth import has_token, make_token
+from actors.ray_backend.head_keeper import Keeper
+from ray_split.config.exposed_credentials import check_flags
+from ray_split.driver.stopping import hangup
+from ray_split.errors import SettingsError
 
 RUNTIME_ENV = Path(__file__).parent.parent / "deploy" / "runtime_env.yaml"
 START_SECONDS = 90

@@ -23,23 +23,25 @@ from typing import Any, NamedTuple
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a model of one's own is found where the job runs
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # our own lines are enough
 
-from actors.connection import connect  # first: it sets what ray reads when it is imported
+from actors.ray_backend.connection import connect  # first: it sets what ray reads when it is imported
 
 import yaml
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 
-from actors.group import nodes
+from actors.ray_backend.placement_group import nodes
 from jobs.axes import SEED, settings_at, space
 from jobs.outfolder import alone, unnamed
 from jobs.sweeping import Lines, best_of, by_point, last_line, shown
 from jobs.trials import Trial, resources
-from ray_split import config, holding, storage, text
+from ray_split import config, filesystem
+from ray_split.results import folder_lock
+from ray_split.config import text
 from ray_split.cli import settings_of
-from ray_split.failure import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line
 from ray_split.resolve import resolve
-from ray_split.storage import Place, full, place
+from ray_split.filesystem import Place, full, place
 
 SEED_WORD, MOST_RUNS = re.compile("[0-9]{1,40}"), 100_000
 TUNE, RUNS, ASKED, TABLE, POINTS, BEST = "tune", "runs", "sweep.yaml", "sweep.csv", "points.csv", "best.yaml"
@@ -148,7 +150,7 @@ def _asked(file: Place) -> object:
 def _check_trusted(plan: Plan) -> None:
     """What Tune keeps of a sweep are pickles: read only if whoever wrote there is trusted. Raises SettingsError."""
     kept = plan.out / TUNE
-    if plan.flags.trust or all(holding.passes(path) for path in storage.children(kept)):
+    if plan.flags.trust or all(folder_lock.passes(path) for path in filesystem.children(kept)):
         return
     allowed = (
         "a folder that is free, or, if you trust whoever wrote there, with --trust: "
@@ -207,7 +209,7 @@ def _sweep(plan: Plan, console: Console) -> int:
     connection = connect(plan.base.cluster.address)
     try:
         base = settled(plan.base)
-        storage.write(plan.out / ASKED, yaml.safe_dump(_asked_by(plan), sort_keys=False).encode())
+        filesystem.write(plan.out / ASKED, yaml.safe_dump(_asked_by(plan), sort_keys=False).encode())
         return _finished(plan, base, tuner_of(plan, base).fit(), console)
     finally:
         connection.close()
@@ -216,14 +218,14 @@ def _sweep(plan: Plan, console: Console) -> int:
 def _finished(plan: Plan, base: config.Config, grid: tune.ResultGrid, console: Console) -> int:
     """Write the tables, and say which point was best."""
     frame = grid.get_dataframe()
-    storage.write(plan.out / TABLE, frame.to_csv(index=False).encode())
+    filesystem.write(plan.out / TABLE, frame.to_csv(index=False).encode())
     axes = [axis for axis in plan.space if axis != SEED]
     points = by_point(frame, axes, plan.flags.metric, plan.flags.mode)
-    storage.write(plan.out / POINTS, points.to_csv(index=False).encode())
+    filesystem.write(plan.out / POINTS, points.to_csv(index=False).encode())
     if not points.empty:
         console.print(shown(points, plan.flags.metric))
         point = best_of(points, axes, grid)
-        storage.write(plan.out / BEST, settings_at(plan.base, point).to_yaml().encode())
+        filesystem.write(plan.out / BEST, settings_at(plan.base, point).to_yaml().encode())
     for error in grid.errors:
         console.print(f"failed: {last_line(error)}")
     console.print(f"results: {plan.out}")

@@ -12,12 +12,12 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from ray_split import config
-from ray_split.failure import SettingsError
-from ray_split.left import SUMMARY, read_summary
-from ray_split.rows import METRICS, missing, shown
-from ray_split.rows import found as rows_of
+from ray_split.errors import SettingsError
+from ray_split.filesystem import Place
+from ray_split.results.left_behind import SUMMARY, read_summary
+from ray_split.results.rows import METRICS, missing, shown
+from ray_split.results.rows import found as rows_of
 from ray_split.schedules import personal
-from ray_split.storage import Place
 
 SHARE_OF_BEST = 0.95
 BYTES = ("bytes_up", "bytes_down", "bytes_weights")

@@ -21,17 +21,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jobs import traceplots
-from ray_split import config, text
+from ray_split import config
 from ray_split.cli import Parser
-from ray_split.clock import Times
-from ray_split.failure import SettingsError, first_line
-from ray_split.left import read_quarantined
-from ray_split.loading import named_by
-from ray_split.prepare import Prepared, prepare
-from ray_split.records import CONFIG
-from ray_split.rows import read_rows
-from ray_split.storage import Place, make_folder, place, write
-from ray_split.wiring import server_names
+from ray_split.config import text
+from ray_split.config.plugins import named_by
+from ray_split.costs.virtual_clock import Times
+from ray_split.errors import SettingsError, first_line
+from ray_split.filesystem import Place, make_folder, place, write
+from ray_split.preparation.prepare import Prepared, prepare
+from ray_split.results.left_behind import read_quarantined
+from ray_split.results.records import CONFIG
+from ray_split.results.rows import read_rows
+from ray_split.schedules.roles import server_names
 
 PHONES, SERVERS, REAL = 1, 2, 3  # a process each, to whoever shows the trace
 Event = dict[str, Any]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.plots import COLOURS
-from ray_split.clock import Times
-from ray_split.storage import Place, write
+from ray_split.costs.virtual_clock import Times
+from ray_split.filesystem import Place, write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from actors.group import nodes, room  # first: it sets what ray reads when it is imported
+from actors.ray_backend.placement_group import nodes, room  # first: it sets what ray reads when it is imported
 from jobs.axes import settings_at
 from ray.tune import PlacementGroupFactory, Trainable
 from ray_split import Callback, config, fit, placement
-from ray_split.failure import RunStoppedError
+from ray_split.errors import RunStoppedError
 
 NOT_FOLDERS = str.maketrans(dict.fromkeys("/\\: ", "_"))
 

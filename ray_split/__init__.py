@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray_split.api import fit, load_model
-    from ray_split.batches import Batches
     from ray_split.callbacks import Callback
     from ray_split.config import Config
-    from ray_split.cut import Segments
-    from ray_split.cut_error import CutError
-    from ray_split.data import DataSet, LazyInputs, Part
-    from ray_split.data import load as load_data
-    from ray_split.draws import Draw
-    from ray_split.failure import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
+    from ray_split.cutting.cut import Segments
+    from ray_split.cutting.cut_error import CutError
+    from ray_split.data.batches import Batches
+    from ray_split.data.load import DataSet, LazyInputs, Part
+    from ray_split.data.load import load as load_data
+    from ray_split.data.stream import Draw
+    from ray_split.errors import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
     from ray_split.replay import stream
-    from ray_split.result import Result
+    from ray_split.results.result import Result
 
 # Loaded when first used: the fed server's process needs no torch, the command line's --help no ray.
 _PLACES = {
-    "fit": "api", "load_model": "api", "Callback": "callbacks", "Config": "config", "CutError": "cut",
-    "Segments": "cut", "DataSet": "data", "LazyInputs": "data", "Part": "data", "load_data": "data:load",
-    "OutOfTimeError": "failure", "RunFailedError": "failure", "RunStoppedError": "failure", "SettingsError": "failure",
-    "Result": "result",
-    "Draw": "draws", "stream": "replay", "Batches": "batches",
+    "fit": "api", "load_model": "api", "Callback": "callbacks", "Config": "config.sections", "CutError": "cutting.cut",
+    "Segments": "cutting.cut", "DataSet": "data.load", "LazyInputs": "data.load", "Part": "data.load",
+    "load_data": "data.load:load",
+    "OutOfTimeError": "errors", "RunFailedError": "errors", "RunStoppedError": "errors", "SettingsError": "errors",
+    "Result": "results.result",
+    "Draw": "data.stream", "stream": "replay", "Batches": "data.batches",
 }  # fmt: skip
 
 __version__ = "0.1.0"

@@ -8,28 +8,30 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ray_split import config, logs, models, training
+from ray_split import config, logs
 from ray_split.callbacks import Callback, progress
-from ray_split.checkpoint import round_of
-from ray_split.claim import Claimed, check_quarantine, claimed, inherit
-from ray_split.failure import OutOfTimeError, RunFailedError, SettingsError, first_line, told
-from ray_split.hiding import check_not_hidden
-from ray_split.loading import named_by
-from ray_split.message import receive_leaf
-from ray_split.personal import FOLDER, Personal
-from ray_split.prepare import Prepared, prepare
-from ray_split.records import CONFIG, MODEL, Records
+from ray_split.config.plugins import named_by
+from ray_split.config.scripts import refuse_to_train_while_importing
+from ray_split.driver import training_loop
+from ray_split.driver.interrupted_start import stoppable
+from ray_split.driver.stopping import Stop
+from ray_split.errors import OutOfTimeError, RunFailedError, SettingsError, first_line, told
+from ray_split.filesystem import Place, place
+from ray_split.messages.message import receive_leaf
+from ray_split.messages.state import weights
+from ray_split.models import registry
+from ray_split.models.pretrained import with_versions
+from ray_split.name_clashes import check_not_hidden
+from ray_split.preparation.prepare import Prepared, prepare
+from ray_split.preparation.run_folder import Claimed, check_quarantine, claimed, inherit
 from ray_split.resolve import resolve
-from ray_split.result import Result
-from ray_split.scripts import refuse_to_train_while_importing
-from ray_split.starting import stoppable
-from ray_split.state import weights
-from ray_split.stopping import Stop
-from ray_split.storage import Place, place
-from ray_split.weights import with_versions
-from ray_split.wiring import Wiring
+from ray_split.results.checkpoint import round_of
+from ray_split.results.personal_state import FOLDER, Personal
+from ray_split.results.records import CONFIG, MODEL, Records
+from ray_split.results.result import Result
+from ray_split.schedules.roles import Wiring
 
-BACKENDS = {"ray": "actors.cluster", "inprocess": "actors.inprocess"}
+BACKENDS = {"ray": "actors.ray_backend.backend", "inprocess": "actors.inprocess"}
 
 
 def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | None = None) -> Result:
@@ -97,7 +99,7 @@ def _run(prepared: Prepared, folder: Claimed, wiring: Wiring, callbacks: list[Ca
         raise RunFailedError(f"{type(unwritten).__name__}: {unwritten}") from unwritten
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
-    loop = training.RoundLoop(settings, stream, wiring, callbacks, stop)
+    loop = training_loop.RoundLoop(settings, stream, wiring, callbacks, stop)
     loop.callbacks = [*callbacks, _Quarantine(records, loop)]
     status, error = "failed", None
     try:
@@ -107,7 +109,7 @@ def _run(prepared: Prepared, folder: Claimed, wiring: Wiring, callbacks: list[Ca
             for callback in callbacks:
                 callback.on_run_start(settings, loop.where, first)
             sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
-            training.run(loop, settings, records, sizes, first, clock)
+            training_loop.run(loop, settings, records, sizes, first, clock)
         status = "finished"
     except (KeyboardInterrupt, OutOfTimeError) as asked:
         status, error = "stopped", str(asked) if isinstance(asked, OutOfTimeError) else "stopped on request"
@@ -137,7 +139,7 @@ def _end(records: Records, status: str, recoveries: int, error: str | None) -> t
 class _Quarantine(Callback):
     """Writes down at once who is left out: a run that is killed goes on without them when it is resumed."""
 
-    def __init__(self, records: Records, loop: training.RoundLoop) -> None:
+    def __init__(self, records: Records, loop: training_loop.RoundLoop) -> None:
         self._records, self._loop = records, loop
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
@@ -157,7 +159,7 @@ def load_model(path: str | Place, phone: int | None = None, trust: bool = False)
         raise SettingsError("path", str(path), "the folder of a finished run, with its model.safetensors")
     settings = config.Config.from_yaml(folder / CONFIG)
     with named_by(folder, trust):
-        model = models.build(settings.model, settings.run.seed)
+        model = registry.build(settings.model, settings.run.seed)
     _fill(model, folder / MODEL, _read_weights(folder / MODEL), strict=True)
     if phone is not None:
         _fill(model, folder / FOLDER, _own_weights(folder, phone), strict=False)

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from ray_split import config, logs
-from ray_split.failure import BadPhoneError
-from ray_split.metrics import finite
+from ray_split.errors import BadPhoneError
+from ray_split.messages.report import finite
 
 logger = logs.get(__name__)
 

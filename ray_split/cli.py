@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from pydantic.fields import FieldInfo
 
 from ray_split import config, logs
-from ray_split.exposed import check_flags, in_job
-from ray_split.failure import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
-from ray_split.loading import suggest
-from ray_split.section import Section, read_yaml
-from ray_split.starting import stoppable
+from ray_split.config.exposed_credentials import check_flags, in_job
+from ray_split.config.fields import Section, read_yaml
+from ray_split.config.plugins import suggest
+from ray_split.driver.interrupted_start import stoppable
+from ray_split.errors import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
 
 if TYPE_CHECKING:
-    from ray_split.ending import Ending
+    from ray_split.driver.ending import Ending
 
 logger = logs.get(__name__)
 
@@ -153,7 +153,7 @@ def _train(settings: config.Config, ending: Ending) -> int:
 
 
 def _print_config(settings: config.Config, _: Ending) -> int:
-    from ray_split.prepare import prepare
+    from ray_split.preparation.prepare import prepare
 
     print(prepare(settings).settings.to_yaml(), end="")
     return 0
@@ -181,7 +181,7 @@ def _main(arguments: Sequence[str]) -> int:
     ending = None
     try:
         settings, wanted = settings_of(arguments)
-        from ray_split.ending import Ending
+        from ray_split.driver.ending import Ending
 
         ending = Ending(settings.run.log_format)
         return _ended(ending, COMMANDS[wanted](settings, ending))

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from ray_split.metrics import finite
+from ray_split.messages.report import finite
 
 PACKAGES = ("ray_split", "actors")
 

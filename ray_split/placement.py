@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ray_split import config
-from ray_split.wiring import server_names
+from ray_split.schedules.roles import server_names
 
 ROLE = "ray-split/role"
 SERVER, CLIENT = "server", "client"

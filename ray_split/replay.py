@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ray_split import config, data, partitions
-from ray_split.draws import Draw, Stream
-from ray_split.prepare import prepare
+from ray_split import config
+from ray_split.data import load as data
+from ray_split.data import partitions
+from ray_split.data.stream import Draw, Stream
+from ray_split.preparation.prepare import prepare
 from ray_split.schedules import with_held_out
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ray_split import config, logs
-from ray_split.failure import SettingsError
-from ray_split.fates import drawn
-from ray_split.phones import Phones
+from ray_split.config.phones import Phones
+from ray_split.data.participation import drawn
+from ray_split.errors import SettingsError
 from ray_split.placement import Node, most_clients, server_needs, suits
 
 HINT = "; with cluster.autoscaled a run waits for nodes to come"

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 import ray_split as rs
-from ray_split.clock import Clock
-from ray_split.devices import devices_of
-from ray_split.draws import Stream
-from ray_split.partitions import Partition
-from ray_split.work import Line, Weights, Work
+from ray_split.config.devices import devices_of
+from ray_split.costs.virtual_clock import Clock
+from ray_split.costs.workload import Line, Weights, Work
+from ray_split.data.partitions import Partition
+from ray_split.data.stream import Stream
 
 
 def giga(number: float) -> Line:

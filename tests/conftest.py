@@ -47,16 +47,13 @@ def ray_session(ray_head: RayHead) -> Iterator[RayHead]:
 OWN_RAY = (
     "jobs/",
     "actors/",
+    "clusters/",
     "deploy/test_autoscaled",
-    "test_across_nodes",
-    "test_node_death",
-    "test_placing",
-    "test_virtual_time",
-    "test_driver_kills",
-    "test_head_lost",
-    "test_oldest_ray",
-    "test_memory",
-    "test_tasks",
+    "failures/test_driver_kills",
+    "failures/test_head_lost",
+    "failures/test_node_death",
+    "failures/test_oldest_ray",
+    "runs/test_tasks",
 )
 """Tests that start a Ray of their own, or a process that looks for one."""
 

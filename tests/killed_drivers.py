@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.inprocess import LocalHandle
-from ray_split import api, checkpoint, cli, storage, training  # noqa: F401  before the fork
+from ray_split import api, cli, filesystem  # noqa: F401  before the fork
+from ray_split.driver import training_loop  # noqa: F401
+from ray_split.results import checkpoint
 
 
 def arguments(path: Path, name: str, rounds: int) -> list[str]:
@@ -31,7 +33,7 @@ def arguments(path: Path, name: str, rounds: int) -> list[str]:
 
 def kill_in_write(number: int) -> None:
     """From now on the process dies in the midst of writing its Nth file of a checkpoint."""
-    sync, count = storage.sync, [0]
+    sync, count = filesystem.sync, [0]
 
     def dying(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -41,7 +43,7 @@ def kill_in_write(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         sync(descriptor)
 
-    storage.sync = dying
+    filesystem.sync = dying
 
 
 def kill_at_call(number: int) -> None:

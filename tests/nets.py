@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ray_split import Segments
-from ray_split.unet import UNet
+from ray_split.models.unet import UNet
 
 
 def inplace_first() -> nn.Module:

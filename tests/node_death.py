@@ -22,7 +22,7 @@ from ray._private import state
 from ray.cluster_utils import Cluster
 
 import ray_split as rs
-from ray_split.failure import RunFailedError
+from ray_split.errors import RunFailedError
 
 SERVER_NODE = {"num_cpus": 1, "num_gpus": 1}  # a logical GPU: the server goes there, and no client
 CLIENT_NODE = {"num_cpus": 1}

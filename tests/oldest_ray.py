@@ -51,7 +51,7 @@ def main(path: Path) -> None:
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
     from ray.cluster_utils import Cluster
 
-    from actors.cluster import ray  # once it has settled that there is a token
+    from actors.ray_backend.backend import ray  # once it has settled that there is a token
 
     whole = model(rs.fit(config(path, "whole", "inprocess"), callbacks=[]))
     killer = KillServer()

@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 
 import ray_split as rs
 from ray_split.api import dry_run
-from ray_split.failure import RunFailedError, SettingsError
+from ray_split.errors import RunFailedError, SettingsError
 
 ROLE = "ray-split/role"
 

@@ -19,9 +19,10 @@ from torch import nn
 from torch.nn import functional
 
 import ray_split as rs
-from ray_split import models, seeds
-from ray_split.data import Parts
-from ray_split.optimizers import OPTIMIZERS
+from ray_split import seeds
+from ray_split.data.load import Parts
+from ray_split.models import registry
+from ray_split.segments.optimizers import OPTIMIZERS
 from tests import rounding
 from tests.rounding import Train
 
@@ -47,8 +48,8 @@ class Training:
         self.data: Parts = rs.load_data(settings.data)
         self.batches = rs.Batches(settings, self.data)
         model = settings.model.model_copy(update={"num_classes": settings.model.num_classes or self.data.num_classes})
-        self.model = rounding.in_precision(models.build(model, settings.run.seed))
-        in_segments = isinstance(self.model, models.Chain)
+        self.model = rounding.in_precision(registry.build(model, settings.run.seed))
+        in_segments = isinstance(self.model, registry.Chain)
         usual = ("b",) if hasattr(self.model, "b") else REST if settings.model.cuts == ["block1"] else MIDDLE
         self.b = b if b is not None else usual
         self._at = [0, 0, 0]

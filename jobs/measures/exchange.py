@@ -13,16 +13,16 @@ from torch.nn import functional
 
 import ray_split as rs
 from actors.client import Client
-from actors.memory import settle
+from actors.process_memory import settle
 from actors.server import Server
 from jobs.measures.timing import Row, interleaved, ratio
-from ray_split import models
-from ray_split.draws import Turn
-from ray_split.message import Sent, num_bytes
-from ray_split.optimizers import OPTIMIZERS
-from ray_split.prepare import Prepared, prepare
+from ray_split.data.stream import Turn
+from ray_split.messages.message import Sent, num_bytes
+from ray_split.models import registry
+from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.schedules.exchange import exchange, middle
-from ray_split.wiring import Roles
+from ray_split.schedules.roles import Roles
+from ray_split.segments.optimizers import OPTIMIZERS
 
 FIRST = Turn(0, 0, (0,), 0)
 
@@ -88,7 +88,7 @@ def floor(messages: dict[str, Any]) -> Callable[[], Any]:
 def unsplit_step(prepared: Prepared) -> Callable[[], None]:
     """The same arithmetic in this process: a step of the unsplit model, with one thread."""
     torch.set_num_threads(1)
-    model = models.build(prepared.settings.model, prepared.settings.run.seed).train()
+    model = registry.build(prepared.settings.model, prepared.settings.run.seed).train()
     optimizer = OPTIMIZERS[prepared.settings.optimizer.name](model.parameters(), prepared.settings.optimizer)
     inputs, labels = prepared.parts.batch("train", prepared.stream.batches(0, 0)[0])
     x, y = torch.from_numpy(inputs), torch.from_numpy(labels)

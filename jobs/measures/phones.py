@@ -14,14 +14,14 @@ import torch
 from torch.nn import functional
 
 import ray_split as rs
-from actors import cluster
+from actors.ray_backend import backend
 from jobs.measures.timing import Row, interleaved, ratio
-from ray_split import models
-from ray_split.draws import Turn
-from ray_split.optimizers import OPTIMIZERS
-from ray_split.prepare import Prepared, prepare
+from ray_split.data.stream import Turn
+from ray_split.driver.training_loop import RoundLoop
+from ray_split.models import registry
+from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.resolve import resolve
-from ray_split.training import RoundLoop
+from ray_split.segments.optimizers import OPTIMIZERS
 
 
 def settings_of(model: str, phones: int, samples: int, schedule: str, **sections: Any) -> rs.Config:
@@ -49,7 +49,7 @@ class Rounds:
 
     def __init__(self, settings: rs.Config) -> None:
         prepared = prepare(settings)
-        self._wiring, resources = cluster.connect(settings.cluster)
+        self._wiring, resources = backend.connect(settings.cluster)
         self.prepared = prepared._replace(settings=resolve(prepared.settings, resources))
         self._wiring.start(*self.prepared[:4])
         self._loop = RoundLoop(self.prepared.settings, prepared.stream, self._wiring, [])
@@ -88,7 +88,7 @@ class Plain:
         settings = prepared.settings
         self._parts, self._stream = prepared.parts, prepared.stream
         self._phones = range(settings.phones.count)
-        self._model = models.build(settings.model, settings.run.seed).train()
+        self._model = registry.build(settings.model, settings.run.seed).train()
         self._start = copy.deepcopy(self._model.state_dict())
         self._optimizer = OPTIMIZERS[settings.optimizer.name](self._model.parameters(), settings.optimizer)
         self._data = {p: [self._batch(i) for i in self._stream.batches(0, p)] for p in self._phones}

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from jobs.measures.timing import Row, interleaved
-from ray_split import config, rule
-from ray_split.copies import Copies, Looped
-from ray_split.segment import Segment
-from ray_split.stacked import Stacked
+from ray_split import config
+from ray_split.preparation import cohort_rule
+from ray_split.segments.copies import Copies, Looped
+from ray_split.segments.segment import Segment
+from ray_split.segments.stacked_copies import Stacked
 
 OPTIMIZER = config.Optimizer(lr=0.01)
 
@@ -56,7 +57,7 @@ def step(copies: Copies, inputs: np.ndarray[Any, Any]) -> Callable[[], None]:
 
 def measured(module: nn.Module, shape: tuple[int, ...], phones: int, batch: int, repeats: int) -> dict[str, Any]:
     """How many times faster stacked copies are than looped ones, and what the rule says."""
-    size, _ = rule.sizes(module, torch.zeros(batch, *shape))
+    size, _ = cohort_rule.sizes(module, torch.zeros(batch, *shape))
     looped: Looped = Looped(lambda: Segment(copy.deepcopy(module), OPTIMIZER))
     cases = {}
     inputs = np.random.default_rng(0).normal(size=(phones, batch, *shape)).astype(np.float32)
@@ -65,7 +66,7 @@ def measured(module: nn.Module, shape: tuple[int, ...], phones: int, batch: int,
         cases[name] = step(copies, inputs)
     times = interleaved(cases, repeats, 1)
     gain = median(a / b for a, b in zip(times["looped"], times["stacked"], strict=True))
-    stack = rule.suits(size)
+    stack = cohort_rule.suits(size)
     lost = max(1.0, 1 / gain if stack else gain)
     return {"gain": round(gain, 2), "rule": "stacked" if stack else "looped", "lost": round(lost, 2)}
 

@@ -14,17 +14,17 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from ray_split import config
-from ray_split.draws import Stream, Turn
-from ray_split.failure import SettingsError
-from ray_split.loading import find, signature_of
+from ray_split.config.plugins import find, signature_of
+from ray_split.data.stream import Stream, Turn
+from ray_split.errors import SettingsError
 from ray_split.schedules.fedavg import fedavg
 from ray_split.schedules.parallel import parallel
+from ray_split.schedules.roles import Ref, Roles
 from ray_split.schedules.sequential import sequential
 from ray_split.schedules.splitfed_v1 import splitfed_v1
 from ray_split.schedules.splitfed_v2 import splitfed_v2
 from ray_split.schedules.splitfed_v3 import splitfed_v3
 from ray_split.schedules.unsplit import unsplit
-from ray_split.wiring import Ref, Roles
 
 Round = Generator[Ref, None, tuple[Ref | None, Ref | None]]
 

@@ -10,8 +10,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from ray_split.draws import Stream, Turn
-from ray_split.wiring import Handle, Method, Ref, Roles
+from ray_split.data.stream import Stream, Turn
+from ray_split.schedules.roles import Handle, Method, Ref, Roles
 
 Lane = Iterator[Sequence[Ref]]
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ray_split.draws import Stream, Turn
+from ray_split.data.stream import Stream, Turn
 from ray_split.schedules.exchange import closed, cohort_turns, collected, loaded, most_steps
-from ray_split.wiring import Ref, Roles
+from ray_split.schedules.roles import Ref, Roles
 
 
 def fedavg(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tuple[None, None]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from ray_split.draws import Stream, Turn
+from ray_split.data.stream import Stream, Turn
 from ray_split.schedules.exchange import (
     Lane,
     Middle,
@@ -24,7 +24,7 @@ from ray_split.schedules.exchange import (
     visit,
     waves,
 )
-from ray_split.wiring import Handle, Ref, Roles
+from ray_split.schedules.roles import Handle, Ref, Roles
 
 
 def own_copies(turn: Turn, stream: Stream, roles: Roles, keep: str) -> Generator[Ref, None, Ref]:

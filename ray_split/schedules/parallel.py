@@ -11,7 +11,8 @@ A backward uses the weights of its forward because B steps once all are through.
 Of a phone that does not finish the round A and C are left out of the average; the steps of B that it took part in stay,
 weighted by batch sizes as they were.
 Replicas of the server: the round's i-th cohort is served by replica i % N, whose own B takes a joint step on the
-batches of its phones; at the round's end the replicas' B, optimizer and statistics are averaged (replicas.py). That is
+batches of its phones; at the round's end the replicas' B, optimizer and statistics are averaged (server_replicas.py).
+That is
 another training than with one server.
 Equal within rounding, with one local step, to one step of B on one large batch.
 Source: Pal et al. 2021, https://arxiv.org/abs/2112.01299; Jeon and Kim 2020, https://doi.org/10.1109/ICOIN48656.2020.9016486.
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ray_split.draws import Stream, Turn
+from ray_split.data.stream import Stream, Turn
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
@@ -38,8 +39,8 @@ from ray_split.schedules.exchange import (
     visit,
     waves,
 )
-from ray_split.schedules.replicas import Share, averaged, dealt
-from ray_split.wiring import Handle, Ref, Roles
+from ray_split.schedules.roles import Handle, Ref, Roles
+from ray_split.schedules.server_replicas import Share, averaged, dealt
 
 
 def parallel(

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ray_split.draws import Stream, Turn
+from ray_split.data.stream import Stream, Turn
 from ray_split.schedules.exchange import STATISTICS
 from ray_split.schedules.own_copies import own_copies
-from ray_split.wiring import Ref, Roles
+from ray_split.schedules.roles import Ref, Roles
 
 
 def splitfed_v1(

@@ -8,7 +8,7 @@ strict turn-taking at B; the next phone's A runs meanwhile, on weights that nobo
 Of a phone that does not finish the round A and C are left out of the average; the steps that B took with it stay.
 Replicas of the server: the round's i-th phone is served by replica i % N. Its phones take turns at the replica's own B,
 in the same drawn order but for the others' phones; at the round's end the replicas' B, optimizer and statistics are
-averaged (replicas.py). That is another training than with one server.
+averaged (server_replicas.py). That is another training than with one server.
 Source: Thapa et al. 2020, https://arxiv.org/abs/2004.12088, section 3.2.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
-from ray_split.draws import Stream, Turn
+from ray_split.data.stream import Stream, Turn
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
@@ -29,8 +29,8 @@ from ray_split.schedules.exchange import (
     phone_turns,
     visit,
 )
-from ray_split.schedules.replicas import Share, averaged, dealt
-from ray_split.wiring import Handle, Ref, Roles
+from ray_split.schedules.roles import Handle, Ref, Roles
+from ray_split.schedules.server_replicas import Share, averaged, dealt
 
 
 def splitfed_v2(

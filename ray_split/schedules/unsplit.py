@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ray_split.draws import Stream, Turn
+from ray_split.data.stream import Stream, Turn
 from ray_split.schedules.exchange import loaded, most_steps, phone_turns
-from ray_split.wiring import Ref, Roles
+from ray_split.schedules.roles import Ref, Roles
 
 
 def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tuple[Ref | None, None]]:

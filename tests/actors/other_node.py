@@ -39,7 +39,7 @@ def main(path: Path) -> None:
     cluster.add_node(**CLIENT_NODE, env_vars={"PYTHONPATH": search, "ATEN_CPU_CAPABILITY": "default"})
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     heard = Warnings()
-    logging.getLogger("actors.cluster").addHandler(heard)
+    logging.getLogger("actors.ray_backend.backend").addHandler(heard)
     result = rs.fit(config(path, "run").with_values(run={"rounds": 1}, phones={"local_steps": 1}), callbacks=[])
     ray.shutdown()
     cluster.shutdown()

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-RAY = {"cluster.py", "connection.py", "deaths.py", "group.py", "software.py", "pulse.py", "watch.py"}
+RAY = {
+    "backend.py",
+    "connection.py",
+    "errors.py",
+    "placement_group.py",
+    "actor_software.py",
+    "heartbeat.py",
+    "waiting.py",
+}
 LAZY = {"ray_split/api.py"}
 
 
@@ -55,7 +63,9 @@ def test_the_fed_server_imports_neither_torch_nor_ray_and_file_systems_only_for_
 
 
 def test_what_the_wiring_asks_of_every_actor_brings_no_torch_with_it() -> None:
-    assert not modules_after("import actors.software, actors.memory, actors.pulse") & {
+    assert not modules_after(
+        "import actors.ray_backend.actor_software, actors.process_memory, actors.ray_backend.heartbeat"
+    ) & {
         "torch",
         "pandas",
         "sklearn",
@@ -69,9 +79,9 @@ def test_a_client_that_trains_loads_no_compiler_and_no_image_library(schedule: s
 import numpy as np
 import ray_split as rs
 from actors.client import Client
-from ray_split.draws import Turn
-from ray_split.message import Sent
-from ray_split.prepare import prepare
+from ray_split.data.stream import Turn
+from ray_split.messages.message import Sent
+from ray_split.preparation.prepare import prepare
 settings = rs.Config(schedule={"name": "%s"}, phones={"cohort": %d}, run={"name": "x"})
 prepared = prepare(settings)
 client = Client(*prepared[:4])

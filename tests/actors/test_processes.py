@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import ray_split as rs
-from tests.test_kills import processes
-from tests.test_same_bytes import config, model_bytes
+from tests.failures.test_kills import processes
+from tests.runs.test_same_bytes import config, model_bytes
 
 
 class Maps(rs.Callback):

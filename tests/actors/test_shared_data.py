@@ -14,8 +14,8 @@ from PIL import Image
 
 import ray_split as rs
 from actors.client import Client
-from ray_split.draws import Turn
-from ray_split.prepare import Prepared, prepare
+from ray_split.data.stream import Turn
+from ray_split.preparation.prepare import Prepared, prepare
 
 
 @pytest.fixture

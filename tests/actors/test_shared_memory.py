@@ -12,11 +12,11 @@ import ray
 import ray_split as rs
 from actors.fed_server import FedServer
 from actors.server import Server
-from ray_split.draws import Turn
-from ray_split.message import Sent
-from ray_split.prepare import prepare
-from ray_split.state import Closed, State
-from ray_split.state_checks import Expected
+from ray_split.data.stream import Turn
+from ray_split.messages.message import Sent
+from ray_split.messages.state import Closed, State
+from ray_split.messages.weight_checks import Expected
+from ray_split.preparation.prepare import prepare
 
 TURN = Turn(0, 0, (0,), 0)
 PHONES = (0, 1, 2)

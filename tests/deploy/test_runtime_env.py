@@ -55,7 +55,7 @@ def uploaded(folder: Path, zipped: Path) -> set[str]:
 
 def test_code_is_uploaded_and_data_results_environments_and_caches_are_not(tmp_path: Path) -> None:
     folder = tmp_path / "checkout"
-    code = {"ray_split/data.py", "jobs/train.py", "jobs/configs/digits.yaml", "my_model.py", "weights.safetensors"}
+    code = {"ray_split/data/load.py", "jobs/train.py", "jobs/configs/digits.yaml", "my_model.py", "weights.safetensors"}
     for name in (*NOT_SHIPPED, *code):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x")

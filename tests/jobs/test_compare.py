@@ -18,7 +18,7 @@ import yaml
 import ray_split as rs
 from jobs import compare, plots, tables, tally
 from jobs.submit import environment
-from ray_split.storage import children, place
+from ray_split.filesystem import children, place
 from tests.conftest import ROOT, RayHead
 
 SMALL = ["--model.name", "mlp", "--phones.count", "4", "--phones.local_steps", "2", "--run.rounds", "2"]

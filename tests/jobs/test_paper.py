@@ -11,9 +11,9 @@ import pytest
 from jobs import paper, papertables, papertext, predicting, published
 from jobs.papertables import Assumed, System
 from jobs.published import FITTED, NETWORKS, RULES, Times
-from ray_split.devices import LINKS, Device, Link
-from ray_split.scan import Scan
-from ray_split.work import Line, Weights, Work
+from ray_split.config.devices import LINKS, Device, Link
+from ray_split.costs.position_costs import Scan
+from ray_split.costs.workload import Line, Weights, Work
 
 FOLDER = Path(__file__).parents[2]
 

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 import ray_split as rs
-from actors.auth import token_file
+from actors.ray_backend.auth import token_file
 from jobs.submit import environment, ray_command
 from tests.conftest import ROOT, RayHead
-from tests.test_storage_runs import Starts
+from tests.runs.test_storage_runs import Starts
 
 TRAIN = ["python", "-m", "jobs.train", "--config", "jobs/configs/digits.yaml", "--cluster.client_actors", "1"]
 SUBMIT = ["submit", "--runtime-env", "deploy/runtime_env.yaml", "--working-dir", "."]

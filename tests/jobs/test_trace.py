@@ -10,8 +10,8 @@ import pytest
 
 import ray_split as rs
 from jobs import trace
-from ray_split.records import read_rows
-from ray_split.storage import place
+from ray_split.filesystem import place
+from ray_split.results.records import read_rows
 
 
 def run(folder: Path, **more: Any) -> Path:

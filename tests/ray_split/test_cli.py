@@ -5,7 +5,7 @@ import yaml
 
 from ray_split import cli
 from ray_split.config import Config
-from ray_split.section import Section
+from ray_split.config.fields import Section
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""The actors on Ray; only here is ray imported."""

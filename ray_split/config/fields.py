@@ -1,0 +1,145 @@
+"""What the sections of the settings are made of: fields as people type them, and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from ray_split.config import text, yaml12
+from ray_split.errors import SettingsError, first_line
+from ray_split.filesystem import Place, Uri, place
+
+MOST = 10**9  # of what is counted one by one: phones, rounds, samples of a batch
+LARGEST, SMALLEST = 1e18, 1e-30  # the square of the one, and the other times a gradient, are of single precision
+
+
+def as_mapping(value: Any) -> Any:
+    """On a command line a mapping is written as YAML: '{width: 3}'."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = yaml12.read(value, free=True)
+    except ValueError as error:
+        raise ValueError(f"a YAML mapping such as '{{width: 3}}' ({error})") from error
+    return {} if found is None else found
+
+
+def _names(value: Any) -> Any:
+    """On a command line a list is written a,b; in YAML a layer called 1 reads as a number."""
+    if isinstance(value, str):
+        inner = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else value
+        value = [part.strip() for part in inner.split(",") if part.strip()]
+    elif isinstance(value, int):
+        value = [value]
+    return [str(part) if isinstance(part, int) else part for part in value] if isinstance(value, list) else value
+
+
+def _bounded(value: Any) -> Any:
+    """Of no more than a file may hold: what comes from Python may hold itself."""
+    waiting, nodes = [(value, 0)], 0
+    while waiting:
+        each, depth = waiting.pop()
+        inside = each.values() if isinstance(each, dict) else each if isinstance(each, (list, tuple)) else ()
+        nodes += len(inside)
+        if nodes > yaml12.MOST_NODES or depth > yaml12.DEEPEST:
+            raise ValueError(f"at most {yaml12.MOST_NODES} values, {yaml12.DEEPEST} levels deep")
+        waiting.extend((part, depth + 1) for part in inside)
+    return value
+
+
+def _no_bools(value: Any) -> Any:
+    """Python takes true for 1."""
+    if isinstance(value, dict) and any(isinstance(each, bool) for pair in value.items() for each in pair):
+        raise ValueError("a mapping of whole numbers, not yes or no")
+    return value
+
+
+def _numbers(value: Any) -> Any:
+    """On a command line a list is written 1,2."""
+    return _names(value) if isinstance(value, str) and value != "balanced" else value
+
+
+def _beyond_nothing(value: float) -> float:
+    if value < SMALLEST:
+        raise ValueError(f"greater than 0, and {SMALLEST} at least")
+    return value
+
+
+Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping), AfterValidator(_bounded)]
+WholeNumbers = Annotated[dict[int, int], BeforeValidator(lambda value: _no_bools(as_mapping(value)))]
+Names = Annotated[list[str], BeforeValidator(_names)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Few = Annotated[int, Field(ge=1, le=10_000)]
+"""Of what is a process, or a thread, or a GPU."""
+
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False), AfterValidator(_beyond_nothing)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Weights = Annotated[list[Positive], Field(min_length=1)]
+FolderName = Annotated[str, AfterValidator(text.folder_name)]
+StoragePath = Annotated[str, AfterValidator(text.path)]
+ToResume = Annotated[str, AfterValidator(lambda path: path if path in ("never", "auto") else text.path(path))]
+FileOrName = Annotated[str, BeforeValidator(text.given), AfterValidator(lambda name: text.local(Path(name)) and name)]
+Address = Annotated[str, AfterValidator(text.address)]
+LocalPath = Annotated[Path, BeforeValidator(text.given), AfterValidator(text.local)]
+ClassWeights = Annotated[Literal["balanced"] | Weights | None, BeforeValidator(_numbers)]
+
+
+def segments(names: list[str]) -> list[str]:
+    """Names of segments. Raises ValueError."""
+    if set(names) - {"a", "b", "c"} or len(set(names)) < len(names):
+        raise ValueError("any of a, b, c, each once")
+    return names
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown fields are refused; a number is never taken for a string that looks like one."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants", extra="forbid", validate_default=True, frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name].annotation if info.field_name else None
+        several = value if isinstance(value, list) else [value]
+        if kind is not bool and any(isinstance(each, bool) for each in several):
+            raise ValueError("a valid integer, number or name, not yes or no")
+        for each in several:
+            if isinstance(each, str):
+                text.check(each, lines=not text.is_kind(kind, str, Path))
+        return _as_in_a_file(value) if isinstance(value, str) and text.is_kind(kind, int, float) else value
+
+
+def _as_in_a_file(value: str) -> Any:
+    """1e3 and 0x10 are whole numbers in a file; pydantic reads neither in a word."""
+    found = yaml12.number(value) if not value.isdecimal() else None
+    if isinstance(found, float) and found.is_integer() and "e" in value.lower():
+        return found
+    return found if isinstance(found, int) and value[:2] in ("0x", "0o") else value
+
+
+def read_yaml(path: str | Place) -> dict[str, Any]:
+    """The mapping in a YAML file of settings. Raises SettingsError."""
+    shown = str(path)
+    if not shown:
+        raise SettingsError("--config", shown, "a YAML file")
+    try:
+        content = _content(place(path))
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise SettingsError("--config", shown, f"a readable YAML file: {reason}") from error
+    try:
+        values = yaml12.read(content)
+    except ValueError as error:
+        raise SettingsError("--config", shown, f"a YAML file of settings: {error}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise SettingsError("--config", shown, "a YAML file of sections, each with its fields")
+    return values
+
+
+def _content(file: Place) -> bytes:
+    """No more of a file than settings are: it may be a device that has no end."""
+    with file.open() if isinstance(file, Uri) else file.open("rb") as opened:
+        return bytes(opened.read(yaml12.MOST_BYTES + 1))

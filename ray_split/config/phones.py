@@ -1,0 +1,130 @@
+"""The settings of the simulated phones, and of what they may send."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from ray_split.config import yaml12
+from ray_split.config.devices import DeviceMix, LinkMix
+from ray_split.config.fields import LARGEST, MOST, Count, Names, Positive, Section, WholeNumbers, segments
+
+BEYOND_TRAINING = 1e9
+Norm = Annotated[float, Field(gt=0, le=1e18)]  # its square is a number of single precision
+
+
+class MaxNorm(Section):
+    """The largest L2 norm of what a phone sends at once; more, or what is not finite, is a bad phone's."""
+
+    activation: Norm = Field(BEYOND_TRAINING, description="of a batch")
+    gradient: Norm = Field(BEYOND_TRAINING, description="of hidden, for a batch")
+    weights: Norm = Field(BEYOND_TRAINING, description="of a segment, at the round's end")
+
+
+class Phones(Section):
+    """The simulated phones."""
+
+    count: Count = 20
+    per_round: int | float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
+    )
+    local_epochs: Count | None = Field(None, description="passes over a phone's samples a round (default 1)")
+    local_steps: Count | None = Field(None, description="steps a round, instead of local_epochs")
+    cohort: Literal["auto"] | Count = Field(
+        "auto", description="phones that a client trains at once; auto: by the model's shapes"
+    )
+    stacked: Names | None = Field(
+        None, description="segments whose copies are computed as one, any of a,b,c; none: by the model's shapes"
+    )
+    held_out: float | None = Field(
+        None, ge=0, lt=1, description="share of a phone's samples to evaluate on it; none: 0.2 for personal schedules"
+    )
+
+    left_out: WholeNumbers = Field({}, description="phones to go on without, and from which round: '{3: 0, 17: 5}'")
+    max_norm: MaxNorm = MaxNorm()
+    hostile: int | float = Field(
+        0, ge=0, allow_inf_nan=False, description="simulated: phones that are hostile, a number or a fraction"
+    )
+    hostile_scale: float = Field(
+        -1.0,
+        ge=-LARGEST,
+        le=LARGEST,
+        allow_inf_nan=False,
+        description="what a hostile phone multiplies all its gradients by",
+    )
+    device: DeviceMix = Field(
+        None,
+        description="what phones are simulated to be, for virtual time: low_end, mid_range, high_end, "
+        "raspberry_pi_4, laptop, '{gflops: 5, memory_mb: 300}', or a mix '[{of: mid_range, weight: 3}, ...]'; "
+        "none: mid_range if link or server.device is set",
+    )
+    link: LinkMix = Field(
+        None,
+        description="between phone and server: same_network, cloud_tcp, tunnel, wifi, 5g, 4g, 3g, "
+        "'{up_mbps: 10, down_mbps: 50, latency_ms: 20}', or a mix; none: wifi if device or server.device is set",
+    )
+    on_misfit: Literal["refuse", "skip"] = Field(
+        "refuse", description="what follows when A and C don't fit a phone's device: refuse the run, or leave it out"
+    )
+
+    availability: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="probability that a phone is on in a round; one that is drawn and off is passed over",
+    )
+    dropout: float = Field(0.0, ge=0, le=1, description="probability that a phone drops out in the middle of a round")
+    deadline: Positive | None = Field(
+        None, description="virtual seconds after which a round ends without those who are late; with device or link set"
+    )
+    over_select: float = Field(
+        0.0, ge=0, le=MOST, allow_inf_nan=False,
+        description="share of per_round that is drawn beyond it: the round ends when per_round phones have finished",
+    )  # fmt: skip
+
+    @field_validator("left_out")
+    @classmethod
+    def _known(cls, left_out: dict[int, int], info: ValidationInfo) -> dict[int, int]:
+        count = info.data.get("count")
+        if any(phone < 0 or round < 0 or (count is not None and phone >= count) for phone, round in left_out.items()):
+            raise ValueError(f"rounds from 0 of phones from 0 to {(count or 1) - 1}")
+        return left_out
+
+    @field_validator("per_round", "hostile", mode="before")
+    @classmethod
+    def _fraction(cls, phones: Any) -> Any:
+        """'1.0' is all phones, '1' is one."""
+        found = yaml12.number(phones) if isinstance(phones, str) else None
+        return phones if found is None else found
+
+    @field_validator("per_round", "hostile")
+    @classmethod
+    def _within(cls, phones: int | float | None, info: ValidationInfo) -> int | float | None:
+        count = info.data.get("count")
+        if isinstance(phones, float) and phones > 1:
+            if phones != int(phones):
+                raise ValueError("a number of phones, or a fraction up to 1.0")
+            phones = int(phones)
+        if phones is not None and count is not None and phones > count:
+            raise ValueError(f"at most phones.count, {count}")
+        return phones
+
+    @field_validator("stacked")
+    @classmethod
+    def _segments(cls, stacked: list[str] | None) -> list[str] | None:
+        return None if stacked is None else segments(stacked)
+
+    @field_validator("local_steps")
+    @classmethod
+    def _epochs_or_steps(cls, local_steps: int | None, info: ValidationInfo) -> int | None:
+        if local_steps is not None and info.data.get("local_epochs") is not None:
+            raise ValueError("set only when phones.local_epochs is not")
+        return local_steps
+
+    @field_validator("over_select")
+    @classmethod
+    def _more_to_draw(cls, over_select: float, info: ValidationInfo) -> float:
+        if over_select and info.data.get("per_round", 1) is None:
+            raise ValueError("0 without phones.per_round: all phones are drawn, and there are no more")
+        return over_select

@@ -1,0 +1,44 @@
+"""pydantic's report of bad settings as one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ray_split.config.plugins import suggest
+from ray_split.errors import SettingsError
+
+BRANCHES = ("int", "float", "str", "path")
+
+
+def one_line(error: ValidationError, root: type[BaseModel]) -> SettingsError:
+    """The first of pydantic's complaints as field, value, what it may be."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    if first["type"] != "extra_forbidden":  # pydantic puts the branches of a union into the place
+        place = [p for p in place if p.isidentifier() and (p not in BRANCHES or p in _names(place, root))]
+    name = ".".join(place) or "settings"
+    if first["type"] == "extra_forbidden":
+        known = list(_fields_beside(place, root))
+        return SettingsError(name, first["input"], f"one of the fields {', '.join(known)}{suggest(place[-1], known)}")
+    kinds = [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
+    return SettingsError(name, first["input"], _lower(" or: ".join(dict.fromkeys(kinds))))
+
+
+def _names(place: list[str], root: type[BaseModel]) -> list[str]:
+    """The fields of the section that a place begins with."""
+    section: Any = root.model_fields[place[0]].annotation if place[0] in root.model_fields else None
+    return list(getattr(section, "model_fields", ()))
+
+
+def _lower(message: str) -> str:
+    message = message.replace("Input should be ", "")
+    return message[:1].lower() + message[1:]
+
+
+def _fields_beside(place: list[str], root: type[BaseModel]) -> list[str]:
+    section: Any = root
+    for part in place[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,1 @@
+"""What a split costs on real phones: where to cut, and virtual time."""

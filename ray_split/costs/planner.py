@@ -1,0 +1,109 @@
+"""The split planner: what each way to cut a model would cost, and which is best. docs/planner.md has the formulas."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ray_split import config
+from ray_split.costs.pareto import front
+from ray_split.costs.phone_memory import phone_memory
+from ray_split.costs.planner_hardware import Profile
+from ray_split.costs.position_costs import Scan
+from ray_split.errors import SettingsError
+from ray_split.messages.state import Array
+
+LABEL_BYTES = 8  # of a class: an int64
+
+
+class Candidates(NamedTuple):
+    """Ways to cut the model (K,): by one position (single split: second is -1) or by two."""
+
+    first: Array  # index of the position
+    second: Array
+    bytes_up: Array  # a step
+    bytes_down: Array
+    phone_flops: Array  # a step
+    phone_memory: Array  # bytes at the peak
+    seconds: Array  # a sample
+
+    def where(self, chosen: Array) -> Candidates:
+        """Those that a mask or indices choose."""
+        return Candidates(*(column[chosen] for column in self))
+
+
+class Plan(NamedTuple):
+    """What the planner found: all ways that there are, which fit the phone, and the best of these."""
+
+    scan: Scan
+    candidates: Candidates
+    fits: Array  # (K,) of bool
+    pareto: Array  # (K,) of bool: it fits, and none that fits is better in time, memory or bytes and as good in all
+    best: int  # the least seconds, then the least memory, then bytes
+
+    def cuts(self, candidate: int) -> list[str]:
+        """The names for model.cuts."""
+        places = (self.candidates.first[candidate], self.candidates.second[candidate])
+        return [self.scan.positions[place].name for place in places if place >= 0]
+
+    def median(self) -> int:
+        """The one with the median time among those that fit."""
+        order = np.argsort(np.where(self.fits, self.candidates.seconds, np.inf), kind="stable")
+        return int(order[self.fits.sum() // 2])
+
+
+def plan(scanned: Scan, optimizer: config.Optimizer, profile: Profile, double: bool = True) -> Plan:
+    """The best way to cut for this phone and link. Raises SettingsError if none fits the phone's memory."""
+    candidates = candidates_of(scanned, optimizer, profile, double)
+    limit = profile.phone.memory_mb * 1e6
+    fits = candidates.phone_memory <= limit
+    if not fits.any():
+        least = candidates.phone_memory.min() / 1e6
+        raise SettingsError(
+            "phone.memory_mb", profile.phone.memory_mb, f"{least:.4g} or more, which the smallest needs"
+        )
+    goals = [candidates.seconds, candidates.phone_memory, candidates.bytes_up + candidates.bytes_down]
+    fitting = np.flatnonzero(fits)
+    best = fitting[np.lexsort([goal[fitting] for goal in reversed(goals)])[0]]
+    pareto = np.zeros(len(fits), bool)
+    pareto[fitting[front([goal[fitting] for goal in goals])]] = True
+    return Plan(scanned, candidates, fits, pareto, int(best))
+
+
+def candidates_of(scanned: Scan, optimizer: config.Optimizer, profile: Profile, double: bool) -> Candidates:
+    """Every way to cut that leaves B something to train, with what it costs. Raises SettingsError if there is none."""
+    trained = scanned.up_to(scanned.costs.trained)
+    may = np.flatnonzero([position.first for position in scanned.positions])
+    if not double:
+        may = may[trained[may] < scanned.costs.trained.sum()]
+        if not len(may):
+            raise SettingsError("model.name", scanned.name, "a model with two layers to train, one for each side")
+        return _single(scanned, may, optimizer, profile)
+    first, second = (index.ravel() for index in np.meshgrid(may, np.arange(len(trained)), indexing="ij"))
+    leaves_b = trained[first] < trained[second]
+    first, second = first[leaves_b], second[leaves_b]
+    if not len(first):
+        raise SettingsError("split", "double", "single: with two cuts no part of this model is left to the server")
+    crossing, returning = scanned.at(scanned.costs.crossing), scanned.at(scanned.costs.returning)
+    up, down = crossing[first] + returning[second], crossing[second] + returning[first]
+    flops = scanned.flops[first] + scanned.total_flops - scanned.flops[second]
+    memory = phone_memory(scanned, optimizer, first, second)
+    seconds = _seconds(scanned, profile, flops, up, down, messages=4)
+    return Candidates(first, second, up, down, flops, memory, seconds)
+
+
+def _single(scanned: Scan, first: Array, optimizer: config.Optimizer, profile: Profile) -> Candidates:
+    up = scanned.at(scanned.costs.crossing)[first] + LABEL_BYTES * scanned.batch
+    down, flops = scanned.at(scanned.costs.returning)[first], scanned.flops[first]
+    memory = phone_memory(scanned, optimizer, first, None)
+    seconds = _seconds(scanned, profile, flops, up, down, messages=2)
+    return Candidates(first, np.full(len(first), -1), up, down, flops, memory, seconds)
+
+
+def _seconds(scanned: Scan, profile: Profile, flops: Array, up: Array, down: Array, messages: int) -> Array:
+    """Of one sample: nothing overlaps."""
+    computing = flops / (profile.phone.gflops * 1e9) + (scanned.total_flops - flops) / (profile.server.gflops * 1e9)
+    sending = up * 8 / (profile.link.up_mbps * 1e6) + down * 8 / (profile.link.down_mbps * 1e6)
+    seconds: Array = (computing + sending + messages * profile.link.latency_ms / 1e3) / scanned.batch
+    return seconds

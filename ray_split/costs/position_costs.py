@@ -1,0 +1,76 @@
+"""Every position where a model can be cut, and what each side of it costs in a step. Nothing is computed but shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from ray_split import config
+from ray_split.costs.cut_positions import Position, positions_of, trace
+from ray_split.costs.node_costs import Costs, Shape, costs_of, without_data
+from ray_split.errors import SettingsError
+from ray_split.messages.state import Array
+from ray_split.models import registry
+
+
+class Scan(NamedTuple):
+    """A model's positions (P,), and what each side of them costs in a step on a batch."""
+
+    name: str  # of the model's class
+    positions: list[Position]
+    costs: Costs
+    batch: int
+    flops: Array  # (P,) of all to the left, forward and backward
+    total_flops: float
+    parameters: Array  # (P,) numbers of weights on the left
+    total_parameters: float  # that forward uses
+
+    def at(self, column: Array) -> Array:
+        """Of a column over nodes what is at the positions (P,)."""
+        return column[self._places()]
+
+    def up_to(self, column: Array) -> Array:
+        """The sum of a column over nodes to the left of each position (P,)."""
+        return np.cumsum(column)[self._places()]
+
+    def shapes(self, position: int) -> tuple[Shape, ...]:
+        """Of the tensors that cross at the position, with the batch."""
+        return self.costs.shapes[self.positions[position].place]
+
+    def _places(self) -> list[int]:
+        return [position.place for position in self.positions]
+
+
+def scan_of(settings: config.Model, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32) -> Scan:
+    """Every position of a model for inputs (batch, *shape), and its costs. Raises SettingsError."""
+    return scan(_weightless(settings), shape, batch, dtype)
+
+
+def _weightless(settings: config.Model) -> nn.Module:
+    """The model without numbers in its weights, where it can be built so: it is built several times faster."""
+    try:
+        with torch.device("meta"):
+            return registry.build(settings, seed=0)
+    except SettingsError:  # it looks at numbers as it is built, or the settings are wrong: then this tells
+        return registry.build(settings, seed=0)
+
+
+def scan(model: nn.Module, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32) -> Scan:
+    """Every position of a model, as `scan_of`. The model's own tensors are replaced by some without data."""
+    mode = FakeTensorMode()
+    model = without_data(model, mode)
+    training, evaluating = trace(model, training=True), trace(model, training=False)
+    positions = positions_of(model, training, evaluating)
+    if not any(position.first for position in positions):
+        raise SettingsError(
+            "model.name", type(model).__name__, "a model that can be cut: in this one is no place for it"
+        )
+    costs = costs_of(model, training, (batch, *shape), mode, dtype)
+    flops, places = costs.forward + costs.backward, [position.place for position in positions]
+    left, numbers = np.cumsum(flops)[places], np.cumsum(costs.parameters)[places]
+    return Scan(type(model).__name__, positions, costs, batch, left, flops.sum(), numbers, costs.parameters.sum())

@@ -1,0 +1,306 @@
+"""A cut model beside the untouched one: outputs, buffers and gradients in train mode, outputs in eval mode.
+
+And the untouched one beside itself: what it keeps where no checkpoint would hold it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ray_split import logs
+from ray_split.cutting.cut_error import ADVICE, CutError
+from ray_split.cutting.random_generators import Generators, drawing_line
+from ray_split.cutting.unsaved_state import Place, Snapshot, changed, snapshot
+from ray_split.errors import MISFITS, SettingsError, told
+from ray_split.messages.message import leaves, send, tree_map, wanted_of
+from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
+from ray_split.segments.parameter_hooks import copied, first_hooked
+from ray_split.segments.segment import call
+
+logger = logs.get(__name__)
+Tensors = dict[str, torch.Tensor]
+CPU = torch.device("cpu")
+SEED = 8_191
+GRADIENT = 1e-3  # of a gradient's norm: what is missing or doubled is far more, and rounding far less
+
+
+class Trial:
+    """A model, its segments, and an example input (N, ...) of which a few samples are used."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        segments: Sequence[nn.Module],
+        example: torch.Tensor,
+        cuts: Sequence[str],
+        opened: set[str],
+    ) -> None:
+        self._untouched = model
+        self._model = copied(model).train()
+        self._segments = [copied(segment).train() for segment in segments]
+        self._example, self._cuts, self._opened = example, list(cuts), opened
+        self._few = [example[:2], example.flip(0)[:3]]
+        self._kept: list[Snapshot] = []
+
+    def run(self, shared: Collection[str] = ()) -> None:
+        """Raises CutError or SettingsError if the segments compute something else, or the model has hidden state.
+
+        `shared`: the buffers that several segments have a copy of.
+        """
+        with torch.random.fork_rng(devices=[]):
+            self._run(shared)
+
+    def _run(self, shared: Collection[str]) -> None:
+        before = {name: tensor.detach().clone() for name, tensor in _tensors(self._model).items() if name in shared}
+        flags = _flags(self._model)
+        with torch.no_grad():
+            first = self._first()
+        untouched = snapshot(self._untouched)
+        second, gradients = self._second()
+        self._check_hooks(untouched)
+        self._check_forward(flags)
+        self._check_opened()
+        self._check_shared(shared, before)
+        self._compare_training(first, second, gradients)
+        self._compare_evaluation()
+        self._check_hidden_state()
+
+    def _first(self) -> Any:
+        """The first call of the model, and what its plain attributes are before and after."""
+        self._kept.append(snapshot(self._model))
+        generators = Generators()
+        try:
+            outputs = self._whole(self._few[0])
+        except MISFITS:  # it may want whole batches
+            self._few = [self._example, self._example]
+            self._model = copied(self._untouched).train()
+            outputs = self._with_all()
+        if drawn := generators.moved_unseeded():
+            line = drawing_line(lambda: self._whole(self._few[0], seeded=False))
+            allowed = f"one that draws from torch alone: its forward draws from {drawn} ({line}), which no run seeds"
+            generators.restore()
+            raise SettingsError("model.name", type(self._untouched).__name__, allowed)
+        self._kept.append(snapshot(self._model))
+        return outputs
+
+    def _with_all(self) -> Any:
+        try:
+            return self._whole(self._example)
+        except MISFITS as error:
+            raise self._untrainable(error) from error
+
+    def _untrainable(self, error: Exception) -> SettingsError:
+        allowed = f"a model that can be trained with inputs of shape {tuple(self._example.shape)}: {told(error)}"
+        return SettingsError("model.name", type(self._untouched).__name__, allowed)
+
+    def _second(self) -> tuple[Any, Tensors]:
+        """The second call, and the gradient of each parameter that gets one."""
+        try:
+            with torch.enable_grad():
+                outputs = self._whole(self._few[1])
+                if (loss := _loss(outputs)) is not None:
+                    loss.backward()  # type: ignore[no-untyped-call]
+        except MISFITS as error:
+            raise self._untrainable(error) from error
+        self._kept.append(snapshot(self._model))
+        return outputs, _gradients(self._model)
+
+    def _whole(self, inputs: torch.Tensor, seeded: bool = True) -> Any:
+        if seeded:
+            torch.manual_seed(SEED)
+        return self._model(inputs.clone())
+
+    def _check_forward(self, flags: dict[str, tuple[bool, ...]]) -> None:
+        """A forward that calls eval() or requires_grad_(), but for what the segments do too."""
+        now = {name: flag for segment in self._segments for name, flag in _flags(segment).items()}
+        for name, flag in _flags(self._model).items():
+            if flag != flags.get(name) and flag != now.get(name):
+                what = "requires_grad" if len(flag) > 1 else "train mode"
+                raise CutError(self._cuts, f"a forward that leaves the {what} of {name} as it was; {ADVICE}")
+
+    def _check_hooks(self, before: Snapshot) -> None:
+        """A hook is no copy: what it keeps, it keeps in the model that it was registered in, for all copies."""
+        name, kept = first_hooked(self._untouched), changed(before, snapshot(self._untouched))
+        if name is not None and kept:
+            allowed = f"hooks on parameters that keep nothing: that of {name} keeps {_told(kept)}, which no copy has"
+            raise SettingsError("model.name", type(self._untouched).__name__, allowed)
+
+    def _check_opened(self) -> None:
+        """An opened forward is made anew from its trace: what it keeps itself is lost."""
+        lost = [place for place in changed(self._kept[1], self._kept[2]) if place.layer in self._opened]
+        if lost:
+            allowed = (
+                f"cuts elsewhere: what forward keeps in {_told(lost)} would stay as it was while tracing; {ADVICE}"
+            )
+            raise CutError(self._cuts, allowed)
+
+    def _check_shared(self, shared: Collection[str], before: Tensors) -> None:
+        if both := [name for name in shared if not equal(_tensors(self._model)[name], before[name])]:
+            said = f"on one side of a cut only: forward changes {', '.join(both)}, which two segments use"
+            raise CutError(self._cuts, said)
+
+    def _compare_training(self, first: Any, second: Any, gradients: Tensors) -> None:
+        whole = _Segments(self._segments)
+        with self._running():
+            with torch.no_grad():
+                torch.manual_seed(SEED)
+                got = whole(self._few[0])
+            again, theirs = whole.learn(self._few[1])
+        if not (_alike(first, got) and _alike(second, again)):
+            self._complain("in train mode the segments compute something else than the model")
+        own = {name: tensor for segment in self._segments for name, tensor in _tensors(segment).items()}
+        for name, tensor in _tensors(self._model).items():
+            if name in own and not equal(own[name], tensor):
+                self._complain(f"{name} would be another after a forward")
+        self._compare_gradients(gradients, theirs)
+
+    def _compare_gradients(self, expected: Tensors, got: Tensors) -> None:
+        different = [name for name, g in expected.items() if name not in got or not equal(g, got[name])]
+        small = 1e-5 * max((_norm(expected[name]) for name in expected if different), default=0.0)
+        for name in different:
+            norm = _norm(expected[name])
+            if name not in got and norm > small:
+                self._complain(f"{name} would never be trained: no gradient reaches it")
+            if name in got and _norm(expected[name] - got[name]) > GRADIENT * norm + small:
+                self._complain(f"{name} would get another gradient")
+
+    def _compare_evaluation(self) -> None:
+        with torch.no_grad(), self._running():
+            torch.manual_seed(SEED)
+            got = _Segments([segment.eval() for segment in self._segments])(self._example)
+        with torch.no_grad():
+            torch.manual_seed(SEED)
+            expected = self._model.eval()(self._example.clone())
+        self._kept.append(snapshot(self._model))
+        if not _alike(expected, got):
+            self._complain("the segments compute something else than the model")
+
+    def _complain(self, what: str) -> None:
+        """Of a difference: because of what is kept in plain places, if there is any, or of where it was cut."""
+        if places := changed(self._kept[0], self._kept[-1]):
+            self._complain_of(places)
+        raise CutError(self._cuts, f"other layers: cut here, {what}")
+
+    def _complain_of(self, places: list[Place]) -> None:
+        allowed = (
+            f"one whose output follows from its weights and buffers alone: it depends on {_told(places)}, which no"
+            " checkpoint can hold; make it a buffer, with register_buffer"
+        )
+        raise SettingsError("model.name", type(self._untouched).__name__, allowed)
+
+    def _check_hidden_state(self) -> None:
+        """Where anything is kept in plain places: a model that has run must compute what one does that has not."""
+        places = changed(self._kept[0], self._kept[-1])
+        if not places:
+            return
+        fresh = copy.deepcopy(self._untouched)
+        with torch.no_grad():
+            for name, tensor in _tensors(fresh).items():
+                used = _tensors(self._model)[name]
+                if isinstance(used, nn.Parameter) and used.is_floating_point():
+                    used.mul_(1.01)
+                tensor.copy_(used)
+            for training in (True, False):
+                outputs = [self._after(model.train(training)) for model in (fresh, self._model)]
+                if not _alike(*outputs):
+                    self._complain_of(places)
+        counting = [place for place in changed(self._kept[1], self._kept[2]) if not _holds_tensor(self._kept[2][place])]
+        if counting:
+            logger.warning("not kept when a run is resumed, and each actor has its own: %s", _told(counting))
+
+    def _after(self, model: nn.Module) -> Any:
+        torch.manual_seed(SEED)
+        return model(self._few[0].clone())
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        try:
+            yield
+        except MISFITS as error:
+            raise CutError(self._cuts, f"other layers: cut here, the segments don't run: {told(error)}") from error
+
+
+class _Segments:
+    """Segments called in turn, with what crosses as messages, as in a run."""
+
+    def __init__(self, segments: Sequence[nn.Module]) -> None:
+        self._segments = segments
+        self._passes: list[tuple[Any, Any]] = []
+
+    def __call__(self, inputs: torch.Tensor) -> Any:
+        self._passes, outputs = [], inputs.clone()
+        for segment in self._segments:
+            arrived = as_leaves(send(outputs), wanted_of(outputs) if self._passes else False)
+            outputs = call(segment, tree_map(lambda x: own_copy(x, CPU), arrived))
+            self._passes.append((arrived, outputs))
+        return outputs
+
+    def learn(self, inputs: torch.Tensor) -> tuple[Any, Tensors]:
+        """The outputs, and the gradient of each parameter that gets one."""
+        torch.manual_seed(SEED)
+        outputs = self(inputs)
+        loss = _loss(outputs)
+        if loss is None:
+            return outputs, {}
+        loss.backward()  # type: ignore[no-untyped-call]
+        for (arrived, _), (_, left) in zip(self._passes[:0:-1], self._passes[-2::-1], strict=True):
+            backward(left, gradients_of(arrived), CPU)
+        return outputs, {name: g for segment in self._segments for name, g in _gradients(segment).items()}
+
+
+def _norm(gradient: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(gradient))
+
+
+def _loss(outputs: Any) -> torch.Tensor | None:
+    """A number that every output has another part in."""
+    found = [x for x in leaves(outputs) if isinstance(x, torch.Tensor) and x.requires_grad]
+    parts = [part for x in found for part in ((x.real, x.imag) if x.is_complex() else (x,))]
+    terms = [(x.double() * torch.arange(x.numel(), dtype=torch.double).add(1).cos().view(x.shape)).sum() for x in parts]
+    return torch.stack(terms).sum() if terms else None
+
+
+def _gradients(model: nn.Module) -> Tensors:
+    named = model.named_parameters(remove_duplicate=False)  # of tied ones another name may come first in a segment
+    return {name: p.grad.to_dense() for name, p in named if p.grad is not None}
+
+
+def _tensors(model: nn.Module) -> Tensors:
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _flags(model: nn.Module) -> dict[str, tuple[bool, ...]]:
+    """Of each layer whether it is in train mode, of each parameter whether it is trained."""
+    modes = {name: (module.training,) for name, module in model.named_modules(remove_duplicate=False) if name}
+    trained = {name: (p.requires_grad, True) for name, p in model.named_parameters(remove_duplicate=False)}
+    return {**modes, **trained}
+
+
+def _told(places: list[Place]) -> str:
+    return ", ".join(map(str, places[:3])) + (", ..." if len(places) > 3 else "")
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) in (2, 3) and isinstance(value[0], tuple)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two trees of outputs are the same: structure, and every bit of every tensor."""
+    first, second = leaves(one), leaves(other)
+    return len(first) == len(second) and all(equal(x, y) for x, y in zip(first, second, strict=True))
+
+
+def equal(x: Any, y: Any) -> bool:
+    """Whether two leaves are the same; NaN is NaN."""
+    if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
+        return torch.equal(x, y) or (x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True))
+    return bool(x == y)

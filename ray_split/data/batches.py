@@ -1,0 +1,68 @@
+"""The batches that phones train on: the stream's samples, augmented if the settings ask for it, and normalised.
+
+Clients take their batches here, and so can who replays a run:
+
+batches = rs.Batches(config, rs.load_data(config.data))
+for draw in rs.stream(config):
+    inputs, labels = batches.of(draw)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ray_split import config, seeds
+from ray_split.data.augmentations import Augmentation
+from ray_split.data.stream import Draw, Group, Turn
+from ray_split.data.types import Parts
+from ray_split.messages.state import Array
+
+
+class Batches:
+    """Training batches of a run; a pure function of the settings, however phones are put together."""
+
+    def __init__(self, settings: config.Config, parts: Parts) -> None:
+        """Raises SettingsError if the augmentation is none for these samples."""
+        self._seed, self._parts = settings.run.seed, parts
+        name = settings.data.augment
+        self._augment = Augmentation(name, parts.train.inputs.shape[1:]) if name is not None else None
+
+    def of(self, draw: Draw) -> tuple[Array, Array]:
+        """The inputs (n, ...) and labels (n, ...) of one local step. Raises SettingsError if augmenting fails."""
+        inputs, labels = self._batch(draw.round, np.array([draw.phone]), draw.step, draw.indices[None])
+        return inputs[0], labels[0]
+
+    def of_groups(self, turn: Turn, groups: Sequence[Group]) -> list[tuple[Array, Array]]:
+        """The inputs (k, n, ...) and labels (k, n, ...) of each group of the turn's first phones, in their order."""
+        borders = np.cumsum([len(group) for group in groups])
+        phones = np.split(np.array(turn.phones[: borders[-1]]), borders[:-1])
+        return [self._batch(turn.round, p, turn.step, group) for p, group in zip(phones, groups, strict=True)]
+
+    def of_phones(self, turn: Turn, groups: Sequence[Group]) -> Iterator[Draw]:
+        """Each phone's step of its own."""
+        phones = iter(turn.phones)
+        for group in groups:
+            yield from (Draw(turn.round, 0, next(phones), turn.step, indices) for indices in group)
+
+    def example(self, indices: Array) -> tuple[Array, Array]:
+        """A batch of these samples, to try a model with. Raises SettingsError if augmenting them twice differs."""
+        if self._augment is not None:
+            inputs, labels = self._raw(indices[None])
+            self._augment.check(inputs, labels, self._seeds(0, np.array([0]), 0, len(indices)))
+        return self.of(Draw(0, 0, 0, 0, indices))
+
+    def _batch(self, round: int, phones: Array, step: int, group: Group) -> tuple[Array, Array]:
+        inputs, labels = self._raw(group)
+        if self._augment is not None:
+            inputs, labels = self._augment(inputs, labels, self._seeds(round, phones, step, group.shape[1]))
+        return self._parts.normalised(inputs), labels
+
+    def _raw(self, group: Group) -> tuple[Array, Array]:
+        return self._parts.inputs("train", group), self._parts.labels("train", group)
+
+    def _seeds(self, round: int, phones: Array, step: int, samples: int) -> Array:
+        """The seeds (phones, samples) of a step's augmentation."""
+        entropy: list[int | Array] = [self._seed, seeds.PURPOSES["augment"], round, phones, step]
+        return seeds.words(entropy, np.arange(samples))

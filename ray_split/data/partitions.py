@@ -1,0 +1,204 @@
+"""How the training samples are dealt to the phones, by name. Every sample goes to exactly one phone.
+
+To add one: a function (labels, settings, count, draw) -> the phone of every sample, and a line in PARTITIONS. If it
+has a place for `groups`, it is given the data set's ids of the samples.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ray_split import config, seeds
+from ray_split.errors import BROKEN, SettingsError, told
+from ray_split.config.plugins import find, suggest
+from ray_split.messages.state import Array
+
+TRIES = 10
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Which samples each phone has: phone p's are indices[offsets[p]:offsets[p + 1]], in a random order.
+
+    Of these, the last `held_out` (a share, rounded down) are not trained on, but tell how well a model does on this
+    phone: the first half of them for validation, the rest for the test.
+    """
+
+    indices: Array
+    offsets: Array
+    held_out: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def training(self, phones: Array | slice = slice(None)) -> Array:
+        """How many samples each of the phones trains on."""
+        sizes: Array = np.diff(self.offsets)[phones] if isinstance(phones, slice) else self._sizes(phones)
+        return sizes - self._held(sizes)
+
+    def _sizes(self, phones: Array) -> Array:
+        sizes: Array = self.offsets[phones + 1] - self.offsets[phones]
+        return sizes
+
+    def _held(self, sizes: Array) -> Array:
+        held: Array = np.minimum((sizes * self.held_out).astype(np.int64), sizes - 1)
+        return held
+
+    def of(self, phone: int) -> Array:
+        """The indices that one phone trains on."""
+        start = self.offsets[phone]
+        return self.indices[start : start + int(self.training(np.array([phone]))[0])]
+
+    def of_many(self, phones: Array) -> Array:
+        """The indices (phones, samples) that phones with equally many train on."""
+        count = int(self.training(phones[:1])[0])
+        found: Array = self.indices[self.offsets[phones][:, None] + np.arange(count)]
+        return found
+
+    def held_out_of(self, phone: int, part: str) -> Array:
+        """The indices that are held out on a phone for 'val' or 'test'; may be none."""
+        stop = self.offsets[phone + 1]
+        held = int(self._held(self._sizes(np.array([phone])))[0])
+        middle = stop - held + held // 2
+        return self.indices[stop - held : middle] if part == "val" else self.indices[middle:stop]
+
+    def held_out_sizes(self, part: str) -> Array:
+        """How many samples every phone holds out for 'val' or 'test'."""
+        held = self._held(np.diff(self.offsets))
+        return held // 2 if part == "val" else held - held // 2
+
+
+Dealer = Callable[..., Array]
+Groups = Mapping[str, Array]
+
+
+def iid(labels: Array, settings: config.Partition, count: int, draw: np.random.Generator) -> Array:
+    """Equal shares of a random order: sizes differ by one at most."""
+    owner = np.empty(len(labels), np.int64)
+    owner[draw.permutation(len(labels))] = np.arange(len(labels)) * count // len(labels)
+    return owner
+
+
+def dirichlet(labels: Array, settings: config.Partition, count: int, draw: np.random.Generator) -> Array:
+    """Each class is dealt by shares drawn from a Dirichlet(alpha): the smaller alpha, the fewer classes a phone has.
+
+    Drawn again, at most ten times, until every phone has min_samples.
+    Source: Hsu, Qi and Brown 2019, https://arxiv.org/abs/1909.06335; per class as Li et al., https://arxiv.org/abs/2102.02079.
+    """
+    classes = _classes(labels, settings)
+    for _ in range(TRIES):
+        owner = np.empty(len(labels), np.int64)
+        for label in np.unique(classes):
+            own = draw.permutation(np.flatnonzero(classes == label))
+            borders = np.cumsum(draw.dirichlet(np.full(count, settings.alpha)))
+            owner[own] = np.minimum(np.searchsorted(borders, (np.arange(len(own)) + 0.5) / len(own)), count - 1)
+        if np.bincount(owner, minlength=count).min() >= settings.min_samples:
+            break
+    return owner
+
+
+def shards(labels: Array, settings: config.Partition, count: int, draw: np.random.Generator) -> Array:
+    """Samples sorted by label are cut into equal shards, and each phone gets `shards_per_phone` of them.
+
+    Source: McMahan et al. 2017, section 3, https://arxiv.org/abs/1602.05629.
+    """
+    classes = _classes(labels, settings)
+    total = count * settings.shards_per_phone
+    if total > len(labels):
+        allowed = f"fewer: {count} phones with so many shards need {total} samples, there are {len(labels)}"
+        raise SettingsError("data.partition.shards_per_phone", settings.shards_per_phone, allowed)
+    mixed = draw.permutation(len(labels))
+    by_label = mixed[np.argsort(classes[mixed], kind="stable")]
+    owner_of_shard = draw.permutation(total) // settings.shards_per_phone
+    owner = np.empty(len(labels), np.int64)
+    owner[by_label] = owner_of_shard[np.arange(len(labels)) * total // len(labels)]
+    return owner
+
+
+def natural(labels: Array, settings: config.Partition, count: int, draw: np.random.Generator, groups: Groups) -> Array:
+    """A phone has all samples of its ids, of a writer or a user: as real phones have them.
+
+    With as many phones as ids, phone p has the p-th id in order; with fewer, the ids are dealt at random, and phones
+    differ by one id at most. Source: Caldas et al. 2018, LEAF, https://arxiv.org/abs/1812.01097.
+    """
+    kind = _kind(settings, groups)
+    names, own = np.unique(groups[kind], return_inverse=True)
+    if count > len(names):
+        raise SettingsError(
+            "phones.count", count, f"at most {len(names)}: the training samples have so many {kind} ids"
+        )
+    if count == len(names):
+        return own
+    owner: Array = iid(names, settings, count, draw)[own]
+    return owner
+
+
+def _kind(settings: config.Partition, groups: Groups) -> str:
+    """Which ids are meant: those that the settings name, or the only ones."""
+    if not groups:
+        allowed = "iid, dirichlet or shards: the data set has no ids (the groups of a ray_split.DataSet)"
+        raise SettingsError("data.partition.name", settings.name, allowed)
+    kind = next(iter(groups)) if settings.by is None and len(groups) == 1 else settings.by
+    if kind is None or kind not in groups:
+        allowed = f"{' or '.join(sorted(groups))}, the ids that the data set has{suggest(kind or '', groups)}"
+        raise SettingsError("data.partition.by", settings.by, allowed)
+    return kind
+
+
+PARTITIONS: dict[str, Dealer] = {"iid": iid, "dirichlet": dirichlet, "shards": shards, "natural": natural}
+
+
+def deal(settings: config.Config, labels: Array, groups: Groups | None = None) -> Partition:
+    """Deal the training samples to the phones. Raises SettingsError if a phone would get too few.
+
+    `labels` and `groups`: of the training samples, as `ray_split.load_data(config.data)` has them.
+    """
+    wanted, count = settings.data.partition, settings.phones.count
+    function = find("data.partition.name", wanted.name, PARTITIONS)
+    if count * wanted.min_samples > len(labels):
+        allowed = f"at most {len(labels) // wanted.min_samples}: the data set has {len(labels)} training samples"
+        raise SettingsError("phones.count", count, f"{allowed}, and every phone must have {wanted.min_samples}")
+    draw = seeds.generator(settings.run.seed, "partition")
+    owner = _checked(_dealt(function, labels, wanted, count, draw, groups or {}), wanted, len(labels), count)
+    sizes = np.bincount(owner, minlength=count)
+    if sizes.min() < wanted.min_samples:
+        short = int((sizes < wanted.min_samples).sum())
+        allowed = f"one that leaves every phone {wanted.min_samples} sample(s): {short} of {count} phones have fewer; "
+        hint = "set fewer phones.count"
+        hint += ", or a larger data.partition.alpha, or take more samples" if wanted.name == "dirichlet" else ""
+        raise SettingsError("data.partition", wanted.name, allowed + hint)
+    # Within a phone in a random order, so that its held-out samples are any of its samples.
+    mixed = draw.permutation(len(labels))
+    indices = mixed[np.argsort(owner[mixed], kind="stable")]
+    return Partition(indices, np.concatenate([[0], np.cumsum(sizes)]), settings.phones.held_out or 0.0)
+
+
+def _classes(labels: Array, settings: config.Partition) -> Array:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise SettingsError("data.partition.name", settings.name, "iid for a data set whose labels aren't classes")
+    return labels
+
+
+def _dealt(
+    function: Dealer, labels: Array, wanted: config.Partition, count: int, draw: np.random.Generator, groups: Groups
+) -> Array:
+    try:
+        takes_groups = "groups" in inspect.signature(function).parameters
+        return np.asarray(function(labels, wanted, count, draw, **({"groups": groups} if takes_groups else {})))
+    except SettingsError:
+        raise
+    except BROKEN as error:
+        allowed = f"a function (labels, settings, count, draw) that works; it raised {told(error)}"
+        raise SettingsError("data.partition.name", wanted.name, allowed) from error
+
+
+def _checked(owner: Sequence[int] | Array, settings: config.Partition, total: int, count: int) -> Array:
+    owner = np.asarray(owner)
+    if owner.shape != (total,) or not np.issubdtype(owner.dtype, np.integer) or owner.min() < 0 or owner.max() >= count:
+        allowed = f"a function that returns the phone, 0 to {count - 1}, of each of the {total} samples"
+        raise SettingsError("data.partition.name", settings.name, allowed)
+    return owner

@@ -1,0 +1,292 @@
+"""The stream of a run: which phone trains on which samples, when. A pure function of the settings."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ray_split import config, seeds
+from ray_split.data import partitions
+from ray_split.data.participation import Ends, Fate, Fates, chosen, drawn, equal_steps
+from ray_split.messages.state import Array
+
+
+class Turn(NamedTuple):
+    """Where a call stands in the stream. `attempt` counts the tries of a round; it changes no draw."""
+
+    round: int
+    attempt: int
+    phones: tuple[int, ...]  # the cohort: those that train together
+    step: int
+
+
+class Draw(NamedTuple):
+    """One local step: in `round`, the phone that comes `order`-th takes its step `step` on these training indices."""
+
+    round: int
+    order: int
+    phone: int
+    step: int
+    indices: Array
+    finishes: bool = True  # the phone, its round: what becomes of the step's A and C if not is the schedule's
+
+
+Group = Array
+"""Training indices (phones, batch size) of neighbours in a cohort whose batches are equally large."""
+
+
+class Stream:
+    """Every draw of a run. Holds the partition and nothing that grows with rounds."""
+
+    def __init__(self, settings: config.Config, partition: partitions.Partition) -> None:
+        self.seed = settings.run.seed
+        self.partition = partition
+        self.batch_size = settings.data.batch_size
+        self.local_steps = settings.phones.local_steps
+        self.local_epochs = settings.phones.local_epochs or 1
+        self.per_round = chosen(settings.phones.per_round, len(partition))
+        self.drawn = drawn(settings.phones, len(partition))
+        self.fates = Fates(settings.phones, self.seed, self.per_round)
+        self._times: Times | None = None  # when steps end; none: all take equally long
+        self.cohort = settings.phones.cohort if settings.phones.cohort != "auto" else 1
+        self.left_out = dict(settings.phones.left_out)  # the phones, and from which round
+        self.not_evaluated = set[int]()  # phones whose held-out samples can't be used
+        self.interleaved = settings.schedule.name == "splitfed_v2"
+        self._in_turn = settings.schedule.name in ("sequential", "unsplit")
+        self._cache()
+
+    def _cache(self) -> None:
+        self._batches = functools.lru_cache(maxsize=4)(self._draw_batches)
+        self.fate = functools.lru_cache(maxsize=2)(self._fate)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """What actors get: the driver tells them how far their phones come."""
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_batches", "fate")}
+        return _rebuild, ({**state, "_times": None},)
+
+    def timed_by(self, times: Times) -> None:
+        """From now on it decides when steps end."""
+        self._times = times
+        self._cache()
+
+    def phones(self, round: int) -> tuple[int, ...]:
+        """The phones of a round, in their order: those drawn that are on."""
+        return tuple(self.fate(round).phones.tolist())
+
+    def finishing(self, round: int, phones: Sequence[int] | None = None) -> tuple[int, ...]:
+        """Those of a round's phones, or of some of them, whose work counts, in their order."""
+        fate = self.fate(round)
+        return tuple(fate.finishing(fate.phones if phones is None else np.asarray(phones, int)).tolist())
+
+    def taken(self, round: int, phones: Sequence[int] | Array) -> Array:
+        """How many local steps each of the phones takes in a round: fewer than `steps` if it fails."""
+        return self.fate(round).taken(np.asarray(phones, int))
+
+    def cut_short(self, round: int, phones: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The steps that phones take, if any of them takes fewer than it planned."""
+        taken = self.taken(round, phones)
+        return tuple(taken.tolist()) if (taken < self.steps(phones)).any() else None
+
+    def _fate(self, round: int) -> Fate:
+        drawn = np.array(self._drawn(round), int)
+
+        def ends(steps: Array) -> Ends:
+            return equal_steps(steps, self._in_turn) if self._times is None else self._times(self._regardless(), round)
+
+        return self.fates.of(round, drawn, self.steps(drawn), ends)
+
+    def _regardless(self) -> Stream:
+        """The stream in which nobody is late."""
+        found = copy.copy(self)
+        found.fates = self.fates.regardless()
+        found._cache()
+        return found
+
+    def _drawn(self, round: int) -> tuple[int, ...]:
+        """The phones drawn for a round, in their order.
+
+        If some are left out the others that were drawn stay, and more are drawn in their place: whichever of several
+        is left out first, the same phones remain.
+        """
+        draw, there = seeds.generator(self.seed, "phones", round), len(self.partition)
+        drawn: list[int] = draw.choice(there, self.drawn, replace=False).tolist()
+        if not self.count_left_out(round):
+            return tuple(drawn)
+        more = [phone for phone in draw.permutation(there).tolist() if phone not in set(drawn)]
+        left = [phone for phone in [*drawn, *more] if not self.is_left_out(phone, round)]
+        return tuple(left[: self.drawn])
+
+    def is_left_out(self, phone: int, round: int) -> bool:
+        """Whether the run goes on without a phone in this round."""
+        return self.left_out.get(phone, round + 1) <= round
+
+    def count_left_out(self, round: int) -> int:
+        """How many phones a round goes on without."""
+        return sum(self.is_left_out(phone, round) for phone in self.left_out)
+
+    def leave_out(self, phone: int, round: int) -> None:
+        """Go on without a phone from this round on. Of what was drawn for the rounds before nothing changes."""
+        self.left_out[phone] = min(round, self.left_out.get(phone, round))
+        self._cache()
+
+    def samples(self, phones: Sequence[int] | Array) -> Array:
+        """How many samples each of the phones trains on."""
+        return self.partition.training(np.asarray(phones))
+
+    def steps(self, phones: Sequence[int] | Array) -> Array:
+        """How many local steps each of the phones plans to take in a round: `taken` says how far it comes."""
+        epochs = self.local_epochs * -(-self.samples(phones) // self.batch_size)
+        return np.full_like(epochs, self.local_steps) if self.local_steps else epochs
+
+    def batches(self, round: int, phone: int) -> list[Array]:
+        """The training indices of each local step of a phone: a new order every pass, the last batch may be short."""
+        return [groups[0][0] for groups in self._batches(round, (phone,))]
+
+    def cohort_batches(
+        self, round: int, phones: tuple[int, ...], taken: tuple[int, ...] | None = None
+    ) -> list[list[Group]]:
+        """A cohort's batches, step by step, those of neighbours with equally large ones together.
+
+        `taken`: the steps that each takes, if not all that it planned. The phones that have a batch at a step are the
+        cohort's first: see `cohorts`.
+        """
+        return self._batches(round, phones, taken)
+
+    def _draw_batches(
+        self, round: int, phones: tuple[int, ...], taken: tuple[int, ...] | None = None
+    ) -> list[list[Group]]:
+        chosen = np.array(phones)
+        samples, steps = self.samples(chosen), self.steps(chosen) if taken is None else np.array(taken)
+        starts = np.flatnonzero((np.diff(samples, prepend=-1) != 0) | (np.diff(steps, prepend=-1) != 0))
+        runs = [
+            self._equal(round, chosen[run], int(steps[run[0]])) for run in np.split(np.arange(len(chosen)), starts[1:])
+        ]
+        together: list[list[Group]] = []
+        for step in range(max(len(run) for run in runs)):
+            together.append(_joined([run[step] for run in runs if step < len(run)]))
+        return together
+
+    def _equal(self, round: int, phones: Array, steps: int) -> list[Group]:
+        """The batches (phones, batch size) of each of so many steps, of phones with equally many samples."""
+        if not steps:
+            return []
+        own = self.partition.of_many(phones)
+        samples = own.shape[1]
+        passes = -(-steps // -(-samples // self.batch_size))
+        keys = seeds.words([self.seed, seeds.PURPOSES["batches"], round, phones], np.arange(passes * samples))
+        order = keys.reshape(len(phones), passes, samples).argsort(axis=2, kind="stable")
+        shuffled = np.take_along_axis(own[:, None], order, axis=2)
+        batches: list[Array] = []
+        for i in range(passes):
+            batches += np.split(shuffled[:, i], range(self.batch_size, samples, self.batch_size), axis=1)
+        return batches[:steps]
+
+    def cohorts(self, round: int) -> list[tuple[int, ...]]:
+        """The round's phones in groups that train together: as the settings say, whatever number of clients there is.
+
+        Phones that take most steps come first, so that those with a batch at a step are always a cohort's first; of
+        those that take equally many the ones with most samples.
+        """
+        phones = np.array(self.phones(round))
+        phones = phones[np.lexsort((-self.samples(phones), -self.taken(round, phones)))]
+        parts = np.array_split(phones, -(-len(phones) // self.cohort))
+        return [tuple(part.tolist()) for part in parts]
+
+    def shares(self, round: int, phones: Sequence[int]) -> Array:
+        """The phones' weights in the round's average: their share of the samples that its finishing phones train on.
+
+        0 of a phone that does not finish.
+        """
+        counting = np.array(self.finishing(round), int)
+        samples = np.where(np.isin(phones, counting), self._trained_on(phones, self.steps(phones)), 0)
+        shares: Array = samples / max(1, self._trained_on(counting, self.steps(counting)).sum())
+        return shares
+
+    def weight(self, round: int, phones: Sequence[int]) -> float:
+        """The share that some phones have of all that is trained on in a round, by those that don't finish too."""
+        own, everybody = (self._trained_on(some, self.taken(round, some)) for some in (phones, self.phones(round)))
+        return float((own / max(1, everybody.sum())).sum())
+
+    def _trained_on(self, phones: Sequence[int] | Array, steps: Array) -> Array:
+        """How many different samples phones train on in some steps: with few of them not all that they have."""
+        samples: Array = np.minimum(self.samples(phones), steps * self.batch_size)
+        return samples
+
+    def trained(self, round: int) -> int:
+        """How many samples a round trains on, every pass over them counted."""
+        phones = np.array(self.phones(round), int)
+        samples, steps = self.samples(phones), self.taken(round, phones)
+        passes, rest = np.divmod(steps, -(-samples // self.batch_size))
+        return int((passes * samples + np.minimum(rest * self.batch_size, samples)).sum())
+
+    def order(self, round: int, step: int) -> list[int]:
+        """The phones that have a batch at a step, in the order in which splitfed_v2 takes them."""
+        phones = np.array(self.phones(round), int)
+        active = phones[self.taken(round, phones) > step]
+        return [int(phone) for phone in seeds.generator(self.seed, "order", round, step).permutation(active)]
+
+    def forward_seeds(self, turn: Turn, segment: str, count: int) -> list[int]:
+        """The seeds of a segment's forward for the turn's first phones: Dropout and what else draws from torch."""
+        return forward_seeds(self.seed, turn, segment, count)
+
+    def held_out(self, phones: Sequence[int], part: str, start: int = 0, stop: int | None = None) -> list[Group]:
+        """What phones hold out for 'val' or 'test', those of neighbours with equally many samples together.
+
+        Of each phone's the samples start:stop; phones that have none are left out.
+        """
+        chosen = [self.partition.held_out_of(phone, part)[start:stop] for phone in phones]
+        return _joined([indices[None] for indices in chosen if len(indices)])
+
+    def batch_sizes(self, phones: Array, step: int) -> Array:
+        """How large each phone's batch is at a step that it takes; 0 beyond those that it plans to take."""
+        samples = self.samples(phones)
+        place = step % -(-samples // self.batch_size)
+        sizes = np.minimum(self.batch_size, samples - place * self.batch_size)
+        return np.where(self.steps(phones) > step, sizes, 0)
+
+    def draws(self, round: int) -> Iterator[Draw]:
+        """A round's local steps: phone after phone as sequential takes them, or step by step as splitfed_v2 does."""
+        finishing, phones = set(self.finishing(round)), self.phones(round)
+        taken = dict(zip(phones, self.taken(round, phones).tolist(), strict=True))
+        if self.interleaved:
+            batches = {phone: self.batches(round, phone) for phone in phones}
+            for step in range(max(taken.values(), default=0)):
+                for order, phone in enumerate(self.order(round, step)):
+                    yield Draw(round, order, phone, step, batches[phone][step], phone in finishing)
+            return
+        for order, phone in enumerate(phones):
+            for step, indices in enumerate(self.batches(round, phone)[: taken[phone]]):
+                yield Draw(round, order, phone, step, indices, phone in finishing)
+
+
+Times = Callable[[Stream, int], Ends]
+"""When the phones of a round and their steps end, by a stream in which nobody is late."""
+
+
+def forward_seeds(seed: int, turn: Turn, segment: str, count: int) -> list[int]:
+    """The seeds of a segment's forward for the turn's first `count` phones."""
+    if count == 1:
+        return [seeds.forward_seed(seed, turn.round, turn.phones[0], turn.step, segment)]
+    return seeds.forward_seeds(seed, turn.round, np.array(turn.phones[:count]), turn.step, segment)
+
+
+def _joined(groups: list[Group]) -> list[Group]:
+    """Neighbours with equally large batches put together."""
+    joined: list[list[Group]] = []
+    for group in groups:
+        if joined and joined[-1][0].shape[1] == group.shape[1]:
+            joined[-1].append(group)
+        else:
+            joined.append([group])
+    return [same[0] if len(same) == 1 else np.concatenate(same) for same in joined]
+
+
+def _rebuild(state: dict[str, object]) -> Stream:
+    made = Stream.__new__(Stream)
+    made.__dict__.update(state)
+    made._cache()
+    return made

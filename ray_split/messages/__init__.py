@@ -1,0 +1,1 @@
+"""What crosses between the actors: states, messages, reports; and what phones may send."""

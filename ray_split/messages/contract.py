@@ -1,0 +1,148 @@
+"""What phones may send, by what the cut promises: the structure of a message, its types, and its shapes by batch size.
+
+Shapes: k phones with equally large batches of n samples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ray_split import config
+from ray_split.config.phones import BEYOND_TRAINING
+from ray_split.cutting.cut import Segments
+from ray_split.messages.message import leaves, norms_of, send, tree_map
+from ray_split.messages.state import Array
+from ray_split.messages.trees import leaf, structure
+from ray_split.segments.optimizers import slots
+from ray_split.segments.segment import bounded_keys, call, learned_keys
+from ray_split.tasks.losses import IGNORED, LOSSES, CrossEntropy, Distance
+
+
+class Linear(NamedTuple):
+    """A whole number as it depends on the batch size."""
+
+    fixed: int
+    per_sample: int
+
+    def at(self, n: int) -> int:
+        """The number for batches of `n`."""
+        return self.fixed + self.per_sample * n
+
+    @classmethod
+    def through(cls, few: int, n_few: int, many: int, n_many: int) -> Linear:
+        """What is `few` for batches of `n_few`, and `many` for those of `n_many`; of one size, it and no other."""
+        if n_few == n_many:
+            return cls(many, 0)
+        each, rest = divmod(many - few, n_many - n_few)
+        if rest:
+            raise ValueError(f"{few} for {n_few} samples and {many} for {n_many}: it does not grow with the batch")
+        return cls(few - each * n_few, each)
+
+
+@leaf
+@dataclass(frozen=True)
+class Leaf:
+    """One array of a message for a phone, or a value that isn't one."""
+
+    dtype: np.dtype[Any] | None = None  # of an array
+    shape: tuple[Linear, ...] = ()
+    bounded: bool = True  # whether its norm is: not of a mask that is honestly -inf
+    value: Any = None  # what isn't an array: a Linear for whole numbers
+    varies: bool = False  # what isn't an array, and is another for another batch size: any of its type
+
+    def at(self, n: int) -> Any:
+        """For batches of `n`: the shape of the array, or the value."""
+        if self.dtype is not None:
+            return tuple(size.at(n) for size in self.shape)
+        return self.value.at(n) if isinstance(self.value, Linear) else self.value
+
+
+Promise = Any
+"""A tree as the message's, with a Leaf for each leaf of it."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one sample: type, shape, and where they are classes how many there are."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    classes: int | None = None
+    finite: bool = False  # whether values must be: a loss of the user's may have a use for those that aren't
+
+    def out_of_range(self, labels: Array) -> bool:
+        """Whether any is no class, and not one that is ignored either."""
+        if self.classes is None:
+            return False
+        return bool(((labels < 0) & (labels != IGNORED)).any() or (labels >= self.classes).any())
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Everything that a run's phones may send."""
+
+    activation: Promise
+    labels: Labels
+    smallest: int  # of the batches
+    largest: int
+    learned: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by segment: the keys of what is averaged
+    bounded: frozenset[str] = frozenset()  # the keys of what has a bounded norm: not of constants such as masks
+    slots: frozenset[str] = frozenset()  # of the optimizer, for each weight
+
+
+def borders(
+    settings: config.Config, segments: Segments, examples: Sequence[torch.Tensor], labels: torch.Tensor
+) -> Borders:
+    """What is promised by the segments, tried with the smallest and the largest batch (n, ...); `labels` of that.
+
+    Raises ValueError if an activation's shape doesn't grow with the batch.
+    """
+    few, many = (_activation(segments, inputs) for inputs in (examples[0], examples[-1]))
+    frozen, modules = settings.model.freeze, segments.modules()
+    return Borders(
+        promise(few, len(examples[0]), many, len(examples[-1])),
+        _labels_of(settings, labels),
+        len(examples[0]),
+        len(examples[-1]),
+        {name: learned_keys(module) for name, module in modules.items() if name not in frozen},
+        frozenset(key for module in modules.values() for key in bounded_keys(module)),
+        frozenset([*slots(settings.optimizer), *([] if settings.optimizer.name == "sgd" else ["step"])]),
+    )
+
+
+def promise(few: Any, n_few: int, many: Any, n_many: int) -> Promise:
+    """The promise that two messages, of batches of `n_few` and `n_many` samples, both keep. Raises ValueError."""
+    if structure(few) != structure(many):
+        raise ValueError("another structure for another batch size")
+    each = iter([_leaf(a, n_few, b, n_many) for a, b in zip(leaves(few), leaves(many), strict=True)])
+    return tree_map(lambda _: next(each), many)
+
+
+def _activation(segments: Segments, inputs: torch.Tensor) -> Any:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        return send(call(copy.deepcopy(segments.a).train(), inputs))
+
+
+def _leaf(few: Any, n_few: int, many: Any, n_many: int) -> Leaf:
+    if isinstance(many, np.ndarray):
+        if few.ndim != many.ndim:
+            raise ValueError(f"shapes {few.shape} and {many.shape}")
+        sizes = zip(few.shape, many.shape, strict=True)
+        shape = tuple(Linear.through(a, n_few, b, n_many) for a, b in sizes)
+        return Leaf(many.dtype, shape, bool((norms_of(many[None]) <= BEYOND_TRAINING).all()))
+    if type(many) is int:
+        return Leaf(value=Linear.through(few, n_few, many, n_many))
+    return Leaf(value=many, varies=bool(few != many))
+
+
+def _labels_of(settings: config.Config, labels: torch.Tensor) -> Labels:
+    found = labels.numpy()
+    loss = LOSSES.get(settings.task.loss)
+    classes = settings.model.num_classes if isinstance(loss, CrossEntropy) else None
+    return Labels(found.dtype, found.shape[1:], classes, isinstance(loss, Distance))

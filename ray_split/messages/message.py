@@ -1,0 +1,190 @@
+"""Tensors <-> what goes into the object store: numpy arrays, which cross without a copy and read-only.
+
+A message is a tensor, a number, or a tree of them, with every tensor as a numpy array.
+Nothing that arrived is ever written to: `receive` copies once, into memory of torch's own, which is
+aligned to 64 bytes wherever in the object store the array lay. numpy has no bfloat16, float8 or complex32: such a
+tensor crosses as its bits (bits.py). Trees keep their types (trees.py).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ray_split.messages import bits
+from ray_split.messages.state import Array
+from ray_split.messages.trees import leaves as leaves
+from ray_split.messages.trees import tree_map as tree_map
+from ray_split.messages.weight_checks import norms
+
+# Said once per process by torch.from_numpy of a read-only array; what it warns of is what receive() prevents.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+Message = Any
+
+Groups = list[Any]
+"""A cohort's message: for each run of phones with equally large batches a tree of arrays (phones, batch size, ...)."""
+
+
+Wanted = bool | tuple[bool, ...]
+"""Whether the gradient of what crosses is wanted: of all leaves of its tree alike, or of each, in their order."""
+
+
+class Sent(NamedTuple):
+    """What crosses between client and server in one call."""
+
+    groups: Groups
+    at: float  # seconds since the epoch, when it was ready
+    sizes: tuple[int, ...] | None = None  # each phone's batch size; of messages from clients
+    wanted: Wanted = True  # of which leaves the sender has a use for the gradient: not of masks, or where it is frozen
+    labels: Sequence[Array] | None = None  # single split: with the activation, for the loss on the server
+    figures: tuple[Array, Array] | None = None  # with the gradient, of a loss on the server: Learned's
+
+
+def send(tree: Any) -> Message:
+    """Tensors as numpy arrays, detached and on the CPU; other leaves as they are. Shares memory with CPU tensors."""
+    return tree_map(lambda x: as_bits(x) if isinstance(x, torch.Tensor) else x, tree)
+
+
+BITS = bits.BFLOAT16
+_RAW = {getattr(torch, name): (torch.from_numpy(np.zeros(0, i)).dtype, bits.TYPES[name]) for name, i in
+        bits.INTEGERS.items()}  # fmt: skip
+
+
+def as_bits(tensor: torch.Tensor) -> Array:
+    """A tensor as an array of the same bits. Shares memory with a CPU tensor."""
+    if tensor.dtype in _RAW:
+        integer, named = _RAW[tensor.dtype]
+        return tensor.detach().cpu().resolve_conj().view(integer).numpy().view(named)
+    return tensor.numpy(force=True)  # what is conjugated or negated only when it is looked at, too
+
+
+def receive_leaf(value: Any) -> Any:
+    """An array as a tensor that shares its memory; what isn't one as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    name = bits.name_of(value.dtype)
+    if name is None:
+        return torch.from_numpy(value)
+    return torch.from_numpy(value.view(bits.INTEGERS[name])).view(getattr(torch, name))
+
+
+def wanted_of(outputs: Any) -> tuple[bool, ...]:
+    """Of each leaf of a segment's outputs whether its gradient is wanted: of those that anything trained led to."""
+    return tuple([isinstance(x, torch.Tensor) and x.requires_grad for x in leaves(outputs)])
+
+
+def wanted_by_any(each: Iterable[Wanted]) -> Wanted:
+    """What is wanted by one or another."""
+    none: Wanted = False
+    return reduce(_either, each, none)
+
+
+def _either(one: Wanted, other: Wanted) -> Wanted:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return (one or other) if isinstance(one, bool) else (other or one)
+    return tuple([a or b for a, b in zip(one, other, strict=True)])
+
+
+def times(message: Message, scale: Array) -> Message:
+    """Every array (phones, ...) times its phone's scale (phones,)."""
+
+    def scaled(x: Any) -> Any:
+        if not isinstance(x, np.ndarray):
+            return x
+        each = scale.reshape(-1, *[1] * (x.ndim - 1))
+        if bits.name_of(x.dtype):
+            tensor = receive_leaf(x)
+            return as_bits((single(tensor) * torch.from_numpy(each).float()).to(tensor.dtype))
+        return x * each.astype(x.real.dtype)
+
+    return message if (scale == 1).all() else tree_map(scaled, message)
+
+
+def single(tensor: torch.Tensor) -> torch.Tensor:
+    """Numbers that torch can hardly compute with in single precision."""
+    return tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
+
+
+def receive(message: Message, device: torch.device) -> Any:
+    """Arrays as fresh tensors on `device`, that are nobody else's; other leaves as they are."""
+    return tree_map(lambda x: _copy(x, device) if isinstance(x, np.ndarray) else x, message)
+
+
+def _copy(array: Array, device: torch.device) -> torch.Tensor:
+    shared: torch.Tensor = receive_leaf(array)
+    return shared.clone() if device.type == "cpu" else shared.to(device)
+
+
+def row(tree: Any, place: int) -> Any:
+    """One phone's part of a group's message: every array at `place` of its leading dimension."""
+    # With the dots what has no dimension stays an array: without, numpy makes a number of it, which has no gradient.
+    return tree_map(lambda x: x[place, ...] if isinstance(x, (np.ndarray, torch.Tensor)) else x, tree)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Phones' messages as one group's, with a leading dimension; what isn't an array must be the same in all."""
+    if len(trees) == 1:
+        return tree_map(lambda x: x[None] if isinstance(x, np.ndarray) else x, trees[0])
+    columns = zip(*(leaves(tree) for tree in trees), strict=True)
+    values = iter([together(column, np.stack) for column in columns])
+    return tree_map(lambda _: next(values), trees[0])
+
+
+def together(column: Sequence[Any], join: Callable[[Sequence[Array]], Array]) -> Any:
+    """One leaf of several phones: arrays by `join`; what isn't one as it is. Raises ValueError where they differ."""
+    arrays = [isinstance(value, np.ndarray) for value in column]
+    if all(arrays):
+        return join(column)
+    if any(arrays) or any(value is not column[0] and value != column[0] for value in column):
+        found = sorted({"a tensor" if array else repr(v)[:40] for v, array in zip(column, arrays, strict=True)})
+        raise ValueError(
+            f"what crosses (or its gradient) is {' for one phone, for another '.join(found[:2])}, and they train as "
+            "one cohort: set phones.cohort 1, or let the model return a tensor for each sample"
+        )
+    return column[0]
+
+
+def group_size(tree: Any) -> int:
+    """How many phones a group's message is of."""
+    return next(len(x) for x in leaves(tree) if isinstance(x, (np.ndarray, torch.Tensor)))
+
+
+def num_bytes(message: Message) -> int:
+    """Bytes of a message's arrays: what the four messages of an exchange are counted by."""
+    return sum(leaf.nbytes for leaf in leaves(message) if isinstance(leaf, np.ndarray))
+
+
+def norms_of(message: Message) -> Array:
+    """Of each phone of a group the L2 norm over all its arrays (k, ...) of numbers with a fraction."""
+    floats = [x for x in leaves(message) if isinstance(x, np.ndarray) and differentiable(x.dtype)]
+    return norms([single(receive_leaf(x)).numpy() if x.dtype.names else x for x in floats], of_each=True)
+
+
+def differentiable(dtype: np.dtype[Any]) -> bool:
+    """Whether arrays of this type are of tensors that can have a gradient."""
+    return dtype.kind in "fcV"
+
+
+def labels_of(activation: Sent) -> Sequence[Array]:
+    """Single split: the labels that came with an activation."""
+    if activation.labels is None:
+        raise ValueError("single split, and the activation came without labels")
+    return activation.labels
+
+
+def scales_of(sent: Sent, largest: int) -> list[Array]:
+    """Each phone's batch size over the largest one, for each group; of gradients that nobody wanted none."""
+    if sent.sizes is None:
+        raise ValueError("a message without its phones' batch sizes")
+    found, start = [], 0
+    for group in sent.groups:
+        phones = group_size(group) if any(isinstance(x, np.ndarray) for x in leaves(group)) else 0
+        found.append(np.array(sent.sizes[start : start + phones]) / largest)
+        start += phones
+    return found

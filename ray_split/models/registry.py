@@ -1,0 +1,198 @@
+"""Models by name, each with the layers to cut after: some of ours, and any of torchvision's and timm's.
+
+Yours: 'package.module:function', and name the cuts; or a function that returns Segments(a, b, c) of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ray_split import config, seeds
+from ray_split.config.plugins import blamed, call, find, suggest
+from ray_split.cutting.cut import Segments
+from ray_split.cutting.own_segments import Chain
+from ray_split.errors import SettingsError, brief
+from ray_split.memory_limit import check_fits
+from ray_split.models import library as zoo
+from ray_split.models.transformer import Transformer
+from ray_split.models.unet import UNet
+
+
+class Known(NamedTuple):
+    """A model of ours: the function that builds it, and the cuts that suit it."""
+
+    build: Callable[..., nn.Module]
+    cuts: tuple[str, ...]
+
+
+class DigitsCNN(nn.Module):
+    """Two convolution blocks and two linear layers, for 8x8 images: 38,282 parameters at width 16.
+
+    Input (N, 1, 8, 8), output (N, num_classes).
+    """
+
+    def __init__(self, num_classes: int = 10, width: int = 16, hidden: int = 64) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU())
+        self.block2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(2 * width * 4 * 4, hidden), nn.ReLU())
+        self.head = nn.Linear(hidden, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Class scores (N, num_classes) of images (N, 1, 8, 8)."""
+        output: torch.Tensor = self.head(self.hidden(self.block2(self.block1(images))))
+        return output
+
+
+class TinyCNN(nn.Module):
+    """Two convolution blocks and a linear layer, for 8x8 images: 1,898 parameters. For many phones and for speed.
+
+    Input (N, 1, 8, 8), output (N, num_classes).
+    """
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        self.block2 = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Class scores (N, num_classes) of images (N, 1, 8, 8)."""
+        output: torch.Tensor = self.head(self.block2(self.block1(images)))
+        return output
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between. Input (N, ...) flattened to `inputs` values, output (N, num_classes)."""
+
+    def __init__(self, num_classes: int = 10, inputs: int = 64, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.layers = nn.ModuleList(nn.Linear(inputs if i == 0 else width, width) for i in range(depth - 1))
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class scores (N, num_classes)."""
+        x = self.flatten(x)
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        output: torch.Tensor = self.head(x)
+        return output
+
+
+MODELS: dict[str, Known] = {
+    "digits_cnn": Known(DigitsCNN, ("block1", "hidden")),
+    "tiny_cnn": Known(TinyCNN, ("block1", "block2")),
+    "mlp": Known(MLP, ("layers.0", "layers.1")),
+    "unet": Known(UNet, ("stem", "up1")),
+    "transformer": Known(Transformer, ("blocks.0", "blocks.2")),
+}
+
+
+def build(settings: config.Model, seed: int) -> nn.Module:
+    """The unsplit model with its first weights, which follow from the run's seed alone. Raises SettingsError."""
+    function = _function(settings.name)
+    if ":" not in settings.name:
+        _check_sizes(settings.kwargs, least=1 if settings.name in MODELS else None)
+    kwargs = {**zoo.wanted_by(settings.name, settings.weights), **settings.kwargs}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.torch_seed(seed, "model"))
+        with blamed("model.name", settings.name, settings.kwargs):
+            model: Any = call("model", function, kwargs, num_classes=settings.num_classes)
+    if isinstance(model, Segments):
+        return Chain(*model)
+    if not isinstance(model, nn.Module):
+        raise SettingsError(
+            "model.name", settings.name, f"a function that returns a torch module, not {brief(model, 100)}"
+        )
+    _check_state(settings.name, model)
+    _check_lazy(settings.name, model)
+    _detach(model)
+    return model
+
+
+def _check_state(name: str, model: nn.Module) -> None:
+    """Raises SettingsError for a layer whose state is more than tensors of its own: it would be lost on the way."""
+    for layer, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            where = f"{layer or 'the model'} ({type(module).__name__})"
+            allowed = f"a model whose state is parameters and buffers: {where} has get_extra_state; make it a buffer"
+            raise SettingsError("model.name", name, allowed)
+
+
+LARGEST_LAYER, DEEPEST = 2**24, 1000
+
+
+def _check_sizes(kwargs: Mapping[str, Any], least: int | None) -> None:
+    """Of our models and the libraries': a number as of samples or seconds would be built for hours, and then fail."""
+    for name, value in kwargs.items():
+        most = DEEPEST if name in ("depth", "num_layers") else LARGEST_LAYER
+        if isinstance(value, int) and value > most:
+            raise SettingsError("model.kwargs", {name: value}, f"numbers of a model's size, {name} at most {most}")
+        if least is not None and type(value) is int and value < least:
+            raise SettingsError("model.kwargs", {name: value}, f"numbers of a model's size, {name} at least {least}")
+
+
+def check_memory(settings: config.Model) -> None:
+    """See that a model of ours or a library's can be held, built without its weights. Raises SettingsError."""
+    if ":" in settings.name or not settings.kwargs:
+        return
+    try:
+        with torch.device("meta"):
+            model = build(settings, seed=0)
+    except SettingsError:
+        return  # what is wrong with it, or that it looks at numbers as it is built, building it in earnest tells
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    check_fits("model.kwargs", settings.kwargs, size)
+
+
+def _check_lazy(name: str, model: nn.Module) -> None:
+    """Weights that are made in the first forward would be other ones for each actor."""
+    lazy = [path for path, tensor in [*model.named_parameters(), *model.named_buffers()] if is_lazy(tensor)]
+    if lazy:
+        allowed = f"a model whose layers say their sizes (nn.Linear in place of nn.LazyLinear): {lazy[0]} has none yet"
+        raise SettingsError("model.name", name, allowed)
+
+
+def _detach(model: nn.Module) -> None:
+    """A weight that torch's old weight_norm computed, and computes anew in each forward: as it is, no copy is made."""
+    for module in model.modules():
+        for attribute, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                vars(module)[attribute] = value.detach()
+
+
+def _function(name: str) -> Callable[..., nn.Module]:
+    if name in MODELS:
+        return MODELS[name].build
+    if ":" not in name and (found := zoo.lookup(name)) is not None:
+        return found.build
+    if ":" in name:
+        return find("model.name", name, {})
+    plain, _, tag = name.rpartition(".")
+    if zoo.lookup(plain) is not None:
+        raise SettingsError("model.name", name, f"{plain}, with --model.weights {tag}")
+    theirs = {each: None for library in zoo.LIBRARIES for each in zoo.known(library)}
+    allowed = f"{', '.join(MODELS)}, a model of torchvision or timm, or package.module:function"
+    raise SettingsError("model.name", name, allowed + suggest(name, {**MODELS, **theirs}))
+
+
+def cuts_of(settings: config.Model, model: nn.Module) -> list[str]:
+    """Where to cut: as set, or as suits the model. Raises SettingsError for a model that has no cuts of its own."""
+    if isinstance(model, Chain):
+        if settings.cuts not in (None, model.cuts):
+            raise SettingsError("model.cuts", settings.cuts, "left out: the model comes in segments")
+        return model.cuts
+    if settings.cuts is not None:
+        return settings.cuts
+    cuts = MODELS[settings.name].cuts if settings.name in MODELS else None
+    if cuts is None and ":" not in settings.name:
+        cuts = zoo.cuts_of(model)
+    if cuts is None:
+        raise SettingsError("model.cuts", None, "two layers of your model, as first,last; or one, for single split")
+    return list(cuts)

@@ -1,0 +1,76 @@
+"""How many phones make a cohort, and which segments are computed stacked: a rule over shapes, never over timing.
+
+The same settings must give the same cohorts on every machine. Stacking saves the cost of each call, but a stack of
+large tensors leaves the cache, and a grouped convolution is slower than a plain one: it pays where a phone's tensors
+are small. The limits come from docs/performance.md; a row of jobs/bench.py checks them against measurement.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ray_split.config.phones import Phones
+from ray_split.segments.segment import call
+
+LARGEST = 2**17  # elements of one phone's largest tensor, a layer's output for a batch or a weight, that still stacks
+CACHED = 2**22  # elements of a cohort's largest tensor
+MEMORY = 2**29  # bytes of a cohort's copies and activations, in one process
+LANES = 2  # cohorts a round at least, if that leaves them large: one computes while another waits
+SMALLEST = 50  # phones that are worth a cohort of their own
+
+
+class Sizes(NamedTuple):
+    """A segment's tensors for one phone's batch, in elements."""
+
+    largest: int
+    weights: int
+    outputs: int  # of all layers
+
+
+def sizes(module: nn.Module, inputs: object) -> tuple[Sizes, object]:
+    """The sizes of a segment's tensors, and its outputs, for inputs of one batch."""
+    outputs: list[int] = []
+
+    def hook(_: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            outputs.append(output.numel())
+
+    handles = [m.register_forward_hook(hook) for m in module.modules() if not list(m.children())]
+    try:
+        with torch.no_grad():
+            result = call(module, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    weights = [p.numel() for p in module.parameters()]
+    return Sizes(max([*outputs, *weights, 0]), sum(weights), sum(outputs)), result
+
+
+def suits(size: Sizes) -> bool:
+    """Whether a segment's tensors are small enough for stacking to pay."""
+    return size.largest <= LARGEST
+
+
+def cohort(settings: Phones, segments: dict[str, Sizes], per_round: int, stackable: set[str]) -> Phones:
+    """The settings with `cohort` a number and `stacked` a list, given the segments that are to be stacked."""
+    number = settings.cohort
+    if number == "auto":
+        # A stacked C alone is not worth it: A and B are what takes time.
+        number = _size(segments, per_round) if stackable & {"a", "b"} else 1
+    stacked = [name for name in segments if name in stackable] if number > 1 else []
+    return settings.model_copy(update={"cohort": number, "stacked": stacked})
+
+
+def _size(segments: dict[str, Sizes], per_round: int) -> int:
+    largest = max(size.largest for size in segments.values())
+    # Weights, gradients and two slots of the optimizer; outputs and their gradients. A and C are in one process.
+    each = max(
+        sum(4 * (4 * size.weights + 2 * size.outputs) for name, size in segments.items() if (name == "b") is server)
+        for server in (True, False)
+    )
+    fits = max(1, min(CACHED // largest, MEMORY // max(each, 1)))
+    lanes = -(-per_round // max(1, min(LANES, per_round // SMALLEST)))
+    return min(fits, lanes)

@@ -1,0 +1,172 @@
+"""What follows from the model: cohorts, what is stacked, and how `parallel` makes B's joint batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ray_split import config
+from ray_split.cutting.cut import Segments
+from ray_split.errors import SettingsError
+from ray_split.messages.message import leaves, send, tree_map
+from ray_split.preparation import cohort_rule, stacking_trial
+from ray_split.preparation.alike import Tolerance, different
+from ray_split.schedules import one_by_one
+from ray_split.segments.autograd import can_have_gradient
+from ray_split.segments.copy_factory import Maker
+from ray_split.segments.parameter_hooks import first_hooked
+from ray_split.segments.segment import call
+
+SEED = 1
+ROUNDING = Tolerance(0, 1e-5, 0)  # of batches of the same shape there is hardly any
+
+
+def settle(settings: config.Config, segments: Segments, example: torch.Tensor, per_round: int) -> config.Config:
+    """The settings with cohort and stacked segments decided, by the shapes of a batch. Raises SettingsError."""
+    phones = settings.phones
+    if one_by_one(settings.schedule):
+        for field, value, none in (("cohort", phones.cohort, ("auto", 1)), ("stacked", phones.stacked, (None, []))):
+            if value not in none:
+                allowed = f"left out: with {settings.schedule.name} phones train one by one"
+                raise SettingsError(f"phones.{field}", value, allowed)
+        return settings.with_values(phones={"cohort": 1, "stacked": []})
+    modules, sizes, inputs, evaluated = segments.modules(), {}, {}, {}
+    arrived: Any = example
+    shown: Any = example  # what arrives in eval mode, where fewer heads may be there
+    for name, module in modules.items():
+        inputs[name], evaluated[name] = arrived, shown
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            shown = call(copy.deepcopy(module).eval(), shown)
+        with torch.random.fork_rng(devices=[]):
+            sizes[name], arrived = cohort_rule.sizes(copy.deepcopy(module).train(), arrived)
+    if settings.schedule.name == "parallel":
+        settings = _joint(settings, segments.b, (inputs["b"], inputs.get("c", arrived)), len(example))
+    stackable = _stackable(settings, modules, {name: (inputs[name], evaluated[name]) for name in modules}, sizes)
+    phones = cohort_rule.cohort(phones, sizes, per_round, stackable)
+    return settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
+
+
+def _stackable(
+    settings: config.Config,
+    modules: dict[str, nn.Module],
+    inputs: dict[str, tuple[Any, Any]],
+    sizes: dict[str, cohort_rule.Sizes],
+) -> set[str]:
+    """The segments to stack: those that were asked for, or whose shapes suit it and which torch can stack.
+
+    `inputs`: what arrives at each in train and in eval mode.
+    """
+    asked, phones = settings.phones.stacked, settings.phones
+    if phones.cohort == 1:
+        return set()
+    names = (
+        [n for n in modules if n in asked] if asked is not None else [n for n in modules if cohort_rule.suits(sizes[n])]
+    )
+    accumulated = settings.schedule.kwargs.get("batch") == "accumulated"
+    problems = {}
+    for name in names:
+        make = Maker(name, modules[name], settings)
+        problems[name] = stacking_trial.why_not(
+            make, *inputs[name], differentiable=name != "a", shared=accumulated and name == "b"
+        )
+    for name in names:
+        if problems[name] and asked is not None:
+            allowed = f"without {name}, which can't be stacked: {problems[name]}"
+            raise SettingsError("phones.stacked", asked, allowed)
+    return {name for name in names if not problems[name]}
+
+
+def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any], batch: int) -> config.Config:
+    """Where B mixes the samples of a batch, `parallel` must make one batch of all phones'. Raises SettingsError.
+
+    So it does, if it can, where B's forward changes buffers or weights: as one large batch would, once a step.
+    """
+    if (name := first_hooked(middle)) and "b" not in settings.model.freeze:
+        allowed = f"another: the hook on {name}, in B, would be called with the gradients of several phones, scaled"
+        raise SettingsError("schedule.name", settings.schedule.name, allowed)
+    kwargs = settings.schedule.kwargs
+    asked, possible = kwargs.get("batch"), all(_of_samples(x, batch) for x in leaves(borders))
+    mixed = mixes(middle, borders[0], batch)
+    if not mixed and asked is None and possible and changes(middle, borders[0]):
+        return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
+    if not mixed and asked != "joint":
+        return settings.with_values(schedule={"kwargs": {"batch": "accumulated", **kwargs}})
+    if asked == "accumulated":
+        allowed = "batch: joint, because B mixes the samples of a batch (BatchNorm? a buffer made from them?)"
+        raise SettingsError("schedule.kwargs", kwargs, allowed)
+    if not possible:
+        allowed = "others: B mixes the samples of a batch, and what crosses isn't tensors that begin with the batch"
+        raise SettingsError("model.cuts", settings.model.cuts, allowed)
+    return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
+
+
+def _of_samples(value: Any, batch: int) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == batch
+
+
+def mixes(module: nn.Module, inputs: Any, batch: int) -> bool:
+    """Whether in train mode what becomes of a sample, or of a buffer, depends on the (other) samples of a batch.
+
+    Of outputs where what arrives begins otherwise than with the batch, only BatchNorm is known to.
+    """
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+        return True
+    tensors = [x for x in leaves(inputs) if isinstance(x, torch.Tensor)]
+    of_samples = [_of_samples(x, batch) for x in tensors]
+    if not any(of_samples) or any(batch in x.shape for x, own in zip(tensors, of_samples, strict=True) if not own):
+        others = tree_map(lambda x: _halved(x.flip(0)) if isinstance(x, torch.Tensor) and x.dim() else x, inputs)
+        return _differ(_forward(module, inputs).buffers, _forward(module, others).buffers)
+    if batch == 1:
+        inputs, batch = _each(inputs, 1, lambda x: torch.cat([x, _halved(x)])), 2
+    with_all = _forward(module, inputs)
+    for place in (0, batch - 1):
+        same = _forward(module, _each(inputs, batch, lambda x, at=place: x[at].expand_as(x)))  # type: ignore[misc]
+        one, other = ([x[place] if _of_samples(x, batch) else x for x in f.outputs] for f in (with_all, same))
+        if _differ(with_all.buffers, same.buffers) or _differ(one, other):
+            return True
+    return False
+
+
+def changes(module: nn.Module, inputs: Any) -> bool:
+    """Whether a forward in train mode changes a buffer, or writes to a weight."""
+    forward = _forward(module, inputs)
+    return forward.writes or _differ(list(module.buffers()), forward.buffers)
+
+
+class _Forward(NamedTuple):
+    """What a forward in train mode leaves."""
+
+    outputs: list[Any]
+    buffers: list[torch.Tensor]
+    writes: bool  # to weights
+
+
+def _forward(module: nn.Module, inputs: Any) -> _Forward:
+    made = copy.deepcopy(module).train()
+    before = _versions(made)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(SEED)
+        outputs = call(made, tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, inputs))
+    return _Forward(leaves(outputs), list(made.buffers()), _versions(made) != before)
+
+
+def _versions(module: nn.Module) -> list[tuple[int, int]]:
+    return [(weight.data_ptr(), weight._version) for weight in module.parameters()]
+
+
+def _each(inputs: Any, batch: int, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """What begins with the batch, changed; the rest as it is."""
+    return tree_map(lambda x: function(x) if _of_samples(x, batch) else x, inputs)
+
+
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    return x / 2 if can_have_gradient(x) else x
+
+
+def _differ(ones: Sequence[Any], others: Sequence[Any]) -> bool:
+    one, other = ({str(i): x for i, x in enumerate(send(list(values)))} for values in (ones, others))
+    return len(ones) != len(others) or different(one, other, ROUNDING) is not None

@@ -1,0 +1,100 @@
+"""What may cross a cut, and of what types weights may be: tried before an actor starts. Raises SettingsError."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+import torch
+
+from ray_split import config
+from ray_split.cutting.cut import Segments
+from ray_split.errors import MISFITS, SettingsError, told
+from ray_split.messages.message import as_bits, leaves
+from ray_split.schedules import personal
+from ray_split.segments.segment import call, learned_keys, tensors_of
+
+TREES = "a tensor, a number, or tuples, lists, dicts and dataclasses of them"
+
+
+def check_crossing(settings: config.Config, segments: Segments, example: torch.Tensor) -> None:
+    """See that what crosses in a training step keeps its gradients and its type, and that weights can be kept."""
+    _check_weights(settings, segments)
+    for cut, outputs in _borders(settings, segments, example):
+        for value in leaves(outputs):
+            if problem := _problem(value):
+                raise SettingsError("model.cuts", cut, f"another layer, or a model in which {TREES} cross: {problem}")
+
+
+def check_values(settings: config.Config, segments: Segments, example: torch.Tensor) -> None:
+    """See that numbers that are no tensors are the same for all phones of a cohort: they have one of each."""
+    if settings.phones.cohort == 1 and not personal(settings.schedule):
+        return
+    first, last = (_borders(settings, segments, sample.expand_as(example)) for sample in (example[:1], example[-1:]))
+    for (cut, one), (_, other) in zip(first, last, strict=True):
+        for a, b in zip(leaves(one), leaves(other), strict=False):
+            if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and a is not b and a != b:
+                allowed = f"another layer: of one batch {a!r:.40} crosses, of another {b!r:.40}, and phones of a cohort"
+                raise SettingsError("model.cuts", cut, f"{allowed} have one of it; return a tensor, or phones.cohort 1")
+
+
+def _borders(settings: config.Config, segments: Segments, arrived: Any) -> list[tuple[str, Any]]:
+    """What crosses after each cut's layer."""
+    found, cuts = [], settings.model.cuts or []
+    for cut, (name, module) in zip(cuts, segments.modules().items(), strict=False):
+        module = copy.deepcopy(module).train(name not in settings.model.freeze)
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                arrived = call(module, arrived)
+        except MISFITS as error:
+            allowed = f"others: cut here, part {name.upper()} does not run in training: {told(error)}"
+            raise SettingsError("model.cuts", cuts, allowed) from error
+        found.append((cut, arrived))
+    return found
+
+
+def _problem(value: Any) -> str | None:
+    """Why a leaf can't cross, if so."""
+    if isinstance(value, torch.Tensor):
+        try:
+            as_bits(value)
+        except MISFITS as error:
+            return f"one tensor is not dense: {told(error)}"
+        return None
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return "numpy's array would arrive as a tensor"
+    finder = _Finder(io.BytesIO(), protocol=pickle.HIGHEST_PROTOCOL)
+    try:
+        finder.dump(value)
+    except (pickle.PicklingError, *MISFITS) as error:
+        return f"a {kind} can't be sent: {told(error)}"
+    return f"tensors in a {kind} would get no gradient" if finder.found else None
+
+
+class _Finder(pickle.Pickler):
+    """Looks for tensors in an object."""
+
+    found = False
+
+    def persistent_id(self, value: Any) -> str | None:
+        """Called by pickle for everything in an object."""
+        if not isinstance(value, torch.Tensor):
+            return None
+        self.found = True
+        return "tensor"
+
+
+def _check_weights(settings: config.Config, segments: Segments) -> None:
+    for name, module in segments.modules().items():
+        learned = learned_keys(module) if name not in settings.model.freeze else frozenset()
+        for key, tensor in tensors_of(module).items():
+            shown = f"{str(tensor.dtype).removeprefix('torch.')} ({key.partition('/')[2]})"
+            if tensor.dtype in (torch.complex128, torch.complex32):
+                allowed = f"a model without weights of {shown}: checkpoints are safetensors, which have complex64 alone"
+                raise SettingsError("model.name", settings.model.name, allowed)
+            if key in learned and "float8" in shown:
+                raise SettingsError("model.name", settings.model.name, f"a model that trains no weights of {shown}")

@@ -1,0 +1,1 @@
+"""A segment's copies, looped or stacked: forward, backward, step, averages."""

@@ -1,0 +1,64 @@
+"""Makes the copies of one segment, stacked or looped as the settings say."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from ray_split import config
+from ray_split.cutting.cut import cut
+from ray_split.messages.state import State
+from ray_split.models import pretrained, registry
+from ray_split.segments.copies import Copies, Looped
+from ray_split.segments.parameter_hooks import copied
+from ray_split.segments.segment import Segment
+from ray_split.segments.stacked_copies import Stacked
+
+
+def first_states(settings: config.Config) -> dict[str, State]:
+    """The segments' states before the first round: the first weights, or the trained ones that the settings name."""
+    model = registry.build(settings.model, settings.run.seed)
+    pretrained.load(model, settings.model)
+    segments = cut(model, settings.model.cuts or ()).modules()
+    return {name: Maker(name, module, settings).first_state() for name, module in segments.items()}
+
+
+class Maker:
+    """One segment of the cut model: 'a', 'b' or 'c'."""
+
+    def __init__(self, name: str, module: nn.Module, settings: config.Config, device: str = "cpu") -> None:
+        self._module = module
+        self._optimizer = settings.optimizer
+        self._device = device
+        self._backprop = settings.model.backprop
+        self.frozen = name in settings.model.freeze
+        self.trains = not self.frozen and any(parameter.requires_grad for parameter in module.parameters())
+        self.stacked = name in (settings.phones.stacked or ())
+
+    def like(self, optimizer: config.Optimizer, double: bool = False) -> Maker:
+        """A maker of the same with another optimizer, and in double precision if asked."""
+        made = copy.copy(self)
+        made._optimizer = optimizer
+        made._module = copied(self._module).double() if double else self._module
+        return made
+
+    def segment(self) -> Segment:
+        """One segment."""
+        return Segment(copied(self._module), self._optimizer, self._device, self.frozen, self._backprop)
+
+    def first_state(self) -> State:
+        """The state before the first round."""
+        return self.segment().state()
+
+    def __call__(self, count: int) -> Copies:
+        """Copies for a cohort of `count` phones. One phone is always looped."""
+        return self.stack() if count > 1 and self.stacked else self.looped()
+
+    def stack(self) -> Stacked:
+        """Copies as one."""
+        return Stacked(self._module, self._optimizer, self._device, self.frozen, self._backprop)
+
+    def looped(self) -> Looped:
+        """Copies one after the other."""
+        return Looped(self.segment)

@@ -1,0 +1,218 @@
+"""One segment of the cut network: forward, backward and step, detached at its borders.
+
+A segment's state is a flat dict of numpy arrays: 'weights/<key>' for parameters and buffers under the unsplit
+model's own names, 'buffers/<key>' for buffers that a state dict leaves out, 'optimizer/<parameter>/<slot>' for
+what its optimizer remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ray_split import config
+from ray_split.messages.message import Message, Wanted, as_bits, receive, receive_leaf, tree_map
+from ray_split.messages.state import Array, State, is_statistic, state_bytes
+from ray_split.segments import optimizers
+from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
+from ray_split.segments.buffers import Buffers
+
+
+@dataclass
+class _Pass:
+    """A forward whose backward is still to come."""
+
+    arrived: Any  # what came over the border, leaves of the graph
+    outputs: Any
+
+
+class Segment:
+    """A module with its own parameters, and its optimizer, on one device."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: config.Optimizer,
+        device: str = "cpu",
+        frozen: bool = False,
+        backprop: str = "autograd",
+    ) -> None:
+        self.device = torch.device(device)
+        self.module = module.to(self.device)
+        if frozen:
+            self.module.requires_grad_(False)
+        self.module.train(not frozen)
+        self._settings = optimizer
+        self._frozen = frozen
+        self.backprop = backprop
+        self._pass: _Pass | None = None
+        self.buffers = Buffers(self.module)
+        self._new_optimizer()
+
+    def _new_optimizer(self) -> None:
+        self.optimizer = optimizers.make(self.module.parameters(), self._settings)
+
+    def forward(self, arrived: Message, seed: int, differentiable: Wanted = True) -> Any:
+        """The outputs for what arrived, in train mode; keeps the graph for `backward`. `seed` is for Dropout.
+
+        What arrived is a border whose gradient is wanted (of some leaves), or (`differentiable` false) the data itself.
+        A frozen segment runs in eval mode: its BatchNorm statistics stay too.
+        """
+        self.train()
+        seed_torch(seed, self.device)
+        inputs = as_leaves(arrived, differentiable)
+        # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
+        outputs = call(self.module, tree_map(lambda x: own_copy(x, self.device), inputs))
+        self._pass = _Pass(inputs, outputs)
+        return outputs
+
+    def train(self) -> None:
+        """Train mode; a frozen segment stays in eval mode."""
+        self._set_training(not self._frozen)
+
+    def eval(self) -> None:
+        """Eval mode."""
+        self._set_training(False)
+
+    def _set_training(self, training: bool) -> None:
+        if self.module.training != training:  # train() visits every layer
+            self.module.train(training)
+
+    def backward(self, gradient: Any) -> Message:
+        """Backward from the outputs with the gradient that arrived: the gradient of what arrived in `forward`.
+
+        Where an output or an input has no gradient (integers, what frozen segments sent), None stands for it.
+        Raises RuntimeError if no forward is pending.
+        """
+        arrived, outputs = self._take_pass()
+        backward(outputs, gradient, self.device, self.backprop)
+        return gradients_of(arrived)
+
+    def backward_loss(self, loss: torch.Tensor) -> Message:
+        """Backward from a loss of the outputs: the gradient of what arrived in `forward`, as `backward`."""
+        arrived, _ = self._take_pass()
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return gradients_of(arrived)
+
+    def _take_pass(self) -> tuple[Any, Any]:
+        if self._pass is None:
+            raise RuntimeError("backward without a forward")
+        taken, self._pass = self._pass, None
+        return taken.arrived, taken.outputs
+
+    def step(self) -> None:
+        """One step of the optimizer on the gradients there are, and they are cleared."""
+        if self.optimizer is not None:
+            optimizers.step(self.optimizer)
+
+    @torch.no_grad()
+    def evaluate(self, arrived: Message) -> Any:
+        """The outputs for what arrived, in eval mode and without a graph. Leaves the buffers as they are."""
+        self.eval()
+        with self.buffers.unchanged():
+            return call(self.module, receive(arrived, self.device))
+
+    def state(self) -> State:
+        """Weights and optimizer as arrays that share no memory with the segment's own."""
+        state = {key: as_state(tensor) for key, tensor in self.tensors().items()}
+        for name, parameter in self.module.named_parameters():
+            for slot, value in self._slots(parameter).items():
+                if value is not None:
+                    state[f"optimizer/{name}/{slot}"] = as_state(value)
+        return state
+
+    def learned_state(self) -> State:
+        """The state without the weights that aren't trained."""
+        learned = learned_keys(self.module)
+        return {key: array for key, array in self.state().items() if key in learned or key.startswith("optimizer/")}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Its weights and buffers, by their keys in the state."""
+        return tensors_of(self.module)
+
+    def _slots(self, parameter: nn.Parameter) -> Mapping[str, Any]:
+        return self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
+
+    def load(self, state: State, fresh_optimizer: bool = False) -> int:
+        """Copy in a state and forget every pending graph. Returns its bytes.
+
+        Raises ValueError on wrong keys or shapes.
+        """
+        self._pass = None
+        self.module.zero_grad()
+        self.buffers.put_back()
+        own = self.tensors()
+        arrived = {key: array for key, array in state.items() if not key.startswith("optimizer/")}
+        if arrived.keys() != own.keys():
+            raise ValueError(f"a state with other weights: {sorted(arrived.keys() ^ own.keys())[:5]}")
+        with torch.no_grad():
+            for key, tensor in own.items():
+                if tuple(tensor.shape) != arrived[key].shape:
+                    raise ValueError(f"{key} has shape {tuple(tensor.shape)}, the state {arrived[key].shape}")
+                tensor.copy_(receive_leaf(arrived[key]))
+        self._new_optimizer()
+        if not fresh_optimizer:
+            self._load_optimizer(state)
+        return state_bytes(state)
+
+    def _load_optimizer(self, state: State) -> None:
+        if self.optimizer is None:
+            return
+        for name, parameter in self.module.named_parameters():
+            prefix = f"optimizer/{name}/"
+            slots = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if slots:
+                self.optimizer.state[parameter] = {
+                    k: receive(v, torch.device("cpu") if k == "step" else self.device) for k, v in slots.items()
+                }
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    weights = module.state_dict()
+    tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
+    return tensors | {f"buffers/{n}": b for n, b in module.named_buffers() if n not in weights}
+
+
+def learned_keys(module: nn.Module) -> frozenset[str]:
+    """The keys of a module's state, without its optimizer, but for the weights that aren't trained."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    fixed = {f"weights/{name}" for name, parameter in parameters if not parameter.requires_grad}
+    return frozenset(tensors_of(module)) - fixed
+
+
+def bounded_keys(module: nn.Module) -> frozenset[str]:
+    """The keys of a module's parameters and BatchNorm statistics: a buffer may be a mask that is honestly -inf."""
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    statistics = [name for name, _ in module.named_buffers() if is_statistic(name)]
+    return frozenset(f"weights/{name}" for name in [*names, *statistics])
+
+
+def call(module: nn.Module, inputs: Any) -> Any:
+    """Call a segment: what crosses a cut is a tuple of arguments."""
+    return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed the generators that a forward on `device` draws from, and no others: torch.manual_seed visits them all."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+def as_array(tensor: torch.Tensor) -> Array:
+    """A copy of figures; of those in half precision, which can't count far, in single."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype in HALF else tensor).numpy().copy()
+
+
+def as_state(tensor: torch.Tensor) -> Array:
+    """A copy of what a segment keeps, bit for bit and of its own type."""
+    return as_bits(tensor).copy()

@@ -1,0 +1,263 @@
+"""One segment that all phones share: it runs on many phones' batches before one joint step.
+
+Shapes: k neighbours of a cohort with equally large batches of n samples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from ray_split.messages.message import (
+    Groups,
+    Wanted,
+    group_size,
+    leaves,
+    receive,
+    row,
+    send,
+    times,
+    together,
+    tree_map,
+    wanted_by_any,
+    wanted_of,
+)
+from ray_split.messages.state import Array
+from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
+from ray_split.segments.copies import Learned
+from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
+from ray_split.segments.segment import Segment, as_array, call, seed_torch
+from ray_split.segments.stacked_copies import over_phones
+from ray_split.tasks.task import Task
+
+
+class _Pass(NamedTuple):
+    """A forward whose backward is still to come: of `phones` phones of the group with this number."""
+
+    group: int
+    phones: int
+    arrived: Any
+    outputs: Any
+
+
+class Shared:
+    """Forward and backward of one segment for many phones, and a step on the gradients of all.
+
+    `vmapped`: the phones of a group in one call, each with its own Dropout masks; else one after the other, in the
+    segment's own module: what it draws, and what it does to its buffers, is what the untouched model would.
+    """
+
+    def __init__(self, segment: Segment, vmapped: bool) -> None:
+        self.segment = segment
+        self._many = _with_seeded_dropout(segment.module) if vmapped else None
+        self._dropouts = [m for m in self._many.modules() if isinstance(m, SeededDropout)] if self._many else []
+        self._passes: dict[Hashable, list[_Pass]] = {}
+        self.wanted: Wanted = False  # of which leaves of the last forward's outputs the gradient is
+
+    def forget(self) -> None:
+        """Drop what is pending."""
+        self._passes.clear()
+
+    def forward(self, key: Hashable, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
+        """The outputs in train mode; keeps the graphs under `key`, so that several cohorts can be under way."""
+        passes = self._passes[key] = self._forward(arrived, seeds, differentiable)
+        self.wanted = wanted_by_any([wanted_of(done.outputs) for done in passes])
+        return _joined(passes, [send(done.outputs) for done in passes])
+
+    def _forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted) -> list[_Pass]:
+        self.segment.train()
+        passes: list[_Pass] = []
+        place = 0
+        for number, group in enumerate(arrived):
+            for part in self._parts(group):
+                phones = group_size(part)
+                inputs = as_leaves(part, differentiable)
+                own = tree_map(lambda x: own_copy(x, self.segment.device), inputs)
+                if passes or self._passes:
+                    self.segment.buffers.separate()
+                self._seed(seeds[place : place + phones])
+                passes.append(_Pass(number, phones, inputs, self._call(own)))
+                place += phones
+        return passes
+
+    def _parts(self, group: Any) -> list[Any]:
+        phones = group_size(group)
+        if self._many is not None or phones == 1:
+            return [group]
+        return [_slice(group, i, i + 1) for i in range(phones)]
+
+    def _seed(self, seeds: Sequence[int]) -> None:
+        """For what one phone's forward draws; of several in one call each has a generator for its Dropouts alone."""
+        if len(seeds) == 1:
+            seed_torch(seeds[0], self.segment.device)
+        elif self._dropouts:
+            generators = [torch.Generator(self.segment.device).manual_seed(seed) for seed in seeds]
+            for dropout in self._dropouts:
+                dropout.generators = generators
+
+    def _call(self, arrived: Any) -> Any:
+        module = self.segment.module
+        if self._many is None or group_size(arrived) == 1:
+            outputs = call(module, row(arrived, 0))
+            return tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, outputs)
+        if self._many.training != module.training:
+            self._many.train(module.training)
+        weights: dict[str, torch.Tensor] = dict(module.named_parameters())
+        buffers = dict(module.named_buffers())
+        return over_phones(self._many, weights, buffers, arrived, shared=True)[0]
+
+    def backward(self, key: Hashable, gradients: Groups, scales: Sequence[Array]) -> Groups:
+        """Backward, each phone's gradient times its scale; what goes back has its scale taken out again.
+
+        Gradients of the segment's own weights add up until `step`. `scales` has (k,) for each group.
+        """
+        passes, found = self._passes.pop(key), []
+        for done, at in _placed(passes):
+            gradient, scale = _slice(gradients[done.group], at.start, at.stop), scales[done.group][at]
+            backward(done.outputs, times(gradient, scale), self.segment.device, self.segment.backprop)
+            found.append(times(gradients_of(done.arrived), 1 / scale))
+        return _joined(passes, found)
+
+    def learn(
+        self,
+        arrived: Groups,
+        labels: Sequence[Array],
+        seeds: Sequence[int],
+        task: Task,
+        scales: Sequence[Array],
+        differentiable: Wanted = True,
+    ) -> Learned:
+        """Forward, each phone's own mean loss, and backward from that times its scale, as `backward`."""
+        passes, found, losses, right = self._forward(arrived, seeds, differentiable), [], [], []
+        for done, at in _placed(passes):
+            targets = receive(labels[done.group][at], self.segment.device)
+            each, scale = task.losses(done.outputs, targets), scales[done.group][at]
+            if each.requires_grad:
+                (each * torch.from_numpy(scale).to(each)).sum().backward()  # type: ignore[no-untyped-call]
+            found.append(times(gradients_of(done.arrived), 1 / scale))
+            losses.append(as_array(each))
+            right.append(task.corrects(done.outputs, targets))
+        return Learned(_joined(passes, found), np.concatenate(losses), np.concatenate(right))
+
+    def learn_joint(
+        self,
+        arrived: Sequence[Groups],
+        labels: Sequence[Sequence[Array]],
+        seeds: Sequence[int],
+        task: Task,
+        scales: Sequence[Sequence[Array]],
+        differentiable: Wanted = True,
+    ) -> list[Learned]:
+        """`learn` on the joint batch (see `join`) of all cohorts: what each of them learned."""
+        (done,) = self._forward(join(arrived), seeds, differentiable)
+        losses, right, weighted = [], [], []
+        for outputs, groups, own in zip(split([done.outputs], labels), labels, scales, strict=True):
+            pairs = [(o, receive(g, self.segment.device)) for o, g in zip(outputs, groups, strict=True)]
+            each = torch.cat([task.losses(*pair) for pair in pairs])
+            weighted.append((each * torch.from_numpy(np.concatenate(own)).to(each)).sum())
+            losses.append(as_array(each))
+            right.append(np.concatenate([task.corrects(*pair) for pair in pairs]))
+        if weighted[0].requires_grad:
+            torch.stack(weighted).sum().backward()  # type: ignore[no-untyped-call]
+        gradients = _unscaled(split([gradients_of(done.arrived)], arrived), scales)
+        return [Learned(*each) for each in zip(gradients, losses, right, strict=True)]
+
+    def backward_joint(
+        self, gradients: Sequence[Groups], scales: Sequence[Sequence[Array]], like: Sequence[Groups]
+    ) -> list[Groups]:
+        """`backward` of a joint batch (see `join`), whose cohorts' activations were `like`."""
+        scaled = [[times(g, s) for g, s in zip(*both, strict=True)] for both in zip(gradients, scales, strict=True)]
+        return _unscaled(split(self.backward("joint", join(scaled), [np.ones(1)]), like), scales)
+
+    def step(self, factor: float) -> None:
+        """One step on what the backwards added up, times `factor`."""
+        if factor != 1.0:
+            for parameter in self.segment.module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+        self.segment.step()
+
+    @torch.no_grad()
+    def evaluate(self, arrived: Groups) -> Groups:
+        """The outputs in eval mode and without a graph."""
+        self.segment.eval()
+        found = []
+        for group in arrived:
+            found.append(_concatenated([send(self._evaluated(part)) for part in self._parts(group)]))
+        return found
+
+    def _evaluated(self, part: Any) -> Any:
+        with self.segment.buffers.unchanged():
+            return self._call(receive(part, self.segment.device))
+
+
+def _with_seeded_dropout(module: nn.Module) -> nn.Module:
+    """A copy that shares the module's weights and buffers."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return replace_dropout(copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}))
+
+
+def _placed(passes: Sequence[_Pass]) -> Iterator[tuple[_Pass, slice]]:
+    """Each pass with the place of its phones in their group."""
+    starts: dict[int, int] = {}
+    for done in passes:
+        start = starts.get(done.group, 0)
+        starts[done.group] = start + done.phones
+        yield done, slice(start, start + done.phones)
+
+
+def _unscaled(cohorts: Sequence[Groups], scales: Sequence[Sequence[Array]]) -> list[Groups]:
+    return [[times(g, 1 / s) for g, s in zip(*both, strict=True)] for both in zip(cohorts, scales, strict=True)]
+
+
+def _slice(tree: Any, start: int, stop: int) -> Any:
+    return tree_map(lambda x: x[start:stop] if isinstance(x, (np.ndarray, torch.Tensor)) else x, tree)
+
+
+def _joined(passes: Sequence[_Pass], trees: Sequence[Any]) -> Groups:
+    groups: dict[int, list[Any]] = {}
+    for done, tree in zip(passes, trees, strict=True):
+        groups.setdefault(done.group, []).append(tree)
+    return [_concatenated(parts) for parts in groups.values()]
+
+
+def _concatenated(trees: Sequence[Any]) -> Any:
+    """The trees of the same structure along their leading dimension."""
+    if len(trees) == 1:
+        return trees[0]
+    columns = zip(*(leaves(tree) for tree in trees), strict=True)
+    values = iter([together(column, np.concatenate) for column in columns])
+    return tree_map(lambda _: next(values), trees[0])
+
+
+def join(cohorts: Sequence[Groups]) -> Groups:
+    """All phones' batches as one batch of one phone: every tensor's first dimension is the batch."""
+
+    def flat(x: Any) -> Any:
+        return x.reshape(-1, *x.shape[2:]) if isinstance(x, np.ndarray) else x
+
+    whole = _concatenated([tree_map(flat, group) for groups in cohorts for group in groups])
+    return [tree_map(lambda x: x[None] if isinstance(x, np.ndarray) else x, whole)]
+
+
+def split(joint: Groups, like: Sequence[Sequence[Any]]) -> list[Groups]:
+    """The joint batch's message, or its outputs, taken apart: groups of as many phones and samples as in `like`."""
+    whole, start, cohorts = row(joint[0], 0), 0, []
+    for groups in like:
+        parts = []
+        for group in groups:
+            phones, samples = next(x.shape[:2] for x in leaves(group) if isinstance(x, np.ndarray))
+            cut = _slice(whole, start, start + phones * samples)
+            parts.append(tree_map(_unflattened(phones, samples), cut))
+            start += phones * samples
+        cohorts.append(parts)
+    return cohorts
+
+
+def _unflattened(phones: int, samples: int) -> Callable[[Any], Any]:
+    return lambda x: x.reshape(phones, samples, *x.shape[1:]) if isinstance(x, (np.ndarray, torch.Tensor)) else x

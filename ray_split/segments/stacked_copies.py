@@ -1,0 +1,336 @@
+"""K copies of a module as one, batched over a leading dimension with torch.func.vmap.
+
+The copies of a cohort's phones train each on its own batch; one call computes all of them. Equal to a loop over the
+phones within rounding, not bit for bit (grouped convolutions and batched products add in another order).
+Shapes: K phones of a cohort, k neighbours among them with equally large batches of n samples.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call, vmap
+
+from ray_split import config
+from ray_split.messages.message import (
+    Groups,
+    Wanted,
+    group_size,
+    leaves,
+    receive,
+    receive_leaf,
+    row,
+    send,
+    tree_map,
+    wanted_by_any,
+    wanted_of,
+)
+from ray_split.messages.state import Array, State, is_statistic, state_bytes
+from ray_split.segments import optimizers
+from ray_split.segments.autograd import as_leaves, backward, can_have_gradient, gradients_of, own_copy
+from ray_split.segments.buffers import changing
+from ray_split.segments.copies import Learned, as_floats
+from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
+from ray_split.segments.segment import HALF, as_array, as_state
+from ray_split.tasks.task import Task
+
+Tensors = dict[str, torch.Tensor]
+_TENSOR = object()  # stands for a tensor where None may stand for a head that isn't there
+
+
+@dataclass
+class _Pass:
+    """A forward of neighbours low:high, whose backward or step is still to come."""
+
+    low: int
+    high: int
+    weights: Tensors  # leaves (k, ...) that share memory with the stack
+    arrived: Any
+    outputs: Any
+
+
+class Stacked:
+    """The copies of one segment for the phones of a cohort, and their optimizers, on one device."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: config.Optimizer,
+        device: str = "cpu",
+        frozen: bool = False,
+        backprop: str = "autograd",
+    ) -> None:
+        self.device = torch.device(device)
+        self._module = replace_dropout(copy.deepcopy(module)).to(self.device)
+        self._trained = {n for n, p in self._module.named_parameters() if p.requires_grad and not frozen}
+        self._module.train(not frozen)
+        self._dropouts = [m for m in self._module.modules() if isinstance(m, SeededDropout)]
+        self._changing = changing(self._module)
+        self._settings = optimizer
+        self._frozen = frozen
+        self._backprop = backprop
+        self._weights: Tensors = {}
+        self._buffers: Tensors = {}
+        self._memory: dict[str, Tensors] = {}
+        self._steps: Array = np.zeros(0)
+        self._passes: list[_Pass] = []
+        self.draws = bool(self._dropouts)  # whether seeds are wanted
+        self.wanted: Wanted = False
+
+    def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
+        """Make `count` copies of a state; what `own` has (count, ...) is each phone's own. Returns the bytes."""
+        self._passes = []
+        own = own or {}
+        self._weights = {n: self._filled(n, p, state, own, count) for n, p in self._module.named_parameters()}
+        self._buffers = {n: self._filled(n, b, state, own, count) for n, b in self._module.named_buffers()}
+        self._steps = np.zeros(count)
+        self._memory = {slot: {} for slot in optimizers.slots(self._settings)}
+        for name, weight in self._weights.items():
+            for slot, memory in self._memory.items():
+                memory[name] = torch.zeros_like(weight)
+                if not fresh and (key := f"optimizer/{name}/{slot}") in own:
+                    memory[name].copy_(receive_leaf(own[key]))
+            if not fresh and (key := f"optimizer/{name}/step") in own:
+                self._steps = own[key].astype(np.float64)
+        shared = sum(array.nbytes for key, array in state.items() if not key.startswith("optimizer/"))
+        return shared * count + state_bytes({k: v for k, v in own.items() if k.startswith("optimizer/")})
+
+    def _filled(self, name: str, like: torch.Tensor, state: State, own: State, count: int) -> torch.Tensor:
+        key = next(k for k in (f"weights/{name}", f"buffers/{name}") if k in state)
+        filled = torch.empty((count, *like.shape), dtype=like.dtype, device=self.device)
+        return filled.copy_(receive_leaf(own.get(key, state[key])))
+
+    def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
+        """The outputs (k, n, ...) of each group, in train mode; keeps the graphs. `seeds` are the phones', or none."""
+        self._set_training(not self._frozen)
+        self._passes, low = [], 0
+        for group in arrived:
+            high = low + group_size(group)
+            self._passes.append(self._forward(low, high, group, seeds[low:high], differentiable))
+            low = high
+        self.wanted = wanted_by_any([wanted_of(done.outputs) for done in self._passes])
+        return [send(done.outputs) for done in self._passes]
+
+    def _set_training(self, training: bool) -> None:
+        if self._module.training != training:
+            self._module.train(training)
+
+    def _forward(self, low: int, high: int, group: Any, seeds: Sequence[int], differentiable: Wanted) -> _Pass:
+        weights = {n: w[low:high].detach().requires_grad_(n in self._trained) for n, w in self._weights.items()}
+        inputs = as_leaves(group, differentiable)
+        own = tree_map(lambda x: own_copy(x, self.device), inputs)
+        for dropout in self._dropouts:
+            dropout.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+        _share_generators(self._dropouts)
+        buffers = {n: b[low:high] for n, b in self._buffers.items()}
+        outputs, assigned = over_phones(self._module, weights, buffers, own)
+        self._keep(low, high, assigned)
+        return _Pass(low, high, weights, inputs, outputs)
+
+    def _keep(self, low: int, high: int, assigned: Tensors) -> None:
+        """The buffers (k, ...) that forward has assigned, in a new stack: the graph may need what is in the old one."""
+        for name, tensor in assigned.items():
+            stack = self._buffers[name].clone()
+            stack[low:high] = tensor.detach()
+            self._buffers[name] = stack
+
+    def backward(self, gradients: Groups) -> Groups:
+        """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
+        for done, gradient in zip(self._pending(), gradients, strict=True):
+            backward(done.outputs, gradient, self.device, self._backprop)
+        return [gradients_of(done.arrived) for done in self._passes]
+
+    def _pending(self) -> list[_Pass]:
+        if not self._passes:
+            raise RuntimeError("backward without a forward")
+        return self._passes
+
+    def learn(
+        self,
+        arrived: Groups,
+        labels: Sequence[Array],
+        seeds: Sequence[int],
+        task: Task,
+        differentiable: Wanted = True,
+        scales: Array | None = None,
+    ) -> Learned:
+        """Forward, each phone's own mean loss, and backward, as Copies.learn."""
+        self.forward(arrived, seeds, differentiable)
+        losses, right = [], []
+        for done, wanted in zip(self._pending(), labels, strict=True):
+            targets = receive(wanted, self.device)
+            values = task.losses(done.outputs, targets)
+            scaled = values if scales is None else values * torch.from_numpy(scales[done.low : done.high]).to(values)
+            if values.requires_grad:
+                scaled.sum().backward()  # type: ignore[no-untyped-call]
+            losses.append(as_array(values))
+            right.append(task.corrects(done.outputs, targets))
+        gradients = [gradients_of(done.arrived) for done in self._passes]
+        return Learned(gradients, np.concatenate(losses), np.concatenate(right))
+
+    def step(self) -> None:
+        """One step of the optimizer for the phones that were in the last forward, on the gradients there are."""
+        for done in self._pending():
+            for same in _equal_steps(self._steps[done.low : done.high]):
+                self._step(done, same)
+            self._steps[done.low : done.high] += 1
+        self._passes = []
+
+    def _step(self, done: _Pass, same: slice | torch.Tensor) -> None:
+        """For the phones of a pass that have taken equally many steps."""
+        names = [n for n, w in done.weights.items() if w.grad is not None]
+        if not names:
+            return
+        first = int(np.arange(done.low, done.high)[same if isinstance(same, slice) else same.numpy()][0])
+        weights = [done.weights[n].detach()[same] for n in names]
+        gradients = [done.weights[n].grad[same] for n in names]  # type: ignore[index]
+        stacks = [[memory[n][done.low : done.high] for n in names] for memory in self._memory.values()]
+        memory = [[tensor[same] for tensor in stack] for stack in stacks]
+        optimizers.step_stacked(self._settings, weights, gradients, memory, float(self._steps[first]))
+        if not isinstance(same, slice):  # these are copies
+            for name, weight in zip(names, weights, strict=True):
+                done.weights[name].detach()[same] = weight
+            for stack, changed in zip(stacks, memory, strict=True):
+                for tensor, part in zip(stack, changed, strict=True):
+                    tensor[same] = part
+
+    @torch.no_grad()
+    def evaluate(self, arrived: Groups) -> list[Any]:
+        """The outputs of each group, tensors (k, n, ...), in eval mode and without a graph."""
+        self._set_training(False)
+        outputs, low = [], 0
+        for group in arrived:
+            high = low + group_size(group)
+            weights, buffers = ({n: t[low:high] for n, t in s.items()} for s in (self._weights, self._buffers))
+            buffers |= {name: tensor.clone() for name, tensor in buffers.items() if name in self._changing}
+            outputs.append(over_phones(self._module, weights, buffers, receive(group, self.device))[0])
+            low = high
+        return outputs
+
+    def average(self, shares: Array) -> State:
+        """The copies' weights and buffers added up, each times its phone's share, as Copies.average."""
+        counting, learned = np.flatnonzero(shares), self._learned()
+        if len(counting) < len(shares):
+            places = torch.from_numpy(counting).to(self.device)
+            learned, shares = {name: tensor[places] for name, tensor in learned.items()}, shares[counting]
+        on_device = torch.from_numpy(shares).to(self.device)
+        return self._named({name: as_state(_weighted(t, on_device)) for name, t in learned.items()})
+
+    def learned(self) -> State:
+        """Every copy's weights that are trained, and buffers, (K, ...), as Copies.learned."""
+        return self._named({name: as_state(tensor) for name, tensor in self._learned().items()})
+
+    def _learned(self) -> Tensors:
+        return {**{name: w for name, w in self._weights.items() if name in self._trained}, **self._buffers}
+
+    def states(self) -> State:
+        """Every copy's weights and optimizer, (K, ...)."""
+        state = self._named({n: as_state(t) for n, t in {**self._weights, **self._buffers}.items()})
+        for slot, memory in self._memory.items():
+            state |= {f"optimizer/{name}/{slot}": as_state(tensor) for name, tensor in memory.items()}
+        if self._settings.name != "sgd":
+            state |= {f"optimizer/{name}/step": self._steps.astype(np.float32) for name in self._weights}
+        return state
+
+    def norms(self) -> Array:
+        """As Copies.norms."""
+        statistics = [buffer for name, buffer in self._buffers.items() if is_statistic(name)]
+        tensors = [t for t in [*self._weights.values(), *statistics] if can_have_gradient(t)]
+        if not tensors:
+            return np.zeros(len(self._steps))
+        each = [torch.linalg.vector_norm(as_floats(t).reshape(len(t), -1), dim=1) for t in tensors]
+        return as_array(torch.linalg.vector_norm(torch.stack(each), dim=0))
+
+    def _named(self, arrays: dict[str, Array]) -> State:
+        """Under the keys of a state; a tensor with two names stands under both."""
+        names = {id(t): n for n, t in [*self._module.named_parameters(), *self._module.named_buffers()]}
+        kept = self._module.state_dict(keep_vars=True)
+        places = {f"weights/{key}": names[id(tensor)] for key, tensor in kept.items()}
+        places |= {f"buffers/{n}": n for n, _ in self._module.named_buffers() if n not in kept}
+        return {key: arrays[name] for key, name in places.items() if name in arrays}
+
+
+def over_phones(
+    module: nn.Module, weights: Tensors, buffers: Tensors, arrived: Any, shared: bool = False
+) -> tuple[Any, Tensors]:
+    """Call a module for k phones: weights, buffers (k, ...) and what arrived (k, n, ...) are each phone's own.
+
+    `shared`: weights and buffers (...) are everybody's. One phone's call is the plain one. What isn't a tensor is
+    the same for all. Returns the outputs, and the buffers (k, ...) that forward has assigned: the others' changes
+    are in place.
+    """
+    tensors = [x for x in leaves(arrived) if isinstance(x, torch.Tensor)]
+    if len(tensors[0]) == 1:
+        alone = {**weights, **buffers} if shared else row({**weights, **buffers}, 0)
+        called = _called(module, alone, row(arrived, 0), buffers)
+        outputs, assigned = tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, called)
+        return outputs, assigned
+    shape: list[Any] = []
+
+    def one(weights: Tensors, buffers: Tensors, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        each = iter(tensors)
+        own = tree_map(lambda x: next(each) if isinstance(x, torch.Tensor) else x, arrived)
+        found = _called(module, {**weights, **buffers}, own, buffers)
+        shape.append(tree_map(lambda x: _TENSOR if isinstance(x, torch.Tensor) else x, found))
+        return [x for x in leaves(found) if isinstance(x, torch.Tensor)]
+
+    own = None if shared else 0
+    with _attention_that_batches():
+        found = iter(vmap(one, in_dims=(own, own, *[0] * len(tensors)))(weights, buffers, *tensors))
+    outputs, assigned = tree_map(lambda x: next(found) if x is _TENSOR else x, shape[0])
+    return outputs, assigned
+
+
+def _called(module: nn.Module, tensors: Tensors, arrived: Any, buffers: Tensors) -> tuple[Any, Tensors]:
+    """The outputs, and the buffers that were assigned, which functional_call leaves in the dict that it is given."""
+    before = dict(tensors)
+    outputs = functional_call(module, tensors, _arguments(arrived))
+    return outputs, {name: tensors[name] for name in buffers if tensors[name] is not before[name]}
+
+
+@contextmanager
+def _attention_that_batches() -> Iterator[None]:
+    """torch's fused attention for CPUs has no batching rule: vmap would loop. Its parts have."""
+    before = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]  # of the CPU's too
+    torch.backends.cuda.enable_flash_sdp(before and torch.cuda.is_available())
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_flash_sdp(before)
+
+
+def _arguments(arrived: Any) -> tuple[Any, ...]:
+    return arrived if isinstance(arrived, tuple) else (arrived,)
+
+
+def _weighted(tensor: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    if not can_have_gradient(tensor):
+        return tensor.amax(0)
+    if tensor.is_complex():
+        return torch.view_as_complex(_weighted(torch.view_as_real(tensor), shares))
+    tensor = tensor.float() if tensor.dtype in HALF else tensor  # see bits.counts_in
+    shares = shares.to(tensor.dtype)
+    if len(tensor) == 1:
+        return tensor[0] * shares[0]
+    total: torch.Tensor = torch.tensordot(shares, tensor, dims=1)
+    return total
+
+
+def _equal_steps(steps: Array) -> list[slice | torch.Tensor]:
+    """The phones by how many steps they have taken: nearly always all alike."""
+    if (steps == steps[0]).all():
+        return [slice(None)]
+    return [torch.from_numpy(np.flatnonzero(steps == taken)) for taken in np.unique(steps)]
+
+
+def _share_generators(dropouts: list[SeededDropout]) -> None:
+    """A segment's Dropouts draw one after the other from the phone's one generator."""
+    for dropout in dropouts[1:]:
+        dropout.generators = dropouts[0].generators

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+from torch import nn
+
+import ray_split as rs
+from ray_split.preparation.prepare import prepare
+from ray_split.resolve import resolve
+
+
+def prepared(**sections: dict) -> rs.Config:
+    return prepare(rs.Config(run={"name": "x", **sections.pop("run", {})}, **sections)).settings
+
+
+def refusal(**sections: dict) -> rs.SettingsError:
+    with pytest.raises(rs.SettingsError) as caught:
+        prepared(**sections)
+    assert len(str(caught.value).splitlines()) == 1
+    return caught.value
+
+
+def test_where_all_phones_drop_out_in_every_round_nothing_starts() -> None:
+    assert refusal(phones={"dropout": 1.0}, run={"rounds": 10**9}).field == "phones.dropout"
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, **sections: dict) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        prepared(**sections)
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("phones", "rounds", "told"),
+    [
+        ({"availability": 1e-3}, 10, "of 200, each does by a chance of 0.001"),
+        ({"availability": 0.5, "dropout": 0.999}, 10, "of 200, each does by a chance of 0.0005"),
+        ({"availability": 0.04, "per_round": 1}, 15, "of 15, each does by a chance of 0.04"),
+    ],
+)  # fmt: skip
+def test_rounds_that_hardly_anybody_finishes_are_told_of(
+    caplog: pytest.LogCaptureFixture, phones: dict, rounds: int, told: str
+) -> None:
+    assert warnings_of(caplog, phones=phones, run={"rounds": rounds}) == [
+        f"hardly any phone will finish a round: {told}"
+    ]
+    assert warnings_of(caplog, phones={"availability": 0.01, "dropout": 0.5}) == []
+
+
+@pytest.mark.parametrize(("cuts", "freeze"), [("block1,hidden", "a,b,c"), ("block1", "a,b"), ("block1", "b,a")])
+def test_a_model_of_which_all_is_frozen_is_refused(cuts: str, freeze: str) -> None:
+    error = refusal(model={"cuts": cuts, "freeze": freeze})
+    assert (error.field, error.value) == ("model.freeze", freeze.split(","))
+    assert "nothing is left to train" in error.allowed
+
+
+def ends_bare(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, num_classes), nn.Softplus())
+
+
+def drops_all(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(1.0), nn.Linear(8, num_classes))
+
+
+def test_a_model_whose_last_segment_has_no_weights_is_refused_if_the_others_are_frozen() -> None:
+    error = refusal(model={"name": f"{__name__}:ends_bare", "cuts": "1,3", "freeze": "a,b"})
+    assert error.field == "model.freeze"
+    assert "of the model, a, b has weights" in error.allowed
+
+
+def test_a_layer_that_drops_all_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        prepared(model={"name": f"{__name__}:drops_all", "cuts": "1,2"})
+    assert [r.getMessage() for r in caplog.records if "drops all" in r.getMessage()] == [
+        "2 in segment b drops all that it is given (p is 1): what is before it learns nothing of it"
+    ]
+
+
+@pytest.mark.parametrize("field", ["local_steps", "local_epochs"])
+def test_steps_of_a_round_that_can_not_be_drawn_are_refused_with_how_many_can(field: str) -> None:
+    error = refusal(phones={"count": 3, field: 10**9})
+    assert error.field == f"phones.{field}"
+    most = int(error.allowed.split()[2].rstrip(","))
+    assert getattr(prepared(phones={"count": 3, field: most}).phones, field) == most
+    assert refusal(phones={"count": 3, field: 2 * most}).field == f"phones.{field}"
+
+
+def test_a_deadline_that_nobody_meets_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    described = {"count": 3, "device": "low_end"}
+    told = "in the first rounds nobody is in time: phones.deadline is 1e-09 virtual seconds, and nothing is trained"
+    assert told in warnings_of(caplog, phones={**described, "deadline": 1e-9})
+    assert told not in warnings_of(caplog, phones={**described, "deadline": 1e9})
+
+
+class Own:
+    """Nothing that a file can hold."""
+
+
+@pytest.mark.parametrize(
+    "value", [Own(), Own, "\udcff", {"x": [Own()]}], ids=["object", "class", "surrogate", "nested"]
+)
+def test_kwargs_that_config_yaml_can_not_hold_are_refused(value: object) -> None:
+    error = refusal(model={"kwargs": {"width": 3, "hidden": value}})
+    assert error.field == "model.kwargs"
+    assert "what config.yaml can hold" in error.allowed
+
+
+def test_a_path_that_gets_too_long_with_the_name_is_refused() -> None:
+    folder = "/" + "/".join(["x" * 200] * 18)
+    assert refusal(run={"storage_path": folder, "name": "y" * 255}).field == "run.storage_path"
+    assert prepared(run={"storage_path": folder, "name": "y"}).run.storage_path == folder
+
+
+def test_an_automatic_name_is_short_enough_whatever_the_model_is_called() -> None:
+    with pytest.raises(rs.SettingsError, match=r"model\.name: 'a:x+"):
+        prepare(rs.Config(model={"name": f"a:{'x' * 300}"}))
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "most"),
+    [("cluster", "client_actors", 64), ("server", "replicas", 64), ("server", "num_cpus", 256)],
+)
+def test_one_process_hosts_no_more_than_it_can(section: str, field: str, most: int) -> None:
+    def resolved(value: int, backend: str = "inprocess") -> rs.Config:
+        sections = {"cluster": {"backend": backend, "autoscaled": backend == "ray", "client_actors": 1}}
+        sections |= {"server": {"num_gpus": 0}}
+        sections[section][field] = value
+        return resolve(rs.Config(**sections), [])
+
+    assert getattr(getattr(resolved(most), section), field) == most
+    assert getattr(getattr(resolved(most + 1, "ray"), section), field) == most + 1
+    with pytest.raises(rs.SettingsError, match=rf"{section}\.{field}: {most + 1} .* at most {most} in one process"):
+        resolved(most + 1)
