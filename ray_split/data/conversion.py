@@ -91,9 +91,13 @@ def _tensor(place: Place, tensor: Any) -> Array:
     torch = sys.modules["torch"]
     if tensor.layout is not torch.strided:
         raise place.refused("an array", f"a sparse tensor {tuple(tensor.shape)}", "return x.to_dense()")
-    tensor = tensor.detach().cpu()
-    tensor = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
-    found: Array = tensor.resolve_conj().resolve_neg().numpy()
+    try:
+        plain = tensor.detach().cpu()
+        plain = plain.float() if plain.dtype is torch.bfloat16 else plain
+        found: Array = plain.resolve_conj().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:  # on meta, quantized, nested, of eight bits
+        kind = f"a tensor of {tensor.dtype} on {tensor.device}"
+        raise place.refused("an array", f"{kind}: {told(error)}", "return x.float() of a tensor in memory") from error
     return found
 
 

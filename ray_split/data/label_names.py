@@ -20,6 +20,8 @@ def encode(name: str, train: Array, test: Array, names: Sequence[str] | None) ->
     if len(kinds) > 1:
         allowed = f"a data set whose labels are of one kind, not {shown(train)} in train and {shown(test)} in test"
         raise SettingsError("data.name", name, allowed)
+    if train.dtype.kind == "c":
+        raise SettingsError("data.name", name, f"a data set whose labels are classes or values, not {shown(train)}")
     if train.dtype.kind in TEXT:
         return _numbered(name, _as_text(train), _as_text(test), names)
     if train.dtype.kind == test.dtype.kind == "b":
@@ -53,4 +55,6 @@ def _numbered(
 
 
 def _whole(labels: Array) -> Array:
+    if labels.dtype == np.float16:  # torch's losses want them as the outputs are
+        return labels.astype(np.float32)
     return labels.astype(np.int64) if labels.dtype.kind in "iub" else labels

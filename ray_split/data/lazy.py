@@ -28,8 +28,13 @@ class LazyInputs:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", np.asarray(self.keys))
-        object.__setattr__(self, "sample_shape", tuple(self.sample_shape))
-        object.__setattr__(self, "dtype", np.dtype(self.dtype).newbyteorder("="))
+        shape = (self.sample_shape,) if isinstance(self.sample_shape, int) else tuple(self.sample_shape)
+        object.__setattr__(self, "sample_shape", shape)
+        try:
+            kind = np.dtype(self.dtype)
+        except TypeError:
+            raise TypeError(f"the dtype of LazyInputs is one of numpy's, not {self.dtype!r}") from None
+        object.__setattr__(self, "dtype", kind.newbyteorder("="))
 
     def __len__(self) -> int:
         return len(self.keys)

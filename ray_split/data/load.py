@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,8 @@ def load(settings: config.Data) -> Parts:
     function = find("data.name", settings.name, DATA_SETS)
     with blamed("data.name", settings.name, settings.kwargs):
         found = call("data", function, settings.kwargs, path=settings.path and settings.path.expanduser())
+    if inspect.iscoroutine(found):
+        found.close()  # else Python warns that nobody awaited it
     whole = _is_pair(found)
     data = _checked(settings.name, found)
     rest, val = split_off(len(data.train.inputs), settings.val_fraction, "val_part")
@@ -78,7 +81,30 @@ def _of_parts(name: str, found: Any) -> DataSet:
             "data.name", name, f"a function that returns (inputs, labels) or a ray_split.DataSet, {what}"
         )
     _check_said(name, found)
-    return replace(found, train=_own(name, "training ", found.train), test=_own(name, "test ", found.test))
+    own = replace(found, train=_own(name, "training ", found.train), test=_own(name, "test ", found.test))
+    _check_kinds(name, own)
+    return replace(own, scale=_scale(own.scale), shift=_scale(own.shift))
+
+
+def _scale(value: Any) -> Any:
+    """A number as it is; what else can be one array, a tensor say, as that."""
+    return value if isinstance(value, (int, float, np.generic)) else np.asarray(value)
+
+
+def _check_kinds(name: str, data: DataSet) -> None:
+    """Both parts have numbers of one kind: bytes are scaled, others are taken as they are."""
+    train, test = data.train.inputs.dtype, data.test.inputs.dtype
+    if _kind(train) != _kind(test):
+        allowed = f"a data set whose inputs are of one type, not {train} in train and {test} in test: "
+        raise SettingsError("data.name", name, f"{allowed}return both as they are, or both scaled")
+    neutral = np.array_equal(np.asarray(data.scale), 1) and np.array_equal(np.asarray(data.shift), 0)
+    if not neutral and _kind(train) != "bytes":
+        allowed = f"a data set of bytes (uint8) if it has scale and shift, not of {train}: return inputs as they are "
+        raise SettingsError("data.name", name, f"{allowed}to be taken, without them")
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    return "bytes" if dtype == np.uint8 else "whole" if dtype.kind in "iub" else dtype.kind
 
 
 def _own(name: str, what: str, given: Any) -> Part:
@@ -120,17 +146,37 @@ def _split(name: str, whole: Part) -> DataSet:
 def _check_said(name: str, data: DataSet) -> None:
     """What a data set says beside its samples."""
     scale, shift, classes = data.scale, data.shift, data.num_classes
-    if not all(np.asarray(x).dtype.kind in "fiu" and np.isfinite(x).all() for x in (scale, shift)):
+    if not (_is_finite(scale) and _is_finite(shift)):
         raise SettingsError("data.name", name, f"a data set whose scale and shift are finite, not {scale} and {shift}")
+    if not np.asarray(scale).all():
+        raise SettingsError("data.name", name, f"a data set whose scale is not 0: it is {scale}")
     whole = isinstance(classes, (int, np.integer)) and not isinstance(classes, bool)
     if classes is not None and not (whole and classes > 0):
         raise SettingsError("data.name", name, f"a data set whose num_classes is a positive number, not {classes!r}")
     names = data.classes
-    if isinstance(names, str) or (names is not None and len({str(each) for each in names}) < len(names)):
+    if names is not None and not (_is_list(names) and len({str(each) for each in names}) == len(names)):
         raise SettingsError("data.name", name, f"a data set whose classes are a list of different names, not {names!r}")
     if not isinstance(data.groups, Mapping):
         allowed = f'a data set whose groups are a dict such as {{"writer": ids}}, not {shown(data.groups)}'
         raise SettingsError("data.name", name, allowed)
+    for kind in data.groups:
+        if not isinstance(kind, str):
+            allowed = f"a data set whose groups have names of text, which data.partition.by is to tell, not {kind!r}"
+            raise SettingsError("data.name", name, allowed)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is a number, or an array of numbers, and none is infinite."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):  # of rows of several lengths
+        return False
+    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
+
+
+def _is_list(value: Any) -> bool:
+    """Whether it has an order, the same in every process: a set has not."""
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, Mapping))
 
 
 def _encoded(name: str, data: DataSet) -> DataSet:

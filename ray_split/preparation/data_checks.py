@@ -63,9 +63,19 @@ def check_data(settings: config.Config, parts: Parts, stream: Stream) -> None:
     data, loss = _Checked(settings, parts, stream), LOSSES.get(settings.task.loss)
     _check(data, "inputs", _not_finite, "finite numbers", GAPS)
     if isinstance(loss, Distance):
-        _check(data, "labels", _not_finite, "finite numbers", GAPS)
+        _check_values(data)
     if isinstance(loss, CrossEntropy):
         _check_classes(data)
+
+
+def _check_values(data: _Checked) -> None:
+    """Labels are values, which may have a fraction."""
+    labels, name, loss = data.parts.train.labels, data.settings.data.name, data.settings.task.loss
+    if labels.dtype.kind not in "f":
+        kind = "names" if data.parts.classes is not None else "whole numbers"
+        allowed = f"cross_entropy, as {name} has {kind} for labels; {loss}'s are values: "
+        raise SettingsError("task.loss", loss, f"{allowed}if these are, return labels.astype(float)")
+    _check(data, "labels", _not_finite, "finite numbers", GAPS)
 
 
 def _not_finite(values: Array) -> Array:
@@ -145,6 +155,7 @@ def _check_classes(data: _Checked) -> None:
         )
         raise SettingsError("data.name", name, f"{allowed}: return labels.argmax(1)")
     if labels.dtype.kind == "f":
+        _check(data, "labels", _not_finite, "a label for every row", GAPS)
         allowed = f"mse, l1 or huber, as {name} has values ({labels.dtype}) for labels; {loss}'s are classes, "
         raise SettingsError("task.loss", loss, f"{allowed}whole numbers: if these are, return labels.astype(int)")
     if labels.dtype != np.int64:

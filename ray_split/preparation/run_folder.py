@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ray_split import config, filesystem, logs
@@ -124,6 +125,7 @@ def claim(settings: config.Config, hold: Hold | None = None) -> Place | None:
     if not _begun(settings, hold):
         return None
     _check_same(settings, _before(settings).model_dump(mode="json"))
+    _check_own(settings)
     found, lacking = rows.found(folder).rows, _lacking(folder)
 
     def checked(path: Place) -> Place:
@@ -178,10 +180,27 @@ def _lacking(folder: Place) -> dict[int, str]:
     found = rows.found(folder).rows
     last = max([checkpoint.round_of(path) for path in checkpoint.complete(folder / checkpoint.FOLDER)], default=0)
     lacking = {n: f"{folder / METRICS} has no row of {rows.shown([n])}" for n in rows.missing(found, last)}
-    if not (folder / PHONES).exists():
-        return lacking  # going on without it was chosen
     with_phones = [row["round"] for row in found if row["round"] < last and row["phones"]]
+    if not (folder / PHONES).exists():
+        if with_phones:  # going on without it was chosen
+            logger.warning("%s is not there: it begins anew, without the rounds before", folder / PHONES)
+        return lacking
     return unreadable(folder, with_phones) | lacking
+
+
+def _check_own(settings: config.Config) -> None:
+    """Raises SettingsError where a run's file is a folder, or its summary is another run's."""
+    folder = settings.run.folder
+    for name in (METRICS, MODEL, SUMMARY):
+        path = folder / name
+        if isinstance(path, Path) and path.is_dir():
+            raise SettingsError(
+                "run.resume", settings.run.resume, f"of a run whose files are files: {path} is a folder"
+            )
+    seed = (known_summary(folder) or {}).get("seed", settings.run.seed)
+    if seed != settings.run.seed:
+        allowed = f"of a run with its own {SUMMARY}: the one in {folder} is of a run with seed {seed!r}; remove it"
+        raise SettingsError("run.resume", settings.run.resume, allowed)
 
 
 def _check_lost(settings: config.Config, found: list[rows.Row]) -> None:
@@ -213,11 +232,11 @@ def check_quarantine(settings: config.Config, stream: Stream) -> None:
     if known_summary(folder) is not None:
         return
     found = rows.found(folder).rows
-    if found:
-        logger.warning("%s is not there or can't be read: made anew from the rows", folder / SUMMARY)
     if any(row.get("left_out", 0) > stream.count_left_out(row["round"]) for row in found):
         allowed = f"of a run whose {SUMMARY} can be read: it alone says which phones the run goes on without"
         raise SettingsError("run.resume", settings.run.resume, allowed)
+    if found:
+        logger.warning("%s is not there or can't be read: made anew from the rows", folder / SUMMARY)
 
 
 def _check_place(settings: config.Config) -> None:

@@ -163,13 +163,18 @@ def newest(folder: Place, take: Callable[[Place], T]) -> T | None:
     """
     # Here nothing that was cut off leaves such a folder without a manifest: it was lost later. At a URI it does.
     there = _named(folder) if isinstance(folder, Path) else complete(folder)
+    problems: list[CheckpointError] = []
     for path in reversed(there):
         try:
-            return take(path)
+            taken = take(path)
         except CheckpointError as error:
-            if path == there[0]:
-                raise CheckpointError(f"none of the checkpoints in {folder} is whole: {error}") from error
-            logger.warning("%s; going on from the checkpoint before it", error)
+            problems.append(error)
+            continue
+        for problem in problems:
+            logger.warning("%s; going on from the checkpoint before it", problem)
+        return taken
+    if problems:
+        raise CheckpointError(f"none of the checkpoints in {folder} is whole: {problems[-1]}") from problems[-1]
     return None
 
 

@@ -26,7 +26,7 @@ def read_summary(folder: Place) -> dict[str, Any]:
     allowed = "the folder of a run: its summary.json can't be read"
     try:
         found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, IsADirectoryError) as error:
         raise SettingsError("path", str(folder), f"{allowed}: {first_line(error)}") from None
     if not isinstance(found, dict) or found.get("status") not in STATUSES:
         raise SettingsError("path", str(folder), f"{allowed}: it is no summary")

@@ -130,6 +130,14 @@ def empty_checkpoints(folder: Path) -> None:
     (folder / "checkpoints" / ".partial_round_000004").mkdir(parents=True)
 
 
+def in_place_of(name: str) -> Callable[[Path], object]:
+    def do(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+
+    return do
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no checkpoints": (remove_checkpoints, "what metrics.jsonl hold would be lost; put the checkpoints back"),
     "no checkpoints but a half-written one": (empty_checkpoints, "none is left in "),
@@ -162,6 +170,12 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         "of a run whose settings can be read; in ",
     ),
     "no config": (lambda folder: (folder / "config.yaml").unlink(), "holds something else"),
+    "a folder for the summary": (in_place_of("summary.json"), "summary.json is a folder"),
+    "a folder for the model": (in_place_of("model.safetensors"), "model.safetensors is a folder"),
+    "another run's summary": (
+        lambda folder: (folder / "summary.json").write_text('{"status": "running", "seed": 77}'),
+        "is of a run with seed 77; remove it",
+    ),
     "phones that were left out, and nothing says which": (
         lambda folder: (
             (folder / "summary.json").unlink(),
@@ -173,10 +187,21 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_it_is_refused_and_nothing_is_lost(folder: Path, what: str) -> None:
+def test_it_is_refused_in_one_line_and_nothing_is_lost(
+    folder: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
     damage, why = REFUSED[what]
     damage(folder)
+    caplog.clear()
     assert why in refused(folder)
+    assert not warnings(caplog)
+
+
+def test_without_phones_lines_at_all_it_goes_on_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(folder / "phones.parquet")
+    resumed(config(folder.parent, "run", rounds=4))
+    assert "phones.parquet is not there: it begins anew" in "\n".join(warnings(caplog))
+    assert set(pandas.read_parquet(folder / "phones.parquet")["round"]) == {3}
 
 
 def test_a_run_without_a_checkpoint_as_none_was_due_begins_anew(tmp_path: Path) -> None:

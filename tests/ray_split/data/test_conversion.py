@@ -270,4 +270,39 @@ def test_a_function_that_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     def broken() -> Any:
         raise KeyError("no such\nfile")
 
-    assert "a function that works; it raised KeyError: 'no such\\nfile' (test_given.py:" in refusal(broken, monkeypatch)
+    assert "a function that works; it raised KeyError: 'no such\\nfile' (test_conversion.py:" in refusal(broken, monkeypatch)
+
+
+PART = rs.Part(X, Y)
+BYTES = rs.Part(np.zeros((60, 4), np.uint8), Y)
+SAID: dict[str, tuple[Callable[[], Any], str]] = {
+    "bytes to test on": (lambda: rs.DataSet(PART, BYTES), "of one type, not float32 in train and uint8 in test"),
+    "scaled floats": (lambda: rs.DataSet(PART, PART, scale=1 / 255), "of bytes (uint8) if it has scale and shift"),
+    "a scale of nothing": (lambda: rs.DataSet(BYTES, BYTES, scale=0), "whose scale is not 0"),
+    "a ragged scale": (lambda: rs.DataSet(BYTES, BYTES, scale=[[1.0], [1.0, 2.0]]), "scale and shift are finite"),
+    "a set of classes": (lambda: rs.DataSet(PART, PART, classes={"a", "b", "c"}), "classes are a list"),
+    "a number of classes": (lambda: rs.DataSet(PART, PART, classes=3), "classes are a list"),
+    "a generator of classes": (lambda: rs.DataSet(PART, PART, classes=iter("abc")), "classes are a list"),
+    "groups with a number for a name": (lambda: rs.DataSet(PART, PART, groups={1: Y}), "names of text"),
+    "a tensor of shapes alone": (lambda: (torch.zeros(60, 4, device="meta"), Y), "on meta"),
+    "a tensor of eight bits": (lambda: (torch.zeros(60, 4).to(torch.float8_e4m3fn), Y), "torch.float8_e4m3fn"),
+    "complex labels": (lambda: (X, Y + 1j), "classes or values, not ndarray (48,) of complex"),
+    "a torch type": (lambda: (rs.LazyInputs(int, Y, (4,), torch.float32), Y), "one of numpy's, not torch.float32"),
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_what_a_data_set_says_wrongly_is_one_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, said = SAID[kind]
+    assert said in refusal(make, monkeypatch)
+
+
+def test_a_scale_may_be_a_tensor_and_a_lazy_shape_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = rs.Part(np.full((60, 4), 51, np.uint8), Y)
+    parts = load(rs.DataSet(part, part, scale=torch.tensor([1 / 255] * 4)), monkeypatch)
+    assert parts.batch("train", slice(0, 1))[0].tolist() == [pytest.approx([0.2] * 4)]
+    assert rs.LazyInputs(int, Y, 4).shape == (60, 4)
+
+
+def test_half_precision_labels_become_single(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load((X, X[:, 0].astype(np.float16)), monkeypatch).train.labels.dtype == np.float32

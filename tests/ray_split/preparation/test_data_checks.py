@@ -46,6 +46,14 @@ def truths() -> Any:
     return X, Y > 0
 
 
+def gap() -> Any:
+    return X, np.where(np.arange(120) == 7, np.nan, Y)
+
+
+def whole_values() -> Any:
+    return X, Y
+
+
 def ones(columns: int = 3) -> Any:
     return X, np.eye(columns, dtype=np.float32)[Y]
 
@@ -227,3 +235,13 @@ def test_a_sample_that_is_read_when_needed_is_looked_at_then(tmp_path: Path, hel
     )  # fmt: skip
     with pytest.raises(rs.RunFailedError, match=message):
         rs.fit(settings, callbacks=[])
+
+
+def test_a_class_that_is_missing_is_named() -> None:
+    assert "row 7 of the labels" in refusal("gap")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("whole_values", "whole numbers"), ("truths", "names")])
+def test_classes_are_no_values(name: str, kind: str) -> None:
+    line = refusal(name, VALUES)
+    assert f"has {kind} for labels; mse's are values: if these are, return labels.astype(float)" in line

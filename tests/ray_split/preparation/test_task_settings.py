@@ -70,7 +70,7 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
         ),
         (
             {"task": {"loss": "mse"}},
-            r"task\.loss: 'mse'.*outputs \(\d+, 10\).*values, floats; whole numbers are classes",
+            r"task\.loss: 'mse'.*digits has whole numbers for labels; mse's are values",
         ),
         ({"model": MLP, "data": VALUES}, r"task\.loss: 'cross_entropy'.*classes, whole numbers"),
         (
