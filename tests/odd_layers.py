@@ -187,6 +187,56 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }  # fmt: skip
 
 
+class Skipped(nn.Module):
+    """A weight that only large batches use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.scale = nn.Linear(16, 16), nn.Parameter(torch.ones(16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.mix(x) * self.scale if len(x) == 8 else self.mix(x)
+
+
+class Warmed(nn.Module):
+    """A teacher that follows after three steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.teacher = nn.Linear(16, 16), nn.Linear(16, 16).requires_grad_(False)
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.steps += 1
+            if self.steps > 3:
+                with torch.no_grad():
+                    self.teacher.weight.lerp_(self.mix.weight, 0.3)
+        return self.mix(x) + self.teacher(x)
+
+
+def of_small_batches(self, x):
+    """What torch.func.vmap can't do, in the last batch alone."""
+    return self.mix(x) * (1 + 0.1 * float(x.mean())) if len(x) < 8 else self.mix(x)
+
+
+class Table(nn.Module):
+    """An embedding; with max_norm it is made smaller where it is looked up, in eval mode too."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__()
+        self.table = nn.Embedding(512, 16, **kwargs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.table((x.abs().sum(1) * 997).long() % 512)
+
+
+RARE: dict[str, Callable[[], nn.Module]] = {
+    "skipped": Skipped, "warmed": Warmed, "of_small_batches": lambda: Layer(of_small_batches), 
+    "bounded": lambda: Table(max_norm=0.5), "sparse": lambda: Table(sparse=True),
+}  # fmt: skip
+
+
 def model(layer: str, num_classes: int = 4, place: str = "b") -> nn.Module:
     """A layer of these as A's last, B's only or C's first; cuts a,b."""
     parts: dict[str, nn.Module] = {
@@ -194,11 +244,11 @@ def model(layer: str, num_classes: int = 4, place: str = "b") -> nn.Module:
         "c": nn.Linear(16, num_classes),
     }  # fmt: skip
     if place == "a":
-        parts["a"].append(LAYERS[layer]())
+        parts["a"].append((LAYERS | RARE)[layer]())
     elif place == "b":
-        parts["b"] = LAYERS[layer]()
+        parts["b"] = (LAYERS | RARE)[layer]()
     else:
-        parts["c"] = nn.Sequential(LAYERS[layer](), nn.Linear(16, num_classes))
+        parts["c"] = nn.Sequential((LAYERS | RARE)[layer](), nn.Linear(16, num_classes))
     found = nn.Sequential()
     for name, part in parts.items():
         found.add_module(name, part)

@@ -20,6 +20,7 @@ from ray_split.cutting.cut_error import ADVICE, CutError
 from ray_split.cutting.cut_trial import Trial, equal
 from ray_split.cutting.own_segments import Chain
 from ray_split.cutting.random_generators import TORCH, Generators, drawing_line
+from ray_split.cutting.references import names_of, references_of
 from ray_split.cutting.segment_module import Part, Program, adopt, is_size, program_of
 from ray_split.cutting.tracer import UNTRACEABLE, Tracer, line_of, lost_by_opening
 from ray_split.errors import SettingsError
@@ -76,11 +77,24 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     parts = [Part(traced, program, modes) for program in programs]
     _adopt_unused(traced, parts)
     _check_keys(model, parts, cuts)
+    _check_references(traced, parts, cuts)
     apart, shared = _apart(parts)
     if example is not None:
         Trial(model, apart, example, cuts, tracer.opened).run(shared)
         _check_hidden(apart[0], example, cuts)
     return Segments(*apart)
+
+
+def _check_references(model: nn.Module, parts: Sequence[nn.Module], cuts: Sequence[str]) -> None:
+    """A layer that keeps another in a plain place must be on its side of a cut: each side has copies of its own."""
+    names = names_of(model)
+    for part in parts:
+        own = names_of(part)
+        for layer, module in part.named_modules():
+            for reference in references_of(module):
+                if (other := names.get(id(reference.target))) and id(reference.target) not in own:
+                    where = f"{layer}.{reference.attribute}".lstrip(".")
+                    raise CutError(list(cuts), f"cuts that leave {other} on the side of {where}, which refers to it")
 
 
 def _linked(model: Chain, cuts: Sequence[str], example: torch.Tensor | None) -> Segments:

@@ -25,6 +25,7 @@ from ray_split.segments.segment import call
 
 logger = logs.get(__name__)
 Tensors = dict[str, torch.Tensor]
+STEPS = 2  # that a model takes, so that what it keeps in plain places comes to be another
 CPU = torch.device("cpu")
 SEED = 8_191
 GRADIENT = 1e-3  # of a gradient's norm: what is missing or doubled is far more, and rounding far less
@@ -104,10 +105,12 @@ class Trial:
         try:
             with torch.enable_grad():
                 outputs = self._whole(self._few[1])
-                if (loss := _loss(outputs)) is not None:
+                loss, generators = _loss(outputs), Generators()
+                if loss is not None:
                     loss.backward()  # type: ignore[no-untyped-call]
         except MISFITS as error:
             raise self._untrainable(error) from error
+        self._check_backward(generators)
         self._kept.append(snapshot(self._model))
         return outputs, _gradients(self._model)
 
@@ -123,6 +126,19 @@ class Trial:
             if flag != flags.get(name) and flag != now.get(name):
                 what = "requires_grad" if len(flag) > 1 else "train mode"
                 raise CutError(self._cuts, f"a forward that leaves the {what} of {name} as it was; {ADVICE}")
+
+    def _check_backward(self, generators: Generators) -> None:
+        """Each segment goes backward by itself: what is drawn there, or reaches the first model, would be another."""
+        if drawn := generators.moved():
+            allowed = (
+                f"one that draws no random numbers in its backward, as this does from {drawn}: draw them in forward"
+            )
+            raise SettingsError("model.name", type(self._untouched).__name__, allowed)
+        if reached := [name for name, p in self._untouched.named_parameters() if p.grad is not None]:
+            allowed = (
+                f"one whose copies train themselves: a copy's backward reaches {reached[0]} of the first (a closure,"
+            )
+            raise SettingsError("model.name", type(self._untouched).__name__, f"{allowed} or a global?)")
 
     def _check_hooks(self, before: Snapshot) -> None:
         """A hook is no copy: what it keeps, it keeps in the model that it was registered in, for all copies."""
@@ -199,20 +215,31 @@ class Trial:
         places = changed(self._kept[0], self._kept[-1])
         if not places:
             return
-        fresh = copy.deepcopy(self._untouched)
+        fresh, used = copy.deepcopy(self._untouched), _tensors(self._model)
         with torch.no_grad():
+            for tensor in used.values():
+                if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
+                    tensor.mul_(1.01)
+            for _ in range(STEPS):  # with weights that have moved
+                self._after(self._model.train())
             for name, tensor in _tensors(fresh).items():
-                used = _tensors(self._model)[name]
-                if isinstance(used, nn.Parameter) and used.is_floating_point():
-                    used.mul_(1.01)
-                tensor.copy_(used)
+                tensor.copy_(_tensors(self._model)[name])
             for training in (True, False):
                 outputs = [self._after(model.train(training)) for model in (fresh, self._model)]
                 if not _alike(*outputs):
                     self._complain_of(places)
+        if not _alike(*(self._gradients_after(model.train()) for model in (fresh, self._model))):
+            self._complain_of(places)
         counting = [place for place in changed(self._kept[1], self._kept[2]) if not _holds_tensor(self._kept[2][place])]
         if counting:
             logger.warning("not kept when a run is resumed, and each actor has its own: %s", _told(counting))
+
+    @torch.enable_grad()
+    def _gradients_after(self, model: nn.Module) -> Tensors:
+        model.zero_grad()
+        if (loss := _loss(self._after(model))) is not None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return _gradients(model)
 
     def _after(self, model: nn.Module) -> Any:
         torch.manual_seed(SEED)
@@ -290,7 +317,7 @@ def _told(places: list[Place]) -> str:
 
 
 def _holds_tensor(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) in (2, 3) and isinstance(value[0], tuple)
+    return isinstance(value, tuple) and len(value) in (3, 4) and isinstance(value[0], tuple)
 
 
 def _alike(one: Any, other: Any) -> bool:

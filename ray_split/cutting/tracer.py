@@ -252,7 +252,7 @@ def _answering_isinstance(root: nn.Module) -> Iterator[None]:
 
 
 def _globals(kind: type) -> dict[str, Any] | None:
-    forward = inspect.unwrap(kind.forward)  # type: ignore[attr-defined]
+    forward = inspect.unwrap(getattr(kind, "forward", None))  # type: ignore[arg-type]  # a scripted layer's has none
     namespace: dict[str, Any] | None = getattr(forward, "__globals__", None)
     return (
         None if namespace is None or str(namespace.get("__name__")).startswith(("torch.", "ray_split.")) else namespace

@@ -9,18 +9,21 @@ import ast
 import collections
 import dis
 import enum
+import functools
 import inspect
 import itertools
 import random
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import fx, nn
+
+from ray_split.cutting.references import slots_of
 
 OUTSIDE = "the variable "  # begins the name of what is neither a layer's nor its class's
 INTERNAL = frozenset(vars(nn.Module()))  # torch's own bookkeeping
@@ -49,16 +52,18 @@ Snapshot = dict[Place, Any]
 
 
 def snapshot(model: nn.Module) -> Snapshot:
-    """Everything that is kept in plain places, in a form to compare. torch's own layers are left out."""
+    """Everything that is kept in plain places, in a form to compare. Of torch's own layers numbers and words alone."""
     found: Snapshot = {}
     kinds: set[type] = set()
+    known = frozenset(map(id, model.modules()))
     for name, module in model.named_modules():
         kind = type(module)
+        own = {attribute: value for attribute, value in vars(module).items() if attribute not in INTERNAL}
         if kind.__module__.startswith("torch."):
+            found |= {Place(name, kind, a): value for a, value in own.items() if isinstance(value, (int, float, str))}
             continue
-        for attribute, value in vars(module).items():
-            if attribute not in INTERNAL:
-                found[Place(name, kind, attribute)] = frozen(value)
+        for attribute, value in own.items():
+            found[Place(name, kind, attribute)] = frozen(value, known=known)
         if kind not in kinds:
             kinds.add(kind)
             found |= {Place(name, kind, attribute): frozen(value) for attribute, value in _of_class(kind)}
@@ -113,14 +118,16 @@ def _is_plain(value: Any) -> bool:
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
-def frozen(value: Any, depth: int = DEPTH) -> Any:
-    """A value in a form that can be compared, and doesn't change with it."""
+def frozen(value: Any, depth: int = DEPTH, known: frozenset[int] = frozenset()) -> Any:
+    """A value in a form that can be compared, and doesn't change with it. `known`: the model's layers, by their ids."""
     if isinstance(value, SIMPLE):
         return value
     if isinstance(value, float):
         return repr(value)
-    if isinstance(value, (nn.Module, nn.Parameter, fx.Proxy)) or not depth:
+    if isinstance(value, (nn.Parameter, fx.Proxy)) or id(value) in known or not depth:
         return type(value).__name__
+    if isinstance(value, nn.Module):  # that is no layer of the model
+        return _of_layer(value, depth, known)
     if isinstance(value, torch.Tensor):
         return _of_tensor(value)
     if isinstance(value, np.ndarray):
@@ -128,18 +135,35 @@ def frozen(value: Any, depth: int = DEPTH) -> Any:
     if isinstance(value, GENERATORS):
         return _of_generator(value)
     if isinstance(value, (dict, collections.UserDict)):
-        return {str(key): frozen(item, depth - 1) for key, item in itertools.islice(value.items(), LONGEST)}
+        return {str(key): frozen(item, depth - 1, known) for key, item in itertools.islice(value.items(), LONGEST)}
     if isinstance(value, SEQUENCES):
-        return type(value).__name__, len(value), [frozen(item, depth - 1) for item in itertools.islice(value, LONGEST)]
+        items = [frozen(item, depth - 1, known) for item in itertools.islice(value, LONGEST)]
+        return type(value).__name__, len(value), items
     if isinstance(value, itertools.count):
         return repr(value)
-    if hasattr(value, "__dict__") and not callable(value):
-        return frozen(vars(value), depth - 1)
-    return type(value).__name__
+    if isinstance(value, MethodType):
+        return frozen(value.__self__, depth - 1, known)
+    if isinstance(value, functools.partial):
+        return frozen([value.func, value.args, value.keywords], depth - 1, known)
+    if isinstance(value, FunctionType):
+        return frozen([vars(value), [next(_content(cell), None) for cell in value.__closure__ or ()]], depth - 1, known)
+    if isinstance(value, ModuleType):
+        return value.__name__
+    slots = {name: getattr(value, name) for name in slots_of(value) if hasattr(value, name)}
+    return type(value).__name__, frozen({**getattr(value, "__dict__", {}), **slots}, depth - 1, known)
+
+
+def _of_layer(layer: nn.Module, depth: int, known: frozenset[int]) -> Any:
+    tensors = [_of_tensor(tensor) for tensor in (*layer.parameters(), *layer.buffers())]
+    plain = [
+        {a: frozen(v, depth - 1, known) for a, v in vars(module).items() if a not in INTERNAL}
+        for module in layer.modules()
+    ]
+    return type(layer).__name__, tensors, plain
 
 
 def _of_tensor(value: torch.Tensor) -> Any:
-    described = tuple(value.shape), str(value.dtype)
+    described = tuple(value.shape), str(value.dtype), value._version
     if value.is_meta or value.is_sparse or not value.numel():
         return described
     return *described, torch.hash_tensor(value.detach().contiguous().cpu()).item()

@@ -5,12 +5,14 @@ Yours: 'package.module:function', and name the cuts; or a function that returns 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from ray_split import config, seeds
 from ray_split.config.plugins import blamed, call, find, suggest
@@ -19,6 +21,7 @@ from ray_split.cutting.own_segments import Chain
 from ray_split.errors import SettingsError, brief
 from ray_split.memory_limit import check_fits
 from ray_split.models import library as zoo
+from ray_split.models.model_checks import check_built
 from ray_split.models.transformer import Transformer
 from ray_split.models.unet import UNet
 
@@ -100,29 +103,31 @@ def build(settings: config.Model, seed: int) -> nn.Module:
     if ":" not in settings.name:
         _check_sizes(settings.kwargs, least=1 if settings.name in MODELS else None)
     kwargs = {**zoo.wanted_by(settings.name, settings.weights), **settings.kwargs}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.torch_seed(seed, "model"))
-        with blamed("model.name", settings.name, settings.kwargs):
-            model: Any = call("model", function, kwargs, num_classes=settings.num_classes)
+    seeded = _seeded(seeds.torch_seed(seed, "model"))
+    with torch.random.fork_rng(devices=[]), seeded, blamed("model.name", settings.name, settings.kwargs):
+        model: Any = call("model", function, kwargs, num_classes=settings.num_classes)
     if isinstance(model, Segments):
-        return Chain(*model)
+        model = Chain(*model)
     if not isinstance(model, nn.Module):
         raise SettingsError(
             "model.name", settings.name, f"a function that returns a torch module, not {brief(model, 100)}"
         )
-    _check_state(settings.name, model)
-    _check_lazy(settings.name, model)
-    _detach(model)
+    check_built(settings.name, model)
     return model
 
 
-def _check_state(name: str, model: nn.Module) -> None:
-    """Raises SettingsError for a layer whose state is more than tensors of its own: it would be lost on the way."""
-    for layer, module in model.named_modules():
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            where = f"{layer or 'the model'} ({type(module).__name__})"
-            allowed = f"a model whose state is parameters and buffers: {where} has get_extra_state; make it a buffer"
-            raise SettingsError("model.name", name, allowed)
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """torch's, numpy's and Python's generators begin with a seed; the latter two go on afterwards where they were."""
+    python, theirs = random.getstate(), np.random.get_state()
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(theirs)
 
 
 LARGEST_LAYER, DEEPEST = 2**24, 1000
@@ -149,22 +154,6 @@ def check_memory(settings: config.Model) -> None:
         return  # what is wrong with it, or that it looks at numbers as it is built, building it in earnest tells
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     check_fits("model.kwargs", settings.kwargs, size)
-
-
-def _check_lazy(name: str, model: nn.Module) -> None:
-    """Weights that are made in the first forward would be other ones for each actor."""
-    lazy = [path for path, tensor in [*model.named_parameters(), *model.named_buffers()] if is_lazy(tensor)]
-    if lazy:
-        allowed = f"a model whose layers say their sizes (nn.Linear in place of nn.LazyLinear): {lazy[0]} has none yet"
-        raise SettingsError("model.name", name, allowed)
-
-
-def _detach(model: nn.Module) -> None:
-    """A weight that torch's old weight_norm computed, and computes anew in each forward: as it is, no copy is made."""
-    for module in model.modules():
-        for attribute, value in vars(module).items():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                vars(module)[attribute] = value.detach()
 
 
 def _function(name: str) -> Callable[..., nn.Module]:

@@ -25,8 +25,13 @@ SEED = 1
 ROUNDING = Tolerance(0, 1e-5, 0)  # of batches of the same shape there is hardly any
 
 
-def settle(settings: config.Config, segments: Segments, example: torch.Tensor, per_round: int) -> config.Config:
-    """The settings with cohort and stacked segments decided, by the shapes of a batch. Raises SettingsError."""
+def settle(
+    settings: config.Config, segments: Segments, examples: Sequence[torch.Tensor], per_round: int
+) -> config.Config:
+    """The settings with cohort and stacked segments decided, by the largest batch's shapes, the last of `examples`.
+
+    What is stacked must do what a loop does with each of them. Raises SettingsError.
+    """
     phones = settings.phones
     if one_by_one(settings.schedule):
         for field, value, none in (("cohort", phones.cohort, ("auto", 1)), ("stacked", phones.stacked, (None, []))):
@@ -34,32 +39,45 @@ def settle(settings: config.Config, segments: Segments, example: torch.Tensor, p
                 allowed = f"left out: with {settings.schedule.name} phones train one by one"
                 raise SettingsError(f"phones.{field}", value, allowed)
         return settings.with_values(phones={"cohort": 1, "stacked": []})
-    modules, sizes, inputs, evaluated = segments.modules(), {}, {}, {}
-    arrived: Any = example
-    shown: Any = example  # what arrives in eval mode, where fewer heads may be there
-    for name, module in modules.items():
-        inputs[name], evaluated[name] = arrived, shown
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            shown = call(copy.deepcopy(module).eval(), shown)
-        with torch.random.fork_rng(devices=[]):
-            sizes[name], arrived = cohort_rule.sizes(copy.deepcopy(module).train(), arrived)
+    modules = segments.modules()
+    each = [_arriving(modules, example) for example in examples]
+    largest = each[-1]
     if settings.schedule.name == "parallel":
-        settings = _joint(settings, segments.b, (inputs["b"], inputs.get("c", arrived)), len(example))
-    stackable = _stackable(settings, modules, {name: (inputs[name], evaluated[name]) for name in modules}, sizes)
-    phones = cohort_rule.cohort(phones, sizes, per_round, stackable)
+        after = largest.inputs.get("c", largest.outputs)
+        settings = _joint(settings, segments.b, (largest.inputs["b"], after), len(examples[-1]))
+    stackable = _stackable(settings, modules, each)
+    phones = cohort_rule.cohort(phones, largest.sizes, per_round, stackable)
     return settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
 
 
-def _stackable(
-    settings: config.Config,
-    modules: dict[str, nn.Module],
-    inputs: dict[str, tuple[Any, Any]],
-    sizes: dict[str, cohort_rule.Sizes],
-) -> set[str]:
+class _Arriving(NamedTuple):
+    """What arrives at each segment of a batch, in train and in eval mode, where fewer heads may be there."""
+
+    inputs: dict[str, Any]
+    evaluated: dict[str, Any]
+    sizes: dict[str, cohort_rule.Sizes]
+    outputs: Any
+
+
+def _arriving(modules: dict[str, nn.Module], example: torch.Tensor) -> _Arriving:
+    arrived: Any = example
+    shown: Any = example
+    found = _Arriving({}, {}, {}, None)
+    for name, module in modules.items():
+        found.inputs[name], found.evaluated[name] = arrived, shown
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            shown = call(copy.deepcopy(module).eval(), shown)
+        with torch.random.fork_rng(devices=[]):
+            found.sizes[name], arrived = cohort_rule.sizes(copy.deepcopy(module).train(), arrived)
+    return found._replace(outputs=arrived)
+
+
+def _stackable(settings: config.Config, modules: dict[str, nn.Module], each: Sequence[_Arriving]) -> set[str]:
     """The segments to stack: those that were asked for, or whose shapes suit it and which torch can stack.
 
-    `inputs`: what arrives at each in train and in eval mode.
+    `each`: what arrives at them of the smallest and the largest batch.
     """
+    sizes = each[-1].sizes
     asked, phones = settings.phones.stacked, settings.phones
     if phones.cohort == 1:
         return set()
@@ -70,9 +88,13 @@ def _stackable(
     problems = {}
     for name in names:
         make = Maker(name, modules[name], settings)
-        problems[name] = stacking_trial.why_not(
-            make, *inputs[name], differentiable=name != "a", shared=accumulated and name == "b"
+        tried = (
+            stacking_trial.why_not(
+                make, batch.inputs[name], batch.evaluated[name], name != "a", shared=accumulated and name == "b"
+            )
+            for batch in reversed(each)
         )
+        problems[name] = next((problem for problem in tried if problem), None)
     for name in names:
         if problems[name] and asked is not None:
             allowed = f"without {name}, which can't be stacked: {problems[name]}"

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ray_split import config
 from ray_split.cutting.cut import Segments
 from ray_split.errors import MISFITS, SettingsError, told
-from ray_split.messages.message import as_bits, leaves
+from ray_split.messages.message import as_bits, leaves, send
+from ray_split.messages.trees import structure
 from ray_split.schedules import personal
 from ray_split.segments.segment import call, learned_keys, tensors_of
 
@@ -27,13 +29,43 @@ def check_crossing(settings: config.Config, segments: Segments, example: torch.T
         for value in leaves(outputs):
             if problem := _problem(value):
                 raise SettingsError("model.cuts", cut, f"another layer, or a model in which {TREES} cross: {problem}")
+        _check_sent(cut, outputs)
+    _check_shapes(settings, segments, example)
+
+
+def _check_sent(cut: str, outputs: Any) -> None:
+    """A message is pickled: a class that looks at its fields may not be one of arrays."""
+    try:
+        pickle.loads(pickle.dumps(send(outputs)))
+    except (pickle.PicklingError, *MISFITS) as error:
+        kind = type(outputs).__name__
+        raise SettingsError("model.cuts", cut, f"another layer: a {kind} can't be sent: {told(error)}") from error
+
+
+def _check_shapes(settings: config.Config, segments: Segments, example: torch.Tensor) -> None:
+    """Of batches of one size, messages of one structure and shape cross: what phones send is checked by it."""
+    others = (torch.zeros_like(example), example.flip(0), *((-example,) if example.is_floating_point() else ()))
+    each = [_borders(settings, segments, batch.clone()) for batch in (example, *others)]
+    for crossing in zip(*each, strict=True):
+        (cut, expected), *rest = crossing
+        for _, found in rest:
+            if _shape(found) != _shape(expected):
+                allowed = (
+                    "another layer: the shape or structure of what crosses there follows from the samples, and not"
+                )
+                raise SettingsError("model.cuts", cut, f"{allowed} from their number alone")
+
+
+def _shape(outputs: Any) -> Any:
+    return structure(outputs), [tuple(x.shape) if isinstance(x, torch.Tensor) else type(x) for x in leaves(outputs)]
 
 
 def check_values(settings: config.Config, segments: Segments, example: torch.Tensor) -> None:
     """See that numbers that are no tensors are the same for all phones of a cohort: they have one of each."""
     if settings.phones.cohort == 1 and not personal(settings.schedule):
         return
-    first, last = (_borders(settings, segments, sample.expand_as(example)) for sample in (example[:1], example[-1:]))
+    samples = (example[:1], example[-1:])
+    first, last = (_borders(settings, segments, sample.expand_as(example).clone()) for sample in samples)
     for (cut, one), (_, other) in zip(first, last, strict=True):
         for a, b in zip(leaves(one), leaves(other), strict=False):
             if not isinstance(a, torch.Tensor) and not isinstance(b, torch.Tensor) and a is not b and a != b:
@@ -88,8 +120,20 @@ class _Finder(pickle.Pickler):
         return "tensor"
 
 
+def _check_sparse(settings: config.Config, name: str, module: nn.Module) -> None:
+    """Gradients of nn.Embedding(sparse=True) suit plain SGD alone."""
+    optimizer = settings.optimizer
+    if name in settings.model.freeze or (optimizer.name == "sgd" and not optimizer.momentum + optimizer.weight_decay):
+        return
+    for layer, each in module.named_modules():
+        if isinstance(each, (nn.Embedding, nn.EmbeddingBag)) and each.sparse and each.weight.requires_grad:
+            allowed = f"sgd without momentum and weight decay: {layer} has sparse gradients (or give it sparse=False)"
+            raise SettingsError("optimizer.name", optimizer.name, allowed)
+
+
 def _check_weights(settings: config.Config, segments: Segments) -> None:
     for name, module in segments.modules().items():
+        _check_sparse(settings, name, module)
         learned = learned_keys(module) if name not in settings.model.freeze else frozenset()
         for key, tensor in tensors_of(module).items():
             shown = f"{str(tensor.dtype).removeprefix('torch.')} ({key.partition('/')[2]})"

@@ -79,7 +79,7 @@ def prepare(settings: config.Config) -> Prepared:
     segments, examples, targets = _try(settings, model, parts, stream)
     futile_settings.check_segments(settings, segments)
     check_crossing(settings, segments, examples[-1])
-    settings = settle(settings, segments, examples[-1], stream.per_round)
+    settings = settle(settings, segments, examples, stream.per_round)
     check_values(settings, segments, examples[-1])
     clock = clock_of(settings, segments, examples, targets)
     if clock is not None:

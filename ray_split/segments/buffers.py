@@ -1,4 +1,4 @@
-"""The buffers of a segment, as its forward may change them: in place, or by assigning others.
+"""The buffers of a segment, as its forward may change them: in place, or by assigning others; its weights in eval mode.
 
 A buffer that forward assigns (`self.centre = ...`) is another tensor from then on, of any shape and type, that may
 share its memory with whatever it was made from. A state is copied into the buffers that were there at first.
@@ -30,6 +30,8 @@ class Buffers:
         self._first = list(_places(module))
         # torch's own layers change theirs in train mode alone, and in place.
         self._own = [place for place in self._first if not type(place.owner).__module__.startswith("torch.nn.")]
+        self._weights = list(module.parameters())
+        self._writes = True  # to weights in eval mode, as far as is known: nn.Embedding(max_norm=...) does
 
     def put_back(self) -> None:
         """In the place of what forward has assigned."""
@@ -45,14 +47,24 @@ class Buffers:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Whatever happens meanwhile, they are afterwards what they were."""
+        """Whatever an evaluation does meanwhile, they are afterwards what they were, and so are the weights."""
         before = [(place._replace(tensor=_of(place)), _of(place).clone()) for place in self._own]
         versions = [place.tensor._version for place, _ in before]
+        weights = [(weight, weight.detach().clone(), state_of(weight)) for weight in self._weights if self._writes]
         try:
             yield
         finally:
+            written = [(weight, value) for weight, value, then in weights if state_of(weight) != then]
+            self._writes = bool(written)
+            for weight, value in written:
+                weight.data.copy_(value)
             for (place, value), version in zip(before, versions, strict=True):
                 place.set(place.tensor if place.tensor._version == version else value)
+
+
+def state_of(weight: torch.Tensor) -> tuple[int, int]:
+    """Another one after each write to a weight."""
+    return weight.data_ptr(), weight._version
 
 
 def _places(module: nn.Module) -> Iterator[_Place]:

@@ -19,7 +19,7 @@ from ray_split.messages.message import Message, Wanted, as_bits, receive, receiv
 from ray_split.messages.state import Array, State, is_statistic, state_bytes
 from ray_split.segments import optimizers
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
-from ray_split.segments.buffers import Buffers
+from ray_split.segments.buffers import Buffers, state_of
 
 
 @dataclass
@@ -51,6 +51,8 @@ class Segment:
         self.backprop = backprop
         self._pass: _Pass | None = None
         self.buffers = Buffers(self.module)
+        self._fixed = {n: p for n, p in self.module.named_parameters() if not p.requires_grad}
+        self._versions: dict[str, tuple[int, int]] = {}  # of those that aren't trained, as they were loaded
         self._new_optimizer()
 
     def _new_optimizer(self) -> None:
@@ -127,7 +129,15 @@ class Segment:
         return state
 
     def learned_state(self) -> State:
-        """The state without the weights that aren't trained."""
+        """The state without the weights that aren't trained. Raises ValueError if forward has written to one of them.
+
+        That would be lost where averages are made. A model is looked at for it before a run, in its first forwards.
+        """
+        for name, before in self._versions.items():
+            if state_of(self._fixed[name]) != before:
+                raise ValueError(
+                    f"{name} isn't trained, and forward writes to it: averages don't have it; use a buffer"
+                )
         learned = learned_keys(self.module)
         return {key: array for key, array in self.state().items() if key in learned or key.startswith("optimizer/")}
 
@@ -155,6 +165,7 @@ class Segment:
                 if tuple(tensor.shape) != arrived[key].shape:
                     raise ValueError(f"{key} has shape {tuple(tensor.shape)}, the state {arrived[key].shape}")
                 tensor.copy_(receive_leaf(arrived[key]))
+        self._versions = {name: state_of(weight) for name, weight in self._fixed.items()}
         self._new_optimizer()
         if not fresh_optimizer:
             self._load_optimizer(state)

@@ -79,7 +79,8 @@ class Stacked:
         self._weights: Tensors = {}
         self._buffers: Tensors = {}
         self._memory: dict[str, Tensors] = {}
-        self._steps: Array = np.zeros(0)
+        self._steps: Array = np.zeros(0)  # that each phone has taken
+        self._skipped: dict[str, Array] = {}  # and how many of them left out a weight, which had no gradient
         self._passes: list[_Pass] = []
         self.draws = bool(self._dropouts)  # whether seeds are wanted
         self.wanted: Wanted = False
@@ -90,17 +91,22 @@ class Stacked:
         own = own or {}
         self._weights = {n: self._filled(n, p, state, own, count) for n, p in self._module.named_parameters()}
         self._buffers = {n: self._filled(n, b, state, own, count) for n, b in self._module.named_buffers()}
-        self._steps = np.zeros(count)
+        self._steps, self._skipped = np.zeros(count), {}
         self._memory = {slot: {} for slot in optimizers.slots(self._settings)}
         for name, weight in self._weights.items():
             for slot, memory in self._memory.items():
                 memory[name] = torch.zeros_like(weight)
                 if not fresh and (key := f"optimizer/{name}/{slot}") in own:
                     memory[name].copy_(receive_leaf(own[key]))
-            if not fresh and (key := f"optimizer/{name}/step") in own:
-                self._steps = own[key].astype(np.float64)
+        if not fresh:
+            self._load_steps({n: own[key] for n in self._weights if (key := f"optimizer/{n}/step") in own})
         shared = sum(array.nbytes for key, array in state.items() if not key.startswith("optimizer/"))
         return shared * count + state_bytes({k: v for k, v in own.items() if k.startswith("optimizer/")})
+
+    def _load_steps(self, taken: dict[str, Array]) -> None:
+        if taken:
+            self._steps = np.max(np.stack(list(taken.values())), axis=0).astype(np.float64)
+            self._skipped = {name: self._steps - own for name, own in taken.items() if (own != self._steps).any()}
 
     def _filled(self, name: str, like: torch.Tensor, state: State, own: State, count: int) -> torch.Tensor:
         key = next(k for k in (f"weights/{name}", f"buffers/{name}") if k in state)
@@ -178,22 +184,30 @@ class Stacked:
     def step(self) -> None:
         """One step of the optimizer for the phones that were in the last forward, on the gradients there are."""
         for done in self._pending():
-            for same in _equal_steps(self._steps[done.low : done.high]):
-                self._step(done, same)
+            for names, taken in self._taken(done):
+                for same in _equal_steps(taken):
+                    self._step(done, names, same, float(taken[same if isinstance(same, slice) else same.numpy()][0]))
+            for name in self._trained:
+                if done.weights[name].grad is None:
+                    self._skipped.setdefault(name, np.zeros(len(self._steps)))[done.low : done.high] += 1
             self._steps[done.low : done.high] += 1
         self._passes = []
 
-    def _step(self, done: _Pass, same: slice | torch.Tensor) -> None:
-        """For the phones of a pass that have taken equally many steps."""
+    def _taken(self, done: _Pass) -> list[tuple[list[str], Array]]:
+        """The weights that have a gradient, and how often each phone of a pass has stepped them: mostly all alike."""
         names = [n for n, w in done.weights.items() if w.grad is not None]
-        if not names:
-            return
-        first = int(np.arange(done.low, done.high)[same if isinstance(same, slice) else same.numpy()][0])
+        steps = self._steps[done.low : done.high]
+        alike = [n for n in names if n not in self._skipped]
+        others = [([n], steps - self._skipped[n][done.low : done.high]) for n in names if n in self._skipped]
+        return [(alike, steps), *others] if alike else others
+
+    def _step(self, done: _Pass, names: list[str], same: slice | torch.Tensor, taken: float) -> None:
+        """Of these weights, for the phones of a pass that have stepped them equally often."""
         weights = [done.weights[n].detach()[same] for n in names]
         gradients = [done.weights[n].grad[same] for n in names]  # type: ignore[index]
         stacks = [[memory[n][done.low : done.high] for n in names] for memory in self._memory.values()]
         memory = [[tensor[same] for tensor in stack] for stack in stacks]
-        optimizers.step_stacked(self._settings, weights, gradients, memory, float(self._steps[first]))
+        optimizers.step_stacked(self._settings, weights, gradients, memory, taken)
         if not isinstance(same, slice):  # these are copies
             for name, weight in zip(names, weights, strict=True):
                 done.weights[name].detach()[same] = weight
@@ -236,7 +250,8 @@ class Stacked:
         for slot, memory in self._memory.items():
             state |= {f"optimizer/{name}/{slot}": as_state(tensor) for name, tensor in memory.items()}
         if self._settings.name != "sgd":
-            state |= {f"optimizer/{name}/step": self._steps.astype(np.float32) for name in self._weights}
+            taken = {name: self._steps - self._skipped.get(name, 0) for name in self._weights}
+            state |= {f"optimizer/{name}/step": steps.astype(np.float32) for name, steps in taken.items()}
         return state
 
     def norms(self) -> Array:

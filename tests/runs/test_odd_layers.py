@@ -191,3 +191,50 @@ def test_evaluating_moves_no_buffer_whoever_evaluates_and_how_much_at_once(tmp_p
         found.append(rs.fit(settings, callbacks=[]).metrics)
     assert found[0]["test_accuracy"] == found[1]["test_accuracy"]
     assert found[0]["test_loss"] == pytest.approx(found[1]["test_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("cohort", [1, 3])
+def test_adam_counts_the_steps_of_each_weight_where_some_batches_leave_one_out(tmp_path: Path, cohort: int) -> None:
+    settings = settings_of(
+        tmp_path, "splitfed_v1", "skipped", data={**DATA, "kwargs": {**DATA["kwargs"], "samples": 123}},
+        phones={"cohort": cohort, "local_epochs": 2},
+    ).with_values(optimizer={"name": "adam", "lr": 0.01})  # fmt: skip
+    result = rs.fit(settings, callbacks=[])
+    assert_close_weights(partial(reference.fedavg, settings), result.path, 1e-6)
+
+
+def test_what_only_a_small_batch_does_keeps_a_segment_from_being_stacked(tmp_path: Path) -> None:
+    settings, result = fit(tmp_path, "splitfed_v1", "of_small_batches")
+    assert settled(tmp_path, "splitfed_v1", "of_small_batches").phones.stacked == ["a", "c"]
+    assert_close_weights(partial(reference.fedavg, settings), result.path, 1e-6)
+
+
+def test_evaluating_writes_to_no_weight(tmp_path: Path) -> None:
+    for schedule in ("sequential", "splitfed_v1"):
+        settings = settings_of(tmp_path, schedule, "bounded")
+        seldom, often = (
+            rs.fit(settings.with_values(run={"eval_every": every, "name": f"{schedule}{every}"}), callbacks=[])
+            for every in (2, 1)
+        )
+        assert_same_weights(rs.load_model(seldom.path, trust=True), often.path)
+        if schedule == "sequential":
+            assert_same_weights(reference.unsplit(settings), often.path)
+
+
+def test_a_teacher_that_follows_later_is_handed_on_and_averages_do_not_lose_it_in_silence(tmp_path: Path) -> None:
+    settings, result = fit(tmp_path, "sequential", "warmed")
+    assert_same_weights(reference.unsplit(settings), result.path)
+    with pytest.raises(rs.RunFailedError, match=r"b\.teacher\.weight isn't trained, and forward writes to it"):
+        fit(tmp_path, "splitfed_v1", "warmed")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "right"), [({}, True), ({"momentum": 0.9}, False), ({"name": "adam"}, False)], ids=str
+)
+def test_sparse_gradients_are_for_plain_sgd(tmp_path: Path, optimizer: dict[str, Any], right: bool) -> None:
+    settings = settings_of(tmp_path, "sequential", "sparse").with_values(optimizer=optimizer)
+    if right:
+        assert_same_weights(reference.unsplit(settings), rs.fit(settings, callbacks=[]).path)
+    else:
+        with pytest.raises(rs.SettingsError, match=r"sgd without momentum and weight decay: b\.table has sparse"):
+            rs.fit(settings, callbacks=[])

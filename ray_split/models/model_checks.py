@@ -1,0 +1,88 @@
+"""What a model must be, as soon as it is built: whole in copies, its state in dense tensors of its own."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ray_split.cutting.foreign_draws import check_draws
+from ray_split.cutting.references import check_references, own_attributes
+from ray_split.errors import SettingsError, first_line
+
+
+def check_built(name: str, model: nn.Module) -> None:
+    """Raises SettingsError, naming the layer; mends what copies can't be made of and loses nothing by it."""
+    _check_state(name, model)
+    _check_lazy(name, model)
+    _check_dense(name, model)
+    check_references(name, model)
+    _detach(model)
+    _check_copies(name, model)
+    check_draws(name, model)
+
+
+def _check_state(name: str, model: nn.Module) -> None:
+    """A layer's state is tensors of its own: more would be lost on the way."""
+    for layer, module in model.named_modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            where = f"{layer or 'the model'} ({type(module).__name__})"
+            allowed = f"a model whose state is parameters and buffers: {where} has get_extra_state; make it a buffer"
+            raise SettingsError("model.name", name, allowed)
+
+
+def _check_lazy(name: str, model: nn.Module) -> None:
+    """Weights that are made in the first forward would be other ones for each actor."""
+    lazy = [path for path, tensor in _tensors(model) if is_lazy(tensor)]
+    if lazy:
+        allowed = f"a model whose layers say their sizes (nn.Linear in place of nn.LazyLinear): {lazy[0]} has none yet"
+        raise SettingsError("model.name", name, allowed)
+
+
+def _check_dense(name: str, model: nn.Module) -> None:
+    """States are numpy arrays. An expanded buffer gets its own memory for each number, so that it can be written to."""
+    for path, tensor in _tensors(model):
+        if tensor.layout is not torch.strided:
+            allowed = f"a model whose weights and buffers are dense: {path} is sparse; keep x.to_dense(), or its parts"
+            raise SettingsError("model.name", name, allowed)
+    for module in model.modules():
+        for key, buffer in module._buffers.items():
+            if buffer is not None and any(s == 0 and n > 1 for s, n in zip(buffer.stride(), buffer.shape, strict=True)):
+                module._buffers[key] = buffer.contiguous()
+
+
+def _detach(model: nn.Module) -> None:
+    """A weight that torch's old weight_norm computed, and computes anew in each forward: as it is, no copy is made."""
+    for module in model.modules():
+        for attribute, value in vars(module).items():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                vars(module)[attribute] = value.detach()
+
+
+def _check_copies(name: str, model: nn.Module) -> None:
+    """Phones train copies; and an iterator goes on with every use, which no checkpoint could hold."""
+    own = {id(each): each for each in (*model.modules(), *(tensor for _, tensor in _tensors(model)))}
+    for layer, module in model.named_modules():
+        where = f"{layer or 'the model'} ({type(module).__name__})"
+        for attribute, value in own_attributes(module):
+            if _goes_on(value):
+                allowed = f"one without iterators: {where}.{attribute} is one, and no checkpoint can hold where it is; "
+                raise SettingsError("model.name", name, f"{allowed}count in a buffer")
+            try:
+                copy.deepcopy(value, dict(own))
+            except Exception as error:  # whatever an object's own __deepcopy__ raises
+                allowed = f"a model that can be copied: {where}.{attribute} can't be: {first_line(error)}"
+                raise SettingsError("model.name", name, f"{allowed}; make it in forward, or a global") from error
+
+
+def _goes_on(value: Any) -> bool:
+    return isinstance(value, Iterator) and not isinstance(value, itertools.count)
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
