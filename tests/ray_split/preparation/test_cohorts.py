@@ -31,7 +31,7 @@ def settled_of(model, schedule="splitfed_v1", **sections):
     """Settled with a model as it is, cut after 'a' and 'b'."""
     example = torch.randn((8, 4), generator=torch.Generator().manual_seed(0))
     settings = rs.Config(schedule={"name": schedule}, **sections)
-    return settle(settings, cut(model, ["a", "b"], example), example, per_round=10)
+    return settle(settings, cut(model, ["a", "b"], example), [example], per_round=10)
 
 
 @pytest.mark.parametrize("schedule", COHORTS)
@@ -121,9 +121,9 @@ def test_a_segment_that_would_compute_something_else_stacked_is_not_stacked():
     plain = cut(nn.Sequential(nn.Linear(4, 4), nn.Identity(), nn.Linear(4, 4)), ["0", "1"], example)
     segments = plain._replace(b=Counting())
     settings = rs.Config(schedule={"name": "splitfed_v1"})
-    assert settle(settings, segments, example, 10).phones.stacked == ["a", "c"]
+    assert settle(settings, segments, [example], 10).phones.stacked == ["a", "c"]
     with pytest.raises(rs.SettingsError, match="stacked it computes something else"):
-        settle(settings.with_values(phones={"stacked": "b"}), segments, example, 10)
+        settle(settings.with_values(phones={"stacked": "b"}), segments, [example], 10)
 
 
 def test_settling_leaves_the_segments_and_torchs_random_numbers_as_they_were():
@@ -132,7 +132,7 @@ def test_settling_leaves_the_segments_and_torchs_random_numbers_as_they_were():
     segments = cut(model, ["0", "2"], example)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
-    settle(rs.Config(schedule={"name": "parallel"}), segments, example, 10)
+    settle(rs.Config(schedule={"name": "parallel"}), segments, [example], 10)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
