@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ray_split import config
-from ray_split.messages.state import Array, Rows, State, places_of, with_fixed
+from ray_split.arrays import Array
+from ray_split.messages.state import Rows, State, places_of, with_fixed
 from ray_split.segments import aggregators
 from ray_split.segments.copies import Copies
 from ray_split.segments.weighted_mean import added

@@ -15,6 +15,7 @@ from actors.evaluation_report import batch_sizes, bytes_each, evaluated
 from actors.sample_reader import Reader
 from actors.state_guard import Guard
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.cutting.cut import cut
 from ray_split.data import byzantine
 from ray_split.data.load import Parts
@@ -23,12 +24,13 @@ from ray_split.messages.contract import Borders
 from ray_split.messages.message import Groups, Sent, send, times
 from ray_split.messages.message_checks import check_weights
 from ray_split.messages.report import Report, Spent, padded_sum
-from ray_split.messages.state import Array, Closed, Ends, Rows, State, kept, place_of, places_of, state_bytes
+from ray_split.messages.state import Closed, Ends, Rows, State, kept, place_of, places_of, state_bytes
 from ray_split.messages.weight_checks import Expected, check_ends
 from ray_split.models import registry
+from ray_split.models.registry import first_states
 from ray_split.segments import aggregators
 from ray_split.segments.copies import Copies
-from ray_split.segments.copy_factory import Maker, first_states
+from ray_split.segments.copy_factory import Maker
 from ray_split.tasks.task import Task
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ray_split.arrays import Array
 from ray_split.messages.message import Groups, num_bytes, receive
 from ray_split.messages.report import Report, added
-from ray_split.messages.state import Array
 from ray_split.segments.segment import as_array
 from ray_split.tasks.task import Task, flat
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.data.batches import Batches
 from ray_split.data.load import Parts
 from ray_split.data.stream import Group, Stream, Turn
-from ray_split.driver.evaluation import PARTS
+from ray_split.data.types import PART_NAMES
 from ray_split.errors import BadPhoneError, RunFailedError, SettingsError, told
 from ray_split.messages.contract import Labels
 from ray_split.messages.message_checks import check_labels
-from ray_split.messages.state import Array
 
 Read = list[tuple[Array, Array]]
 """Inputs (k, n, ...) and labels (k, n, ...) of groups of phones."""
@@ -49,7 +49,7 @@ class Reader:
         except PROGRAM:
             raise
         except Exception as error:
-            raise RunFailedError(f"the {PARTS[part]} part of {self._name} can't be read: {told(error)}") from error
+            raise RunFailedError(f"the {PART_NAMES[part]} part of {self._name} can't be read: {told(error)}") from error
 
     def held_out(self, phones: tuple[int, ...], part: str, start: int, stop: int) -> Read:
         """Of what each phone holds out for 'val' or 'test', the samples start:stop."""

@@ -14,16 +14,18 @@ from actors.b_average import Averaging, Kept
 from actors.evaluation_report import CPU, evaluated
 from actors.state_guard import Guard
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.cutting.cut import cut
 from ray_split.data.stream import Turn, forward_seeds
 from ray_split.messages.contract import Borders
 from ray_split.messages.message import Groups, Sent, Wanted, group_size, labels_of, receive, scales_of, wanted_by_any
 from ray_split.messages.message_checks import Checks, check_weights
 from ray_split.messages.report import Report, Spent
-from ray_split.messages.state import Array, State, state_bytes
+from ray_split.messages.state import State, state_bytes
 from ray_split.models import registry
+from ray_split.models.registry import first_states
 from ray_split.segments.copies import Copies, Learned, Looped
-from ray_split.segments.copy_factory import Maker, first_states
+from ray_split.segments.copy_factory import Maker
 from ray_split.segments.shared_segment import Shared, join, split
 from ray_split.segments.weighted_mean import averaged
 from ray_split.tasks.task import Task

@@ -12,11 +12,11 @@ import numpy as np
 from jobs import tally
 from jobs.outfolder import unnamed
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.cli import settings_of
 from ray_split.config.plugins import find
 from ray_split.errors import SettingsError
 from ray_split.filesystem import Place, full, place
-from ray_split.messages.state import Array
 from ray_split.preparation.prepare import prepare
 from ray_split.preparation.run_folder import claim, inherit
 from ray_split.results.records import CONFIG

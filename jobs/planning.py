@@ -15,13 +15,13 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from jobs.tables import figures
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.config import fields
 from ray_split.config.validation import one_line
 from ray_split.costs.node_costs import Shape
 from ray_split.costs.phone_memory import alone
 from ray_split.costs.planner import Plan
 from ray_split.costs.planner_hardware import Link, Phone, Profile, Server
-from ray_split.messages.state import Array
 
 SIZE = re.compile("[0-9]{1,9}")
 

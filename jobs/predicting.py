@@ -8,6 +8,7 @@ import numpy as np
 
 from jobs.published import FITTED, NETWORKS, Network
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.config.devices import Device, Link
 from ray_split.costs.phone_memory import phone_memory
 from ray_split.costs.position_costs import Scan, scan_of
@@ -15,7 +16,6 @@ from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import Line, Weights, Work
 from ray_split.data.partitions import Partition
 from ray_split.data.stream import Stream
-from ray_split.messages.state import Array
 
 VALUE_BYTES = 19.75  # of a number in JSON: measured on the paper's published server, 4.0 MB of text for 0.81 MB
 FLOAT = 4  # bytes of a number as ours has it

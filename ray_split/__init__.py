@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ray_split.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from ray_split.api import fit, load_model
     from ray_split.callbacks import Callback
@@ -34,7 +36,6 @@ _PLACES = {
     "Draw": "data.stream", "stream": "replay", "Batches": "data.batches",
 }  # fmt: skip
 
-__version__ = "0.1.0"
 __all__ = [
     "Batches", "Callback", "Config", "CutError", "DataSet", "Draw", "LazyInputs", "OutOfTimeError", "Part", "Result",
     "RunFailedError", "RunStoppedError", "Segments", "SettingsError", "fit", "load_data", "load_model", "stream",

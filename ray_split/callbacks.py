@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ray_split import config, logs
 from ray_split.errors import BadPhoneError
-from ray_split.messages.report import finite
+from ray_split.logs import finite
 
 logger = logs.get(__name__)
 

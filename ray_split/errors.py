@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-from ray_split.filesystem import masked
 
 # What a model or a loss raises when it is given data that it isn't made for.
 MISFITS = (
@@ -149,3 +148,12 @@ class Failures:
     def died(self, names: Iterable[str]) -> None:
         """Who it was that died."""
         self._deaths.update(names)
+
+
+def masked(text: str) -> str:
+    """A message without the credentials of URIs in it."""
+    return SECRET.sub(r"\1", SLOPPY_USER.sub("", text)) if "://" in text else text
+
+
+SECRET = re.compile(r"([?&][^=&\s]*(?:secret|token|password|sas|sig|key)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
+SLOPPY_USER = re.compile(r"(?<=://)[^\s'\"@?]*:[^\s'\"@?]*@")  # also where a secret's / should have been written %2F

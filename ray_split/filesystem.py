@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from ray_split.errors import SECRET, SLOPPY_USER
+
 IS_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 USER = re.compile(r"(?<=://)[^/@:]*:[^/@]*@")  # with a password; without one it may be an Azure container
-SECRET = re.compile(r"([?&][^=&\s]*(?:secret|token|password|sas|sig|key)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
-SLOPPY_USER = re.compile(r"(?<=://)[^\s'\"@?]*:[^\s'\"@?]*@")  # also where a secret's / should have been written %2F
 PARTIAL = ".partial_"
 """What is still being written begins with this. Who reads a folder of parquet files passes it over."""
 
@@ -159,11 +159,6 @@ def full(path: Place) -> str:
 def without_credentials(path: str) -> str:
     """A path as it may be written down."""
     return str(place(path)) if IS_URI.match(path) else path
-
-
-def masked(text: str) -> str:
-    """A message without the credentials of URIs in it."""
-    return SECRET.sub(r"\1", SLOPPY_USER.sub("", text)) if "://" in text else text
 
 
 @lru_cache

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
-
-from ray_split.messages.report import finite
 
 PACKAGES = ("ray_split", "actors")
 
@@ -106,3 +105,8 @@ def written(log_format: str) -> Iterator[None]:
             each.removeHandler(handler)
             each.setLevel(level)
             each.propagate = propagate
+
+
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """What is no number any more as null: JSON has no NaN."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -14,11 +14,11 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ray_split import seeds
+from ray_split.arrays import Array
 from ray_split.config import yaml12
 from ray_split.config.fields import NotNegative, Positive, Section
 from ray_split.config.plugins import suggest
 from ray_split.config.validation import one_line
-from ray_split.messages.state import Array
 
 PACKET = 1448  # bytes of a message in a packet of 1,500
 

@@ -6,8 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from ray_split.errors import SettingsError
-from ray_split.filesystem import masked
+from ray_split.errors import SettingsError, masked
 
 PORT = re.compile(r"(://[^/:@\s]+):\d+(?=[/?]|$)")
 INSTEAD = (

@@ -130,6 +130,11 @@ class Task(Section):
     )
     auxiliary_weight: NotNegative = Field(0.4, description="of an auxiliary head's loss, for models that have one")
 
+    @property
+    def metric_names(self) -> list[str]:
+        """The metrics' names in the results: of 'package.module:function' the function."""
+        return [name.rpartition(":")[2] for name in self.metrics or []]
+
 
 class Schedule(Section):
     """Who exchanges when."""

@@ -16,10 +16,10 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Trace, uses
 from ray_split.errors import MISFITS, SettingsError
 from ray_split.messages.message import leaves
-from ray_split.messages.state import Array
 
 Shape = tuple[int, ...]
 

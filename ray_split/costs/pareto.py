@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 
 def front(goals: Sequence[Array]) -> Array:

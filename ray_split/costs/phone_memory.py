@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.costs.node_costs import Costs
 from ray_split.costs.position_costs import Scan
-from ray_split.messages.state import Array
 from ray_split.segments import optimizers
 
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.costs.pareto import front
 from ray_split.costs.phone_memory import phone_memory
 from ray_split.costs.planner_hardware import Profile
 from ray_split.costs.position_costs import Scan
 from ray_split.errors import SettingsError
-from ray_split.messages.state import Array
 
 LABEL_BYTES = 8  # of a class: an int64
 

@@ -11,10 +11,10 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Position, positions_of, trace
 from ray_split.costs.node_costs import Costs, Shape, costs_of, without_data
 from ray_split.errors import SettingsError
-from ray_split.messages.state import Array
 from ray_split.models import registry
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.config.plugins import blamed, find
 from ray_split.data.stream import Stream, Turn
 from ray_split.errors import SettingsError, brief
-from ray_split.messages.state import Array
 from ray_split.schedules import FORM, SCHEDULES, Round, schedule_of
 from ray_split.schedules.roles import FED_SERVER, Roles, is_single
 

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.config.devices import Link, device_of, devices_of, gathered, links_of, uniform
 from ray_split.costs.recorded_calls import Merged, replay
 from ray_split.costs.virtual_timeline import Durations, Span, Timeline
 from ray_split.costs.workload import Work
 from ray_split.data.participation import Ends
 from ray_split.data.stream import Stream
-from ray_split.messages.state import Array
 from ray_split.schedules import averages, schedule_of
 from ray_split.schedules.roles import is_single
 

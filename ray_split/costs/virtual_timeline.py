@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_split.arrays import Array
 from ray_split.costs.recorded_calls import Call
-from ray_split.messages.state import Array
-
-PARTS = ("phone", "server", "communication", "waiting")
+from ray_split.results.summary import PARTS
 
 
 class Durations(NamedTuple):

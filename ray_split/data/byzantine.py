@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ray_split import config, seeds
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 
 def hostile(settings: config.Config) -> tuple[int, ...]:

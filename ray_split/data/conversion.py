@@ -14,7 +14,7 @@ import numpy as np
 
 from ray_split.errors import SettingsError, told
 from ray_split.data.lazy import LazyInputs
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 TEXT = "UST"  # numpy's kinds of text
 HINTS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 BYTES = np.dtype(np.uint8)
 

@@ -17,7 +17,7 @@ from ray_split.data.label_names import encode
 from ray_split.data.lazy import LazyInputs
 from ray_split.config.plugins import blamed, call, find
 from ray_split.data.types import TEST_FRACTION, DataSet, Part, Parts, split_off, without_test_part
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 from ray_split.data.torch_datasets import hint, is_dataset, is_torchs, samples
 
 __all__ = ["DataSet", "LazyInputs", "Part", "Parts", "load", "without_test_part"]

@@ -23,7 +23,7 @@ import numpy as np
 
 from ray_split.config.devices import uniform
 from ray_split.config.phones import Phones
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 FATES = ("finished", "dropped", "late")
 

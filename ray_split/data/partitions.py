@@ -15,7 +15,7 @@ import numpy as np
 from ray_split import config, seeds
 from ray_split.errors import BROKEN, SettingsError, told
 from ray_split.config.plugins import find, suggest
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 TRIES = 10
 

@@ -12,10 +12,10 @@ import numpy as np
 from ray_split import seeds
 from ray_split.errors import SettingsError
 from ray_split.memory_limit import check_fits
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
+from ray_split.messages.labels import IGNORED
 
 LOUDEST = 1e18
-PADDING = -100  # losses.IGNORED, which would bring torch into the fed server's process
 
 
 def regression(samples: int = 2000, inputs: int = 64, noise: float = 0.1, seed: int = 0) -> tuple[Array, Array]:
@@ -71,7 +71,7 @@ def tokens(samples: int = 1000, length: int = 16, vocabulary: int = 32, seed: in
     labels = kind[found] + 2 * before
     ends = draw.integers((length + 1) // 2, length + 1, (samples, 1))
     padding = np.arange(length) >= ends
-    return np.where(padding, 0, found), np.where(padding, PADDING, labels)
+    return np.where(padding, 0, found), np.where(padding, IGNORED, labels)
 
 
 def _check(**given: Any) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 
 from ray_split import seeds
 from ray_split.data.lazy import LazyInputs
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 TEST_FRACTION = 0.2
+PART_NAMES = {"val": "validation", "test": "test"}
 
 
 class Part(NamedTuple):

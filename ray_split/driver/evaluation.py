@@ -8,14 +8,13 @@ from functools import partial
 import numpy as np
 
 from ray_split import logs
+from ray_split.arrays import Array
 from ray_split.data.stream import Stream, Turn
 from ray_split.messages.report import Report, Sums
-from ray_split.messages.state import Array
 from ray_split.schedules.roles import Ref, Roles, Wiring
 
 logger = logs.get(__name__)
 
-PARTS = {"val": "validation", "test": "test"}
 MAX_OUTSTANDING = 64
 PHONES = 32  # evaluated at once, if cohorts are smaller
 

@@ -16,8 +16,9 @@ from ray_split import config, logs
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.costs.virtual_clock import Clock
 from ray_split.data.stream import Stream, Turn
+from ray_split.data.types import PART_NAMES
 from ray_split.driver.bounded_calls import Checked
-from ray_split.driver.evaluation import PARTS, Nonfinite, evaluate, evaluate_own
+from ray_split.driver.evaluation import Nonfinite, evaluate, evaluate_own
 from ray_split.driver.stopping import Stop
 from ray_split.errors import ActorLostError, BadPhoneError, Failures, OutOfTimeError, RunFailedError
 from ray_split.filesystem import Place
@@ -306,7 +307,7 @@ def _evaluated(
     def told(part: str, sums: Sums) -> dict[str, Any]:
         accuracy = sums.phone_mean if alone else sums.accuracy
         scores = {f"{part}_{name}": value for name, value in task.figures(sums.tallies).items()}
-        broken = {f"{part}_nonfinite": loop.nonfinite.tell(row["round"], PARTS[part], sums)}
+        broken = {f"{part}_nonfinite": loop.nonfinite.tell(row["round"], PART_NAMES[part], sums)}
         return {f"{part}_loss": sums.mean_loss, f"{part}_accuracy": accuracy, **scores, **broken}
 
     if sizes["val"] or alone:

@@ -5,23 +5,17 @@ Shapes: k phones with equally large batches of n samples.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from ray_split import config
+from ray_split.arrays import Array
 from ray_split.config.phones import BEYOND_TRAINING
-from ray_split.cutting.cut import Segments
-from ray_split.messages.message import leaves, norms_of, send, tree_map
-from ray_split.messages.state import Array
+from ray_split.messages.labels import IGNORED
+from ray_split.messages.message import leaves, norms_of, tree_map
 from ray_split.messages.trees import leaf, structure
-from ray_split.segments.optimizers import slots
-from ray_split.segments.segment import bounded_keys, call, learned_keys
-from ray_split.tasks.losses import IGNORED, LOSSES, CrossEntropy, Distance
 
 
 class Linear(NamedTuple):
@@ -96,37 +90,12 @@ class Borders:
     slots: frozenset[str] = frozenset()  # of the optimizer, for each weight
 
 
-def borders(
-    settings: config.Config, segments: Segments, examples: Sequence[torch.Tensor], labels: torch.Tensor
-) -> Borders:
-    """What is promised by the segments, tried with the smallest and the largest batch (n, ...); `labels` of that.
-
-    Raises ValueError if an activation's shape doesn't grow with the batch.
-    """
-    few, many = (_activation(segments, inputs) for inputs in (examples[0], examples[-1]))
-    frozen, modules = settings.model.freeze, segments.modules()
-    return Borders(
-        promise(few, len(examples[0]), many, len(examples[-1])),
-        _labels_of(settings, labels),
-        len(examples[0]),
-        len(examples[-1]),
-        {name: learned_keys(module) for name, module in modules.items() if name not in frozen},
-        frozenset(key for module in modules.values() for key in bounded_keys(module)),
-        frozenset([*slots(settings.optimizer), *([] if settings.optimizer.name == "sgd" else ["step"])]),
-    )
-
-
 def promise(few: Any, n_few: int, many: Any, n_many: int) -> Promise:
     """The promise that two messages, of batches of `n_few` and `n_many` samples, both keep. Raises ValueError."""
     if structure(few) != structure(many):
         raise ValueError("another structure for another batch size")
     each = iter([_leaf(a, n_few, b, n_many) for a, b in zip(leaves(few), leaves(many), strict=True)])
     return tree_map(lambda _: next(each), many)
-
-
-def _activation(segments: Segments, inputs: torch.Tensor) -> Any:
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        return send(call(copy.deepcopy(segments.a).train(), inputs))
 
 
 def _leaf(few: Any, n_few: int, many: Any, n_many: int) -> Leaf:
@@ -139,10 +108,3 @@ def _leaf(few: Any, n_few: int, many: Any, n_many: int) -> Leaf:
     if type(many) is int:
         return Leaf(value=Linear.through(few, n_few, many, n_many))
     return Leaf(value=many, varies=bool(few != many))
-
-
-def _labels_of(settings: config.Config, labels: torch.Tensor) -> Labels:
-    found = labels.numpy()
-    loss = LOSSES.get(settings.task.loss)
-    classes = settings.model.num_classes if isinstance(loss, CrossEntropy) else None
-    return Labels(found.dtype, found.shape[1:], classes, isinstance(loss, Distance))

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ray_split.arrays import Array
 from ray_split.messages import bits
-from ray_split.messages.state import Array
 from ray_split.messages.trees import leaves as leaves
 from ray_split.messages.trees import tree_map as tree_map
 from ray_split.messages.weight_checks import norms

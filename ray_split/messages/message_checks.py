@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ray_split.arrays import Array
 from ray_split.config.phones import MaxNorm
 from ray_split.errors import BadPhoneError
 from ray_split.messages.contract import Borders, Labels
 from ray_split.messages.message import Groups, Sent, Wanted, differentiable, leaves, norms_of, tree_map
-from ray_split.messages.state import Array
 from ray_split.messages.trees import structure
 from ray_split.messages.weight_checks import norm_shown, shown
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 NONFINITE = "nonfinite"
 """A tally beside those of the scores: how many samples' outputs are not finite, of how many."""
@@ -222,11 +222,6 @@ def mean_spent(spent: Sequence[Spent]) -> Spent:
     """The mean over the actors that did something."""
     busy = [each for each in spent if each.compute > 0] or list(spent)
     return Spent(*(sum(values) / len(busy) for values in zip(*busy, strict=True)))
-
-
-def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """What is no number any more as null: JSON has no NaN."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def best_round(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

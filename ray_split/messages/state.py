@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from ray_split.arrays import Array
 from ray_split.messages import bits
 
-Array = np.ndarray[Any, Any]
 State = dict[str, Array]
 """'weights/<key>', 'buffers/<key>' and 'optimizer/<parameter>/<slot>' of one segment."""
 

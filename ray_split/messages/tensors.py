@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from safetensors import TensorSpec, deserialize, serialize
 
+from ray_split.arrays import Array
 from ray_split.messages.bits import TYPES, name_of
-from ray_split.messages.state import Array, State
+from ray_split.messages.state import State
 
 NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64", "BOOL": "bool",

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_split.arrays import Array
 from ray_split.errors import BadPhoneError, DivergedError
 from ray_split.messages import bits
-from ray_split.messages.state import Array, Closed, Ends, Rows, State, is_statistic
+from ray_split.messages.state import Closed, Ends, Rows, State, is_statistic
 
 Phones = tuple[int, ...]
 FINITE = 1e18

@@ -16,14 +16,17 @@ from torch import nn
 
 from ray_split import config, seeds
 from ray_split.config.plugins import blamed, call, find, suggest
-from ray_split.cutting.cut import Segments
+from ray_split.cutting.cut import Segments, cut
 from ray_split.cutting.own_segments import Chain
 from ray_split.errors import SettingsError, brief
 from ray_split.memory_limit import check_fits
+from ray_split.messages.state import State
 from ray_split.models import library as zoo
+from ray_split.models import pretrained
 from ray_split.models.model_checks import check_built
 from ray_split.models.transformer import Transformer
 from ray_split.models.unet import UNet
+from ray_split.segments.copy_factory import Maker
 
 
 class Known(NamedTuple):
@@ -185,3 +188,11 @@ def cuts_of(settings: config.Model, model: nn.Module) -> list[str]:
     if cuts is None:
         raise SettingsError("model.cuts", None, "two layers of your model, as first,last; or one, for single split")
     return list(cuts)
+
+
+def first_states(settings: config.Config) -> dict[str, State]:
+    """The segments' states before the first round: the first weights, or the trained ones that the settings name."""
+    model = build(settings.model, settings.run.seed)
+    pretrained.load(model, settings.model)
+    segments = cut(model, settings.model.cuts or ()).modules()
+    return {name: Maker(name, module, settings).first_state() for name, module in segments.items()}

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ray_split.arrays import Array
 from ray_split.messages.message import receive_leaf, single
-from ray_split.messages.state import Array
 
 
 class Tolerance(NamedTuple):

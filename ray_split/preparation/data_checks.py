@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ray_split import config, logs
+from ray_split.arrays import Array
 from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
 from ray_split.data.types import TEST_FRACTION, split_off
 from ray_split.errors import SettingsError
-from ray_split.messages.state import Array
-from ray_split.tasks.losses import IGNORED, LOSSES, CrossEntropy, Distance
+from ray_split.messages.labels import IGNORED
+from ray_split.tasks.losses import LOSSES, CrossEntropy, Distance
 
 logger = logs.get(__name__)
 

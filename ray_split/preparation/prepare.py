@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ray_split import config, logs
+from ray_split.arrays import Array
 from ray_split.costs.recorded_calls import try_schedule
 from ray_split.costs.virtual_clock import Clock
 from ray_split.cutting.cut import Segments, cut
@@ -22,11 +23,11 @@ from ray_split.data.batches import Batches
 from ray_split.data.stream import Stream
 from ray_split.errors import MISFITS, SettingsError, told
 from ray_split.filesystem import Place, full, place
-from ray_split.messages.contract import Borders, borders
-from ray_split.messages.state import Array
+from ray_split.messages.contract import Borders
 from ray_split.models import library, pretrained, registry
 from ray_split.preparation import futile_settings
 from ray_split.preparation.cohorts import settle
+from ray_split.preparation.contract import borders
 from ray_split.preparation.crossing import check_crossing, check_values
 from ray_split.preparation.data_checks import check_data
 from ray_split.preparation.misfit import misfit

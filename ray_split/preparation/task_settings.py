@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.errors import MISFITS, SettingsError, told
-from ray_split.messages.state import Array
-from ray_split.tasks.losses import IGNORED, LOSSES, CrossEntropy
+from ray_split.messages.labels import IGNORED
+from ray_split.tasks.losses import LOSSES, CrossEntropy
 from ray_split.tasks.task import Task, heads, main_head
 
 OF_VALUES = {"mse": ["mae", "r2"], "l1": ["mse", "r2"], "huber": ["mse", "mae", "r2"]}

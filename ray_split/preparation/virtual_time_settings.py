@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.config.devices import devices_of
 from ray_split.costs.cut_positions import Position
 from ray_split.costs.phone_memory import phone_memory
@@ -17,7 +18,6 @@ from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import work_of
 from ray_split.cutting.cut import Segments
 from ray_split.errors import SettingsError
-from ray_split.messages.state import Array
 from ray_split.schedules import serverless
 
 DEFAULTS = {"device": "mid_range", "link": "wifi"}

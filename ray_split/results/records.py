@@ -21,16 +21,16 @@ import pyarrow.parquet
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from ray_split import __version__, config, logs, filesystem
+from ray_split import config, filesystem, logs
+from ray_split.version import __version__
 from ray_split.results import checkpoint, personal_state, disk_reserve
-from ray_split.errors import first_line
+from ray_split.errors import first_line, masked
 from ray_split.results.folder_lock import Hold
 from ray_split.results.left_behind import PHONES, SUMMARY, read_quarantined, span
-from ray_split.messages.report import finite
+from ray_split.logs import finite
 from ray_split.results.rows import METRICS, read_rows
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 from ray_split.filesystem import PARTIAL, Uri
-from ray_split.tasks.task import names
 from ray_split.results.summary import FAILED, VIRTUAL, Totals
 
 logger = logs.get(__name__)
@@ -167,11 +167,11 @@ class Records:
         """Write summary.json; it is there from the start."""
         last, best, sums = self._totals.last, self._totals.best or {}, self._totals.sums
         seconds, samples, phone_rounds = sums["round_seconds"], sums["samples"], sums["phones"]
-        scores = names(self._settings.task)
+        scores = self._settings.task.metric_names
         summary = {
             "schema_version": SCHEMA_VERSION,
             "status": status,
-            "error": error and filesystem.masked(error),
+            "error": error and masked(error),
             "versions": {**VERSIONS, **({"nodes": [*self._differing.values()]} if self._differing else {})},
             "seed": self._settings.run.seed,
             "schedule": self._settings.schedule.name,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ray_split.filesystem import Place, full, masked, place
+from ray_split.filesystem import Place, full, place
+from ray_split.errors import masked
 
 if TYPE_CHECKING:
     import pandas

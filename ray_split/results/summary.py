@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Any
 
 from ray_split.messages.report import best_round
-from ray_split.costs.virtual_timeline import PARTS
 
+PARTS = ("phone", "server", "communication", "waiting")  # of virtual time
 FAILED = ("phones_offline", "phones_dropped", "phones_late")
 ADDED = ("round_seconds", "samples", "phones", "bytes_up", "bytes_down", *FAILED)
 VIRTUAL = ("virtual_seconds", *(f"virtual_{part}_seconds" for part in PARTS))  # where there is virtual time

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.config.plugins import find, signature_of, suggest
 from ray_split.errors import BROKEN, SettingsError, told
 from ray_split.messages import bits
-from ray_split.messages.state import Array, Ends, Rows, State
+from ray_split.messages.state import Ends, Rows, State
 
 Aggregator = Callable[..., State]
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from ray_split.arrays import Array
 from ray_split.messages.message import Groups, Wanted, group_size, receive, row, send, stack, wanted_by_any, wanted_of
-from ray_split.messages.state import Array, State, place_of
+from ray_split.messages.state import State, place_of
 from ray_split.segments.autograd import can_have_gradient
 from ray_split.segments.segment import Segment, bounded_keys
 from ray_split.segments.weighted_mean import added, scaled

@@ -7,21 +7,11 @@ import copy
 from torch import nn
 
 from ray_split import config
-from ray_split.cutting.cut import cut
 from ray_split.messages.state import State
-from ray_split.models import pretrained, registry
 from ray_split.segments.copies import Copies, Looped
 from ray_split.segments.parameter_hooks import copied
 from ray_split.segments.segment import Segment
 from ray_split.segments.stacked_copies import Stacked
-
-
-def first_states(settings: config.Config) -> dict[str, State]:
-    """The segments' states before the first round: the first weights, or the trained ones that the settings name."""
-    model = registry.build(settings.model, settings.run.seed)
-    pretrained.load(model, settings.model)
-    segments = cut(model, settings.model.cuts or ()).modules()
-    return {name: Maker(name, module, settings).first_state() for name, module in segments.items()}
 
 
 class Maker:

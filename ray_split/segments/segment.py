@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.messages.message import Message, Wanted, as_bits, receive, receive_leaf, tree_map
-from ray_split.messages.state import Array, State, is_statistic, state_bytes
+from ray_split.messages.state import State, is_statistic, state_bytes
 from ray_split.segments import optimizers
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.buffers import Buffers, state_of

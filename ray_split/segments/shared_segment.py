@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ray_split.arrays import Array
 from ray_split.messages.message import (
     Groups,
     Wanted,
@@ -27,7 +28,6 @@ from ray_split.messages.message import (
     wanted_by_any,
     wanted_of,
 )
-from ray_split.messages.state import Array
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.copies import Learned
 from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout

@@ -19,6 +19,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.messages.message import (
     Groups,
     Wanted,
@@ -32,7 +33,7 @@ from ray_split.messages.message import (
     wanted_by_any,
     wanted_of,
 )
-from ray_split.messages.state import Array, State, is_statistic, state_bytes
+from ray_split.messages.state import State, is_statistic, state_bytes
 from ray_split.segments import optimizers
 from ray_split.segments.autograd import as_leaves, backward, can_have_gradient, gradients_of, own_copy
 from ray_split.segments.buffers import changing

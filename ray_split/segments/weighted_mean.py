@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ray_split.arrays import Array
 from ray_split.messages import bits
-from ray_split.messages.state import Array, State
+from ray_split.messages.state import State
 
 
 def scaled(state: State, share: float) -> State:

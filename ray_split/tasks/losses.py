@@ -14,8 +14,7 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
-IGNORED = -100
-"""The label of a position that doesn't count: padding, a border. torch's own choice."""
+from ray_split.messages.labels import IGNORED
 
 
 class Loss(Protocol):

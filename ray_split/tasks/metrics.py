@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ray_split.messages.state import Array
+from ray_split.arrays import Array
 
 
 class Score(NamedTuple):

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from ray_split import config
+from ray_split.arrays import Array
 from ray_split.config.plugins import find
 from ray_split.errors import SettingsError
 from ray_split.messages.message import leaves, row, tree_map
 from ray_split.messages.report import NONFINITE
-from ray_split.messages.state import Array
 from ray_split.tasks.losses import LOSSES, CrossEntropy, Distance, Loss
 from ray_split.tasks.metrics import SCORES, Score
 
@@ -165,11 +165,6 @@ def _read_as(outputs: torch.Tensor, labels: torch.Tensor) -> Loss | None:
     return LOSSES["cross_entropy"] if fits else None
 
 
-def names(settings: config.Task) -> list[str]:
-    """The scores' names in the results: of 'package.module:function' the function."""
-    return [name.rpartition(":")[2] for name in settings.metrics or []]
-
-
 def _loss_of(settings: config.Task) -> CrossEntropy | Distance | OwnLoss:
     found, weights = find("task.loss", settings.loss, LOSSES), settings.class_weights
     if weights is None:
@@ -184,7 +179,7 @@ def _loss_of(settings: config.Task) -> CrossEntropy | Distance | OwnLoss:
 
 
 def _scores_of(settings: config.Task) -> dict[str, Score | OwnScore]:
-    wanted, labels = settings.metrics or [], names(settings)
+    wanted, labels = settings.metrics or [], settings.metric_names
     if told := [label for label in labels if label in ALWAYS]:
         allowed = f"{', '.join(SCORES)}, or package.module:function; {told[0]} is told anyway"
         raise SettingsError("task.metrics", wanted, allowed)

@@ -20,6 +20,32 @@ RAY = {
     "waiting.py",
 }
 LAZY = {"ray_split/api.py"}
+ORDER: list[set[str]] = [
+    {"jobs"},
+    {"ray_split", "ray_split.cli"},
+    {"ray_split.api", "ray_split.replay"},
+    {"ray_split.driver"},
+    {"actors.ray_backend"},
+    {"actors"},
+    {"ray_split.resolve"},
+    {"ray_split.placement"},
+    {"ray_split.preparation"},
+    {"ray_split.costs"},
+    {"ray_split.schedules"},
+    {"ray_split.models"},
+    {"ray_split.cutting"},
+    {"ray_split.segments"},
+    {"ray_split.tasks"},
+    {"ray_split.data", "ray_split.results"},
+    {"ray_split.messages"},
+    {"ray_split.callbacks"},
+    {"ray_split.config"},
+    {"ray_split.seeds", "ray_split.filesystem", "ray_split.memory_limit", "ray_split.name_clashes"},
+    {"ray_split.logs", "ray_split.errors"},
+    {"ray_split.arrays", "ray_split.version"},
+]
+"""Folders, and the modules that are in none: each imports what stands below it, and of its own folder."""
+LEVEL = {place: level for level, places in enumerate(ORDER) for place in places}
 
 
 def imported(path: Path) -> set[str]:
@@ -49,6 +75,44 @@ def test_ray_split_imports_neither_ray_nor_actors_nor_jobs(path: Path) -> None:
 def test_actors_import_no_jobs_and_only_the_wiring_of_ray_imports_ray(path: Path) -> None:
     forbidden = {"jobs"} | (set() if path.name in RAY else {"ray"})
     assert not imported(path) & forbidden
+
+
+def place_of(module: str) -> str:
+    """The folder of a module, or itself if it is in none that has a place."""
+    while module not in LEVEL:
+        module = module.rpartition(".")[0]
+    return module
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in [*files("ray_split"), *files("actors"), *files("jobs")]:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in names}
+    return found & known.keys()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_down(module: str) -> None:
+    known = modules()
+    own = place_of(module)
+    up = {
+        other
+        for other in imported_modules(known[module], known)
+        if place_of(other) != own and LEVEL[place_of(other)] <= LEVEL[own]
+    }
+    assert not up
 
 
 def modules_after(code: str) -> set[str]:

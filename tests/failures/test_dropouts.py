@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ray_split as rs
+from ray_split.arrays import Array
 from ray_split.data.participation import Fates
-from ray_split.messages.state import Array
 from tests import reference
 from tests.reference import assert_close_weights, assert_same_training, assert_same_weights, within
 from tests.runs.test_schedules import assert_close_personal_weights

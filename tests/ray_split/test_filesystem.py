@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_split import filesystem
-from ray_split.errors import SettingsError
-from ray_split.filesystem import Uri, masked, place
+from ray_split.errors import SettingsError, masked
+from ray_split.filesystem import Uri, place
 
 
 @pytest.fixture(params=["here", "memory"])

@@ -5,7 +5,7 @@ import pytest
 
 import ray_split as rs
 from ray_split.data import task_sets
-from ray_split.tasks.losses import IGNORED
+from ray_split.messages.labels import IGNORED
 
 MAKERS = (task_sets.regression, task_sets.segmentation, task_sets.tokens)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ray_split.tasks.losses import IGNORED, LOSSES, CrossEntropy
+from ray_split.messages.labels import IGNORED
+from ray_split.tasks.losses import LOSSES, CrossEntropy
 
 WEIGHTS = (0.2, 1.0, 3.0)
 
