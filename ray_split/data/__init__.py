@@ -1,0 +1,1 @@
+"""Data sets, and which phone trains on which samples, when."""

@@ -1,0 +1,1 @@
+"""A run's folder: checkpoints, records, the summary; written, and read back."""
