@@ -28,9 +28,9 @@ def check_draws(name: str, model: nn.Module) -> None:
             continue
         for function in _called(kind):
             for line, what in _draws(function):
-                file = Path(function.__code__.co_filename).name
-                allowed = f"one that draws from torch alone: {kind.__name__} draws from {what} ({file}:{line}), which"
-                raise SettingsError("model.name", name, f"{allowed} no run seeds")
+                where = f"{Path(function.__code__.co_filename).name}:{line}"
+                drawn = f"{kind.__name__} draws random numbers from {what} ({where}), which no run seeds"
+                raise SettingsError("model.name", name, f"one that draws from torch alone: {drawn}")
 
 
 def _called(kind: type) -> Iterator[FunctionType]:

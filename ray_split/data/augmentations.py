@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ray_split.errors import MISFITS, SettingsError, told
-from ray_split.config.plugins import blamed, call, find
 from ray_split.arrays import Array
+from ray_split.config.plugins import blamed, call, find
+from ray_split.errors import MISFITS, SettingsError, told
 
 # torchvision is imported where it is used: it costs a process 0.1 GB, and a run without augmentation needs none of it.
 

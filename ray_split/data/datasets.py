@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from ray_split.arrays import Array
 from ray_split.data import task_sets
-from ray_split.errors import SettingsError, told
 from ray_split.data.image_folder import image_folder
-from ray_split.memory_limit import check_fits
 from ray_split.data.synthetic import fake_images, synthetic, whole
 from ray_split.data.types import DataSet, Part, by_mean_and_std, without_test_part
-from ray_split.arrays import Array
+from ray_split.errors import SettingsError, told
+from ray_split.memory_limit import check_fits
 
 # What torchvision raises for files that are not there, or are damaged: of some sets it checks no sums.
 UNREADABLE = (RuntimeError, OSError, ValueError, TypeError, KeyError, IndexError, AssertionError)

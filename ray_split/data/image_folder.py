@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ray_split.errors import SettingsError, told
-from ray_split.data.lazy import LazyInputs
-from ray_split.memory_limit import check_fits
-from ray_split.data.types import DataSet, Part, by_mean_and_std, without_test_part
 from ray_split.arrays import Array
+from ray_split.data.lazy import LazyInputs
+from ray_split.data.types import DataSet, Part, by_mean_and_std, without_test_part
+from ray_split.errors import SettingsError, told
+from ray_split.memory_limit import check_fits
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ray_split.errors import SettingsError
-from ray_split.data.conversion import TEXT, shown
 from ray_split.arrays import Array
+from ray_split.data.conversion import TEXT, shown
+from ray_split.errors import SettingsError
 
 
 def encode(name: str, train: Array, test: Array, names: Sequence[str] | None) -> tuple[Array, Array, list[str] | None]:

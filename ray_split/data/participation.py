@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ray_split.arrays import Array
 from ray_split.config.devices import uniform
 from ray_split.config.phones import Phones
-from ray_split.arrays import Array
 
 FATES = ("finished", "dropped", "late")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_split import config, seeds
-from ray_split.errors import BROKEN, SettingsError, told
-from ray_split.config.plugins import find, suggest
 from ray_split.arrays import Array
+from ray_split.config.plugins import find, suggest
+from ray_split.errors import BROKEN, SettingsError, told
 
 TRIES = 10
 

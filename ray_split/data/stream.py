@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_split import config, seeds
+from ray_split.arrays import Array
 from ray_split.data import partitions
 from ray_split.data.participation import Ends, Fate, Fates, chosen, drawn, equal_steps
-from ray_split.arrays import Array
 
 
 class Turn(NamedTuple):

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ray_split import seeds
-from ray_split.errors import SettingsError
-from ray_split.data.lazy import LazyInputs
-from ray_split.memory_limit import check_fits
-from ray_split.data.types import DataSet, Part
 from ray_split.arrays import Array
+from ray_split.data.lazy import LazyInputs
+from ray_split.data.types import DataSet, Part
+from ray_split.errors import SettingsError
+from ray_split.memory_limit import check_fits
 
 USERS_SHIFT = 0.5  # standard deviation of what is a user's own, beside the patterns' 1
 COARSE = 8  # pixels of a fake image's pattern

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ray_split import seeds
+from ray_split.arrays import Array
 from ray_split.errors import SettingsError
 from ray_split.memory_limit import check_fits
-from ray_split.arrays import Array
 from ray_split.messages.labels import IGNORED
 
 LOUDEST = 1e18

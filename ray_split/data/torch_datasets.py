@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ray_split.errors import SettingsError, told
+from ray_split.arrays import Array
 from ray_split.data.conversion import Place, as_array, is_of, shown, stacked
 from ray_split.data.lazy import LazyInputs
-from ray_split.arrays import Array
+from ray_split.errors import SettingsError, told
 
 IN_MEMORY = 2**30
 """Bytes of samples that are kept in memory; of more only the labels are, and samples are read again."""

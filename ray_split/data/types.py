@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_split import seeds
-from ray_split.data.lazy import LazyInputs
 from ray_split.arrays import Array
+from ray_split.data.lazy import LazyInputs
 
 TEST_FRACTION = 0.2
 PART_NAMES = {"val": "validation", "test": "test"}

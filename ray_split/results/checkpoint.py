@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ray_split import logs, filesystem
+from ray_split import filesystem, logs
+from ray_split.filesystem import PARTIAL, Place, Uri
 from ray_split.messages import tensors
 from ray_split.messages.state import State
-from ray_split.filesystem import PARTIAL, Place, Uri
 
 VERSION = 1
 MANIFEST = "checkpoint.json"

@@ -22,11 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ray_split import logs, filesystem
-from ray_split.results import owner
+from ray_split import filesystem, logs
 from ray_split.errors import RunFailedError, first_line
-from ray_split.results.owner import Owner
 from ray_split.filesystem import PARTIAL, Place, Uri
+from ray_split.results import owner
+from ray_split.results.owner import Owner
 
 FILE = ".owner"
 BEAT_SECONDS = 15.0

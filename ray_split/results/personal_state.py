@@ -16,11 +16,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from ray_split.messages import bits
 from ray_split import filesystem
-from ray_split.messages.state import Closed, Ends, State, is_statistic
 from ray_split.arrays import Array
 from ray_split.filesystem import Place, Uri
+from ray_split.messages import bits
+from ray_split.messages.state import Closed, Ends, State, is_statistic
 
 CHUNK = 1000  # phones whose states are in memory at the same time
 TRAINED = "trained.npy"

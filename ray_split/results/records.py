@@ -22,16 +22,16 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from ray_split import config, filesystem, logs
-from ray_split.version import __version__
-from ray_split.results import checkpoint, personal_state, disk_reserve
+from ray_split.arrays import Array
 from ray_split.errors import first_line, masked
+from ray_split.filesystem import PARTIAL, Uri
+from ray_split.logs import finite
+from ray_split.results import checkpoint, disk_reserve, personal_state
 from ray_split.results.folder_lock import Hold
 from ray_split.results.left_behind import PHONES, SUMMARY, read_quarantined, span
-from ray_split.logs import finite
 from ray_split.results.rows import METRICS, read_rows
-from ray_split.arrays import Array
-from ray_split.filesystem import PARTIAL, Uri
 from ray_split.results.summary import FAILED, VIRTUAL, Totals
+from ray_split.version import __version__
 
 logger = logs.get(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ray_split.filesystem import Place, full, place
 from ray_split.errors import masked
+from ray_split.filesystem import Place, full, place
 
 if TYPE_CHECKING:
     import pandas

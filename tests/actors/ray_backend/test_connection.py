@@ -126,7 +126,7 @@ def test_what_ray_start_wrote_counts_while_that_ray_answers_and_is_this_users(
         file.write_text(f"127.0.0.1:{unused.getsockname()[1]}\n")
         assert connection.began() is None  # nobody listens
     file.write_text("127.0.0.1:6379\n")
-    monkeypatch.setattr(connection.reach, "complaint", lambda address: None)
+    monkeypatch.setattr(connection.reachable, "complaint", lambda address: None)
     assert connection.began() == "127.0.0.1:6379"
     monkeypatch.setattr(connection.os, "getuid", lambda: 4711)
     assert connection.began() == ("127.0.0.1:6379" if file.stat().st_uid == 0 else None)

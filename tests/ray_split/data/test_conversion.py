@@ -17,7 +17,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
 import ray_split as rs
-from ray_split.data import load as data, datasets
+from ray_split.data import datasets
+from ray_split.data import load as data
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(60, 4)).astype(np.float32)
@@ -270,7 +271,9 @@ def test_a_function_that_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     def broken() -> Any:
         raise KeyError("no such\nfile")
 
-    assert "a function that works; it raised KeyError: 'no such\\nfile' (test_conversion.py:" in refusal(broken, monkeypatch)
+    assert "a function that works; it raised KeyError: 'no such\\nfile' (test_conversion.py:" in refusal(
+        broken, monkeypatch
+    )
 
 
 PART = rs.Part(X, Y)

@@ -11,7 +11,8 @@ from torchvision.datasets import cifar
 from torchvision.transforms import v2
 
 from ray_split import config
-from ray_split.data import load as data, datasets
+from ray_split.data import datasets
+from ray_split.data import load as data
 from ray_split.errors import SettingsError
 
 FOLDERS = {

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from ray_split import config
 from ray_split.data import partitions
+from ray_split.data.participation import Ends, Fate, cut_off, drawn, equal_steps
 from ray_split.data.stream import Stream
 from ray_split.errors import SettingsError
-from ray_split.data.participation import Ends, Fate, cut_off, drawn, equal_steps
 
 
 def stream_of(

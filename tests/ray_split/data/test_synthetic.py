@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ray_split import config
-from ray_split.data import load as data, synthetic as made
+from ray_split.data import load as data
+from ray_split.data import synthetic as made
 from ray_split.errors import SettingsError
 
 

@@ -13,9 +13,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from ray_split.results import checkpoint
 from ray_split import filesystem
 from ray_split.filesystem import Place, Uri
+from ray_split.results import checkpoint
 
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 NAMES = ("a", "b", "personal_000000000")

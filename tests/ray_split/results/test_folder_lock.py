@@ -16,9 +16,9 @@ from threading import Barrier
 import pytest
 
 from ray_split import errors, filesystem
+from ray_split.filesystem import Place, place
 from ray_split.results import folder_lock, owner
 from ray_split.results.folder_lock import HeldError, Hold
-from ray_split.filesystem import Place, place
 from tests.conftest import ROOT
 from tests.runs.test_storage_runs import bucket, endpoint  # noqa: F401  fixtures
 

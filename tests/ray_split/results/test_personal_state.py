@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from ray_split.messages.state import Closed
 from ray_split.results import personal_state
 from ray_split.results.personal_state import Personal
-from ray_split.messages.state import Closed
 
 START = {
     "a": {
