@@ -46,7 +46,8 @@ def test_a_tokens_class_is_by_itself_and_by_whether_token_1_came_before() -> Non
     ("make", "kwargs"),
     [
         (task_sets.regression, {"samples": 0}), (task_sets.regression, {"noise": -1}),
-        (task_sets.segmentation, {"size": 1.5}), (task_sets.tokens, {"vocabulary": 3}), (task_sets.tokens, {"seed": True}),
+        (task_sets.segmentation, {"size": 1.5}), (task_sets.tokens, {"vocabulary": 3}),
+        (task_sets.tokens, {"seed": True}),
     ],
     ids=lambda x: getattr(x, "__name__", str(x)),
 )  # fmt: skip

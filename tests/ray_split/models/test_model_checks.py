@@ -224,7 +224,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: layer_of(lambda self, x: Noisy.apply(self.linear(x))), "no random numbers in its backward",
     ),
     "numpy, seldom": (lambda: layer_of(seldom_numpy), "no run seeds"),
-    "Python's random, in a method": (lambda: Helped(plain), "Helped draws random numbers from Python's random (test_model_checks.py:"),
+    "Python's random, in a method": (lambda: Helped(plain), "Helped draws random numbers from Python's random ("),
     "a sparse buffer": (
         lambda: layer_of(plain, lambda layer: layer.register_buffer("eye", torch.eye(8).to_sparse())),
         "b.eye is sparse",
