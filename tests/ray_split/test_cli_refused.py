@@ -102,7 +102,7 @@ def refused(capsys, tmp_path, *arguments):
         ),
         (["--aggregator.kwargs", "{trim: 0.1}"], ["aggregator.kwargs: 'trim'", "empty"]),
         (["--task.loss", "mes"], ["task.loss: 'mes'", "did you mean mse?"]),
-        (["--task.loss", "mse"], ["task.loss: 'mse'", "outputs (", "labels ("]),
+        (["--task.loss", "mse"], ["task.loss: 'mse'", "digits has whole numbers for labels", "astype(float)"]),
         (["--model.name", "mpl"], ["model.name: 'mpl'", "did you mean mlp?"]),
         (["--model.name", "theirs:nope"], ["model.name: 'theirs:nope'", "no attribute 'nope'"]),
         (["--model.name", "no_such_module:f"], ["model.name", "No module named 'no_such_module'"]),
