@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
+from ray_split.cutting.references import HOOKS
 from ray_split.cutting.segment_module import is_device, is_size
-from ray_split.cutting.tracer import HOOKS, MADE, UNTRACEABLE, Tracer
+from ray_split.cutting.tracer import MADE, UNTRACEABLE, Tracer
 from ray_split.errors import SettingsError, told
 
 

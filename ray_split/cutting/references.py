@@ -11,6 +11,7 @@ import itertools
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from ray_split.errors import SettingsError
 DEPTH = 6
 LONGEST = 10_000  # items of a container that are looked at
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-INTERNAL = frozenset(vars(nn.Module()))
+INTERNAL = frozenset(vars(nn.Module()))  # torch's own bookkeeping
 OLD_NORMS = ("_orig", "_g")  # torch's old spectral_norm and weight_norm keep beside these what they compute of them
 
 
@@ -62,7 +63,10 @@ def _reached(value: Any, seen: set[int], depth: int, is_kept: bool) -> Iterator[
         found = value()
         within, is_kept = [found] if found is not None else [], True
     elif isinstance(value, FunctionType):
-        within, is_kept = [*_cells(value), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()], True
+        within, is_kept = (
+            [*cells_of(value).values(), *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()],
+            True,
+        )
     elif isinstance(value, MethodType):
         within = [value.__self__]
     elif isinstance(value, functools.partial):
@@ -87,19 +91,20 @@ def slots_of(value: Any) -> list[str]:
     return [name for name in found if name not in ("__dict__", "__weakref__")]
 
 
-def _cells(function: FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # it is empty
-            continue
+def cells_of(function: FunctionType) -> dict[str, Any]:
+    """What a function's closure holds, by the variables' names."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # it is empty
+            found[name] = cell.cell_contents
+    return found
 
 
 def check_references(name: str, model: nn.Module) -> None:
     """Raises SettingsError for a model whose copies would train something else, naming what and where."""
     own = names_of(model)
     held: dict[int, tuple[str, torch.Tensor]] = {}
-    for key, tensor in _registered(model):
+    for key, tensor in registered(model):
         _check_memory(name, held, key, tensor)
     for layer, module in model.named_modules():
         for reference in references_of(module):
@@ -117,10 +122,11 @@ def check_references(name: str, model: nn.Module) -> None:
 def names_of(model: nn.Module) -> dict[int, str]:
     """The names of a model's layers, parameters and buffers, by their ids."""
     found = {id(module): layer for layer, module in model.named_modules()}
-    return found | {id(tensor): key for key, tensor in _registered(model)}
+    return found | {id(tensor): key for key, tensor in registered(model)}
 
 
-def _registered(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def registered(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """A model's parameters and buffers, each once."""
     yield from model.named_parameters()
     yield from model.named_buffers()
 

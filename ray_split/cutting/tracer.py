@@ -18,10 +18,10 @@ from torch import fx, nn
 from ray_split.cutting import conditions
 from ray_split.cutting.constants import writes
 from ray_split.cutting.recorder import Recorder
+from ray_split.cutting.references import HOOKS
 from ray_split.cutting.segment_module import check_test, is_device, is_size
 from ray_split.messages.message import leaves
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 STATE_HOOKS = (
     "_state_dict_hooks",
     "_state_dict_pre_hooks",

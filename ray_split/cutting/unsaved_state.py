@@ -23,12 +23,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from ray_split.cutting.references import slots_of
+from ray_split.cutting.references import DEPTH, INTERNAL, LONGEST, cells_of, slots_of
 
 OUTSIDE = "the variable "  # begins the name of what is neither a layer's nor its class's
-INTERNAL = frozenset(vars(nn.Module()))  # torch's own bookkeeping
-DEPTH = 6
-LONGEST = 10_000
 SIMPLE = (type(None), bool, int, str, bytes, complex, enum.Enum, type, torch.dtype, torch.device, range, slice)
 SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 
@@ -97,17 +94,9 @@ def _outside(function: FunctionType, depth: int = 2) -> Iterator[tuple[str, Any]
             yield f"{OUTSIDE}{name}", value
         elif isinstance(value, FunctionType) and depth and not value.__module__.startswith(("torch.", "torch")):
             yield from _outside(value, depth - 1)
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        value = next(_content(cell), None)
+    for name, value in cells_of(function).items():
         if _is_plain(value):
             yield f"{OUTSIDE}{name}", value
-
-
-def _content(cell: Any) -> Iterator[Any]:
-    try:
-        yield cell.cell_contents
-    except ValueError:  # it is empty
-        return
 
 
 def _is_plain(value: Any) -> bool:
@@ -146,7 +135,7 @@ def frozen(value: Any, depth: int = DEPTH, known: frozenset[int] = frozenset()) 
     if isinstance(value, functools.partial):
         return frozen([value.func, value.args, value.keywords], depth - 1, known)
     if isinstance(value, FunctionType):
-        return frozen([vars(value), [next(_content(cell), None) for cell in value.__closure__ or ()]], depth - 1, known)
+        return frozen([vars(value), cells_of(value)], depth - 1, known)
     if isinstance(value, ModuleType):
         return value.__name__
     slots = {name: getattr(value, name) for name in slots_of(value) if hasattr(value, name)}

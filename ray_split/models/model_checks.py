@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ray_split.cutting.foreign_draws import check_draws
-from ray_split.cutting.references import check_references, own_attributes
+from ray_split.cutting.references import check_references, own_attributes, registered
 from ray_split.errors import SettingsError, first_line
 
 
@@ -38,7 +38,7 @@ def _check_state(name: str, model: nn.Module) -> None:
 
 def _check_lazy(name: str, model: nn.Module) -> None:
     """Weights that are made in the first forward would be other ones for each actor."""
-    lazy = [path for path, tensor in _tensors(model) if is_lazy(tensor)]
+    lazy = [path for path, tensor in registered(model) if is_lazy(tensor)]
     if lazy:
         allowed = f"a model whose layers say their sizes (nn.Linear in place of nn.LazyLinear): {lazy[0]} has none yet"
         raise SettingsError("model.name", name, allowed)
@@ -46,7 +46,7 @@ def _check_lazy(name: str, model: nn.Module) -> None:
 
 def _check_dense(name: str, model: nn.Module) -> None:
     """States are numpy arrays. An expanded buffer gets its own memory for each number, so that it can be written to."""
-    for path, tensor in _tensors(model):
+    for path, tensor in registered(model):
         if tensor.layout is not torch.strided:
             allowed = f"a model whose weights and buffers are dense: {path} is sparse; keep x.to_dense(), or its parts"
             raise SettingsError("model.name", name, allowed)
@@ -66,7 +66,7 @@ def _detach(model: nn.Module) -> None:
 
 def _check_copies(name: str, model: nn.Module) -> None:
     """Phones train copies; and an iterator goes on with every use, which no checkpoint could hold."""
-    own = {id(each): each for each in (*model.modules(), *(tensor for _, tensor in _tensors(model)))}
+    own = {id(each): each for each in (*model.modules(), *(tensor for _, tensor in registered(model)))}
     for layer, module in model.named_modules():
         where = f"{layer or 'the model'} ({type(module).__name__})"
         for attribute, value in own_attributes(module):
@@ -82,7 +82,3 @@ def _check_copies(name: str, model: nn.Module) -> None:
 
 def _goes_on(value: Any) -> bool:
     return isinstance(value, Iterator) and not isinstance(value, itertools.count)
-
-
-def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]

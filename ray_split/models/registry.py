@@ -18,6 +18,7 @@ from ray_split import config, seeds
 from ray_split.config.plugins import blamed, call, find, suggest
 from ray_split.cutting.cut import Segments, cut
 from ray_split.cutting.own_segments import Chain
+from ray_split.cutting.random_generators import Generators
 from ray_split.errors import SettingsError, brief
 from ray_split.memory_limit import check_fits
 from ray_split.messages.state import State
@@ -107,7 +108,7 @@ def build(settings: config.Model, seed: int) -> nn.Module:
         _check_sizes(settings.kwargs, least=1 if settings.name in MODELS else None)
     kwargs = {**zoo.wanted_by(settings.name, settings.weights), **settings.kwargs}
     seeded = _seeded(seeds.torch_seed(seed, "model"))
-    with torch.random.fork_rng(devices=[]), seeded, blamed("model.name", settings.name, settings.kwargs):
+    with seeded, blamed("model.name", settings.name, settings.kwargs):
         model: Any = call("model", function, kwargs, num_classes=settings.num_classes)
     if isinstance(model, Segments):
         model = Chain(*model)
@@ -121,16 +122,15 @@ def build(settings: config.Model, seed: int) -> nn.Module:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """torch's, numpy's and Python's generators begin with a seed; the latter two go on afterwards where they were."""
-    python, theirs = random.getstate(), np.random.get_state()
+    """torch's, numpy's and Python's generators begin with a seed, and go on afterwards where they were."""
+    before = Generators()
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(theirs)
+        before.restore()
 
 
 LARGEST_LAYER, DEEPEST = 2**24, 1000

@@ -25,12 +25,13 @@ TREES = "a tensor, a number, or tuples, lists, dicts and dataclasses of them"
 def check_crossing(settings: config.Config, segments: Segments, example: torch.Tensor) -> None:
     """See that what crosses in a training step keeps its gradients and its type, and that weights can be kept."""
     _check_weights(settings, segments)
-    for cut, outputs in _borders(settings, segments, example):
+    crossing = _borders(settings, segments, example)
+    for cut, outputs in crossing:
         for value in leaves(outputs):
             if problem := _problem(value):
                 raise SettingsError("model.cuts", cut, f"another layer, or a model in which {TREES} cross: {problem}")
         _check_sent(cut, outputs)
-    _check_shapes(settings, segments, example)
+    _check_shapes(settings, segments, example, crossing)
 
 
 def _check_sent(cut: str, outputs: Any) -> None:
@@ -42,12 +43,13 @@ def _check_sent(cut: str, outputs: Any) -> None:
         raise SettingsError("model.cuts", cut, f"another layer: a {kind} can't be sent: {told(error)}") from error
 
 
-def _check_shapes(settings: config.Config, segments: Segments, example: torch.Tensor) -> None:
+def _check_shapes(
+    settings: config.Config, segments: Segments, example: torch.Tensor, crossing: list[tuple[str, Any]]
+) -> None:
     """Of batches of one size, messages of one structure and shape cross: what phones send is checked by it."""
     others = (torch.zeros_like(example), example.flip(0), *((-example,) if example.is_floating_point() else ()))
-    each = [_borders(settings, segments, batch.clone()) for batch in (example, *others)]
-    for crossing in zip(*each, strict=True):
-        (cut, expected), *rest = crossing
+    each = [_borders(settings, segments, batch.clone()) for batch in others]
+    for (cut, expected), *rest in zip(crossing, *each, strict=True):
         for _, found in rest:
             if _shape(found) != _shape(expected):
                 allowed = (
