@@ -20,6 +20,9 @@ MISFITS = (
 BROKEN = (Exception, SystemExit)
 
 
+SECRET = re.compile(r"([?&][^=&\s]*(?:secret|token|password|sas|sig|key)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
+SLOPPY_USER = re.compile(r"(?<=://)[^\s'\"@?]*:[^\s'\"@?]*@")  # also where a secret's / should have been written %2F
+
 LONGEST = 120  # characters of a value that are shown
 MOST_ALLOWED = 2000
 
@@ -153,7 +156,3 @@ class Failures:
 def masked(text: str) -> str:
     """A message without the credentials of URIs in it."""
     return SECRET.sub(r"\1", SLOPPY_USER.sub("", text)) if "://" in text else text
-
-
-SECRET = re.compile(r"([?&][^=&\s]*(?:secret|token|password|sas|sig|key)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
-SLOPPY_USER = re.compile(r"(?<=://)[^\s'\"@?]*:[^\s'\"@?]*@")  # also where a secret's / should have been written %2F

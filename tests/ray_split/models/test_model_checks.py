@@ -123,13 +123,9 @@ def seldom_numpy(self: Any, x: torch.Tensor) -> torch.Tensor:
     return self.linear(x) * (float(np.random.beta(1, 1)) if torch.rand(()) < 1e-9 else 1)  # type: ignore[no-any-return]
 
 
-def helped(self: Any, x: torch.Tensor) -> torch.Tensor:
-    return self.linear(x) * (self.scaled() if self.training and torch.rand(()) < 1e-9 else 1)  # type: ignore[no-any-return]
-
-
 class Helped(Layer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return helped(self, x) if x.dim() > 9 else self.scaled() * x
+        return self.scaled() * x
 
     def scaled(self) -> float:
         return random.random() if self.linear.bias is None else 1.0
