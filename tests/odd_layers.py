@@ -231,9 +231,21 @@ class Table(nn.Module):
         return x + self.table((x.abs().sum(1) * 997).long() % 512)
 
 
+class BoundedBag(nn.Module):
+    """torch.func.vmap looks its rows up where each phone has a table, and not in one that all share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(64, 16, max_norm=0.5, mode="sum")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.bag((x[:, :4].abs() * 37).long() % 64)
+
+
 RARE: dict[str, Callable[[], nn.Module]] = {
-    "skipped": Skipped, "warmed": Warmed, "of_small_batches": lambda: Layer(of_small_batches), 
+    "skipped": Skipped, "warmed": Warmed, "of_small_batches": lambda: Layer(of_small_batches),
     "bounded": lambda: Table(max_norm=0.5), "sparse": lambda: Table(sparse=True),
+    "bounded_bag": BoundedBag,
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from ray_split import config
 from ray_split.cutting.cut import Segments
-from ray_split.errors import SettingsError
+from ray_split.errors import MISFITS, SettingsError
 from ray_split.messages.message import leaves, send, tree_map
 from ray_split.preparation import cohort_rule, stacking_trial
 from ray_split.preparation.alike import Tolerance, different
@@ -26,10 +27,15 @@ ROUNDING = Tolerance(0, 1e-5, 0)  # of batches of the same shape there is hardly
 
 
 def settle(
-    settings: config.Config, segments: Segments, examples: Sequence[torch.Tensor], per_round: int
+    settings: config.Config,
+    segments: Segments,
+    examples: Sequence[torch.Tensor],
+    per_round: int,
+    held_out: Sequence[int] = (),
 ) -> config.Config:
     """The settings with cohort and stacked segments decided, by the largest batch's shapes, the last of `examples`.
 
+    `held_out`: on how many samples at a time phones are evaluated, the fewest and the most, if they are.
     What is stacked must do what a loop does with each of them. Raises SettingsError.
     """
     phones = settings.phones
@@ -45,7 +51,8 @@ def settle(
     if settings.schedule.name == "parallel":
         after = largest.inputs.get("c", largest.outputs)
         settings = _joint(settings, segments.b, (largest.inputs["b"], after), len(examples[-1]))
-    stackable = _stackable(settings, modules, each)
+    shown = [_shown(modules, examples[-1], size) for size in held_out]
+    stackable = _stackable(settings, modules, each, shown)
     phones = cohort_rule.cohort(phones, largest.sizes, per_round, stackable)
     return settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
 
@@ -72,10 +79,29 @@ def _arriving(modules: dict[str, nn.Module], example: torch.Tensor) -> _Arriving
     return found._replace(outputs=arrived)
 
 
-def _stackable(settings: config.Config, modules: dict[str, nn.Module], each: Sequence[_Arriving]) -> set[str]:
+def _shown(modules: dict[str, nn.Module], example: torch.Tensor, size: int) -> dict[str, Any]:
+    """What arrives at each segment of so many samples in eval mode; as far as the model takes so many."""
+    shown: Any = example[torch.arange(size) % len(example)]
+    found = {}
+    for name, module in modules.items():
+        found[name] = shown
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                shown = call(copy.deepcopy(module).eval(), shown)
+        except MISFITS:
+            break  # that it can't be evaluated on so few is told when it is
+    return found
+
+
+def _stackable(
+    settings: config.Config,
+    modules: dict[str, nn.Module],
+    each: Sequence[_Arriving],
+    held_out: Sequence[dict[str, Any]],
+) -> set[str]:
     """The segments to stack: those that were asked for, or whose shapes suit it and which torch can stack.
 
-    `each`: what arrives at them of the smallest and the largest batch.
+    `each`: what arrives at them of the smallest and the largest batch; `held_out`: of what phones are evaluated on.
     """
     sizes = each[-1].sizes
     asked, phones = settings.phones.stacked, settings.phones
@@ -94,7 +120,13 @@ def _stackable(settings: config.Config, modules: dict[str, nn.Module], each: Seq
             )
             for batch in reversed(each)
         )
-        problems[name] = next((problem for problem in tried if problem), None)
+        # Of A and C each phone evaluates its own copy, while B is one for all: the average.
+        evaluated = (
+            stacking_trial.why_not_evaluated(make, shown[name], shared=name == "b")
+            for shown in held_out
+            if name in shown
+        )
+        problems[name] = next((problem for problem in chain(tried, evaluated) if problem), None)
     for name in names:
         if problems[name] and asked is not None:
             allowed = f"without {name}, which can't be stacked: {problems[name]}"

@@ -80,7 +80,7 @@ def prepare(settings: config.Config) -> Prepared:
     segments, examples, targets = _try(settings, model, parts, stream)
     futile_settings.check_segments(settings, segments)
     check_crossing(settings, segments, examples[-1])
-    settings = settle(settings, segments, examples, stream.per_round)
+    settings = settle(settings, segments, examples, stream.per_round, _held_out_sizes(settings, stream))
     check_values(settings, segments, examples[-1])
     clock = clock_of(settings, segments, examples, targets)
     if clock is not None:
@@ -193,6 +193,12 @@ def _batch_sizes(stream: Stream) -> set[int]:
     reaches_rest = (rest > 0) & ((stream.local_steps or len(samples) + full) > full)
     sizes = np.concatenate([rest[reaches_rest], np.full(int((full > 0).any()), stream.batch_size)])
     return {int(sizes.min()), int(sizes.max())}
+
+
+def _held_out_sizes(settings: config.Config, stream: Stream) -> list[int]:
+    """On how many of their own samples at a time phones may be evaluated, the fewest and the most, if they are."""
+    most = max(int(stream.partition.held_out_sizes(part).max(initial=0)) for part in ("val", "test"))
+    return sorted({1, min(most, settings.data.eval_batch_size)}) if most and personal(settings.schedule) else []
 
 
 def _try_test(settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream) -> None:

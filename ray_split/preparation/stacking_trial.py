@@ -97,6 +97,22 @@ def why_not(make: Maker, arrived: Any, evaluated: Any, differentiable: bool, sha
             return str(error)
 
 
+def why_not_evaluated(make: Maker, shown: Any, shared: bool) -> str | None:
+    """Why phones can't be evaluated at once on so many samples, if so; where the loop fails too there is no choice."""
+    with torch.random.fork_rng(devices=[]):
+        groups = [_batches(shown, 0)]
+        try:
+            looped = [send(found) for found in _made(make, shared, at_once=False).evaluate(groups)]
+        except FAILURES:
+            return None
+        try:
+            at_once = [send(found) for found in _made(make, shared, at_once=True).evaluate(groups)]
+        except FAILURES as error:
+            return told(error)
+        name = different(_numbered(looped), _numbered(at_once), _tolerance(make, shown))
+        return None if name is None else f"stacked it computes something else: in eval mode an output {name}"
+
+
 def _problem(make: Maker, inputs: list[Any], differentiable: bool, shared: bool, tolerance: Tolerance) -> str | None:
     arrived, evaluated = inputs
     batches = [[_batches(arrived, step)] for step in range(STEPS)] + [[_batches(evaluated, 0)]]

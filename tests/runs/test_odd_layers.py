@@ -209,6 +209,16 @@ def test_what_only_a_small_batch_does_keeps_a_segment_from_being_stacked(tmp_pat
     assert_close_weights(partial(reference.fedavg, settings), result.path, 1e-6)
 
 
+@pytest.mark.parametrize(("layer", "size"), [("of_small_batches", 16), ("bounded_bag", 8)])
+def test_what_fails_only_where_phones_are_evaluated_on_their_own_is_looped_too(
+    tmp_path: Path, layer: str, size: int
+) -> None:
+    data = {**DATA, "kwargs": {**DATA["kwargs"], "samples": 180}, "batch_size": size}
+    settings, result = fit(tmp_path, "splitfed_v3", layer, data=data, phones={"held_out": 0.2, "cohort": 3})
+    assert prepare(settings).settings.phones.stacked == ["a", "c"]
+    assert_close_weights(lambda: reference.splitfed_v3(settings)[0], result.path, 1e-5, only=("b",))
+
+
 def test_evaluating_writes_to_no_weight(tmp_path: Path) -> None:
     for schedule in ("sequential", "splitfed_v1"):
         settings = settings_of(tmp_path, schedule, "bounded")
