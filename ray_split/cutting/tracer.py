@@ -162,7 +162,8 @@ class Tracer(fx.Tracer):
             p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ]
         if not places or len(needed) > 1 or needed not in ([], [places[0].name]):
-            raise TypeError(f"forward takes {', '.join(needed) or 'nothing'}, and should take one input")
+            several = [f"*{p.name}" for p in parameters if p.kind is p.VAR_POSITIONAL]
+            raise TypeError(f"forward takes {', '.join(needed + several) or 'nothing'}, and should take one input")
         return root_fn, [self.root, self.create_proxy("placeholder", places[0].name, (), {})]
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
