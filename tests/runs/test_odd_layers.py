@@ -19,7 +19,8 @@ from tests import reference
 from tests.odd_layers import LAYERS
 from tests.reference import assert_close_weights, assert_same_weights
 
-DATA: dict[str, Any] = {"name": "synthetic", "kwargs": {"samples": 150, "shape": [1, 8, 8], "num_classes": 4}, "batch_size": 8}
+SYNTHETIC = {"samples": 150, "shape": [1, 8, 8], "num_classes": 4}
+DATA: dict[str, Any] = {"name": "synthetic", "kwargs": SYNTHETIC, "batch_size": 8}
 UNEVEN = {**DATA, "partition": {"name": "dirichlet", "alpha": 2.0, "min_samples": 9}}
 STACKED = (
     "assigned", "slowly", "in_place", "counted", "counted_anew", "always_counted", "codebook", "in_place_on_input",
