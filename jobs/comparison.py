@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from jobs.outfolder import unnamed
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.cli import settings_of
-from ray_split.config.plugins import find
+from ray_split.config.plugins import find_record
 from ray_split.errors import SettingsError
 from ray_split.filesystem import Place, full, place
 from ray_split.preparation.prepare import prepare
 from ray_split.preparation.run_folder import claim, inherit
 from ray_split.results.records import CONFIG
-from ray_split.schedules import SCHEDULES, averages, one_by_one, takes_replicas
+from ray_split.schedules import SCHEDULES, schedule_of
+from ray_split.schedules.schedule import Schedule
 from ray_split.tasks.losses import LOSSES, Distance
 
 BY_DEFAULT = "unsplit,fedavg,sequential,splitfed_v1,splitfed_v2,splitfed_v3,parallel"
@@ -114,7 +115,7 @@ def _seeds(text: str) -> list[int]:
 def _schedules(text: str) -> list[str]:
     names = _words("--schedules", text)
     for name in names:
-        find("--schedules", name, SCHEDULES)
+        find_record("--schedules", name, SCHEDULES, Schedule)
     if len({tally.label(name) for name in names}) < len(names):
         raise SettingsError("--schedules", text, "functions of different names: a run's folder is called after it")
     return names
@@ -134,15 +135,16 @@ def _place(run: config.Run) -> Place:
     return place(run.storage_path) / (run.name or unnamed("compare"))
 
 
-def _kwargs(schedule: str) -> dict[str, Any]:
-    found: dict[str, Any] = getattr(find("--schedules", schedule, SCHEDULES), "kwargs", {})
-    return found
+def _takes(schedule: str, kwarg: str) -> bool:
+    takes = schedule_of(config.Schedule(name=schedule)).takes
+    return takes is None or kwarg in takes
 
 
 def _check_base(base: config.Config, schedules: Sequence[str]) -> None:
     """Raises SettingsError if none of the schedules takes one of the kwargs, or a run is to be resumed."""
-    known, given = {name for schedule in schedules for name in _kwargs(schedule)}, base.schedule.kwargs
-    if unknown := {name: value for name, value in given.items() if name not in known}:
+    given = base.schedule.kwargs
+    if unknown := {name: value for name, value in given.items() if not any(_takes(each, name) for each in schedules)}:
+        known = {name for each in schedules for name in schedule_of(config.Schedule(name=each)).takes or ()}
         allowed = f"of {', '.join(sorted(known)) or 'nothing'}, which the schedules take"
         raise SettingsError("schedule.kwargs", unknown, allowed)
     if base.run.resume not in ("never", "auto"):
@@ -151,11 +153,12 @@ def _check_base(base: config.Config, schedules: Sequence[str]) -> None:
 
 def _run(base: config.Config, schedule: str, seed: int) -> config.Config:
     """The settings with a run's schedule and seed, without what the schedule has no use for."""
-    kwargs = {key: value for key, value in base.schedule.kwargs.items() if key in _kwargs(schedule)}
+    kwargs = {key: value for key, value in base.schedule.kwargs.items() if _takes(schedule, key)}
     own = config.Schedule(name=schedule, kwargs=kwargs)
-    alone = {"cohort": "auto", "stacked": None} if one_by_one(own) else {}
-    mean = {} if averages(own) else config.Aggregator().model_dump()
-    one = {} if takes_replicas(own) else {"replicas": 1}
+    record = schedule_of(own)
+    alone = {} if record.cohorts else {"cohort": "auto", "stacked": None}
+    mean = {} if record.averages else config.Aggregator().model_dump()
+    one = {"replicas": 1} if record.replicas == "none" else {}
     return base.with_values(schedule=own.model_dump(), phones=alone, aggregator=mean, server=one, run={"seed": seed})
 
 

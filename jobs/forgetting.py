@@ -18,6 +18,7 @@ from ray_split.config.plugins import named_by
 from ray_split.data import partitions
 from ray_split.data.stream import Stream
 from ray_split.errors import SettingsError, first_line
+from ray_split.schedules import schedule_of
 
 PARTS = 5
 
@@ -30,7 +31,8 @@ def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
     settings = rs.Config.from_yaml(folder / "config.yaml")
     with named_by(folder, trust):
         parts = rs.load_data(settings.data)
-        stream = Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups))
+        partition = partitions.deal(settings, parts.train.labels, parts.groups)
+        stream = Stream(settings, partition, schedule_of(settings.schedule).order)
     try:
         table = pandas.read_parquet(folder / "phones.parquet").dropna(subset=["test_accuracy"])
     except (OSError, ValueError, KeyError) as error:

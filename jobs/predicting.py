@@ -16,6 +16,7 @@ from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import Line, Weights, Work
 from ray_split.data.partitions import Partition
 from ray_split.data.stream import Stream
+from ray_split.schedules import schedule_of
 
 VALUE_BYTES = 19.75  # of a number in JSON: measured on the paper's published server, 4.0 MB of text for 0.81 MB
 FLOAT = 4  # bytes of a number as ours has it
@@ -97,7 +98,8 @@ def _round(work: Work, phone: Device, link: Link, server: Device, schedule: str,
         phones={"count": 1, "local_steps": steps, "device": {"gflops": phone.gflops}, "link": wire},
         server={"device": {"gflops": server.gflops}}, schedule={"name": schedule},
     )  # fmt: skip
-    stream = Stream(settings, Partition(np.arange(STEPS[-1]), np.asarray([0, STEPS[-1]])))
+    partition = Partition(np.arange(STEPS[-1]), np.asarray([0, STEPS[-1]]))
+    stream = Stream(settings, partition, schedule_of(settings.schedule).order)
     return Clock(settings, work).round(stream, 0).parts
 
 

@@ -17,7 +17,7 @@ from ray_split.filesystem import Place
 from ray_split.results.left_behind import SUMMARY, read_summary
 from ray_split.results.rows import METRICS, missing, shown
 from ray_split.results.rows import found as rows_of
-from ray_split.schedules import personal
+from ray_split.schedules import schedule_of
 
 SHARE_OF_BEST = 0.95
 BYTES = ("bytes_up", "bytes_down", "bytes_weights")
@@ -116,7 +116,7 @@ def of(runs: Sequence[Run], schedule: str) -> list[Run]:
 
 def is_personal(schedule: str) -> bool:
     """Whether a schedule's accuracy is a mean over personal models, on the phones' own samples."""
-    return personal(config.Schedule(name=schedule))
+    return schedule_of(config.Schedule(name=schedule)).personal
 
 
 # From a run's rows to numbers.

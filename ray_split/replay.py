@@ -12,8 +12,8 @@ from ray_split import config
 from ray_split.data import load as data
 from ray_split.data import partitions
 from ray_split.data.stream import Draw, Stream
-from ray_split.preparation.prepare import prepare
-from ray_split.schedules import with_held_out
+from ray_split.preparation.prepare import prepare, with_held_out
+from ray_split.schedules import schedule_of
 
 
 def stream(settings: config.Config) -> Iterator[Draw]:
@@ -29,6 +29,7 @@ def stream(settings: config.Config) -> Iterator[Draw]:
 def _stream(settings: config.Config) -> Stream:
     if (settings.phones.device, settings.phones.link, settings.server.device, settings.phones.deadline) != (None,) * 4:
         return prepare(settings).stream  # who is late, or has too little memory, depends on the model
-    settings = with_held_out(settings)
+    schedule = schedule_of(settings.schedule)
+    settings = with_held_out(settings, schedule)
     parts = data.load(settings.data)
-    return Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups))
+    return Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups), schedule.order)

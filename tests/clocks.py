@@ -12,6 +12,7 @@ from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import Line, Weights, Work
 from ray_split.data.partitions import Partition
 from ray_split.data.stream import Stream
+from ray_split.schedules import schedule_of
 
 
 def giga(number: float) -> Line:
@@ -44,7 +45,8 @@ def settings_of(
 
 def stream_of(settings: rs.Config, samples: int | list[int] = 8) -> Stream:
     sizes = np.broadcast_to(samples, settings.phones.count)
-    return Stream(settings, Partition(np.arange(sizes.sum()), np.concatenate([[0], np.cumsum(sizes)])))
+    partition = Partition(np.arange(sizes.sum()), np.concatenate([[0], np.cumsum(sizes)]))
+    return Stream(settings, partition, schedule_of(settings.schedule).order)
 
 
 def in_order(schedule: str, **more: Any) -> tuple[rs.Config, Stream]:

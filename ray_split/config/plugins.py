@@ -16,6 +16,7 @@ from ray_split.config import scripts
 from ray_split.errors import BROKEN, SettingsError, told
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _untrusted: ContextVar[str | None] = ContextVar("untrusted", default=None)
 
@@ -46,6 +47,29 @@ def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]
     """
     if name in ours:
         return ours[name]
+    found = _imported(field, name, ours)
+    if not callable(found):
+        raise SettingsError(field, name, f"something that can be called, not a {type(found).__name__}")
+    return found  # type: ignore[no-any-return]
+
+
+def find_record(field: str, name: str, ours: Mapping[str, R], kind: type[R]) -> R:
+    """As `find`, where entries are records; of a bare function of the user's it is a record with the defaults.
+
+    Raises SettingsError.
+    """
+    if name in ours:
+        return ours[name]
+    found = _imported(field, name, ours)
+    if isinstance(found, kind):
+        return found
+    if not callable(found):
+        allowed = f"a function or a {called(kind)}, not a {type(found).__name__}"
+        raise SettingsError(field, name, allowed)
+    return kind(found)  # type: ignore[call-arg]  # a record's first field is its function
+
+
+def _imported(field: str, name: str, ours: Mapping[str, object]) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         known = ", ".join(sorted(ours))
@@ -63,9 +87,7 @@ def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]
             found = getattr(found, part)
     except BROKEN as error:
         raise SettingsError(field, name, f"a function of {module_name}: {_why(error)}") from error
-    if not callable(found):
-        raise SettingsError(field, name, f"something that can be called, not a {type(found).__name__}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _why(error: BaseException) -> str:

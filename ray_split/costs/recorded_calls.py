@@ -11,11 +11,13 @@ import numpy as np
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.config.plugins import blamed, find
+from ray_split.config.plugins import blamed
 from ray_split.data.stream import Stream, Turn
 from ray_split.errors import SettingsError, brief
-from ray_split.schedules import FORM, SCHEDULES, Round, schedule_of
+from ray_split.schedules import schedule_of
 from ray_split.schedules.roles import FED_SERVER, Roles, is_single
+from ray_split.schedules.schedule import FORM
+from ray_split.schedules.schedule import Submit as SubmitRound
 
 
 class Call(NamedTuple):
@@ -64,7 +66,7 @@ class _Handle:
 
 
 def replay(
-    schedule: Callable[[Turn, Stream, Roles], Round], stream: Stream, round: int, submit: Submit,
+    schedule: SubmitRound, stream: Stream, round: int, submit: Submit,
     servers: int = 1, single: bool = False,
 ) -> None:  # fmt: skip
     """Submit a round's calls, in the schedule's order."""
@@ -79,12 +81,12 @@ def _roles(submit: Submit, servers: int, single: bool) -> Roles:
 
 def try_schedule(settings: config.Config, stream: Stream) -> None:
     """See that a schedule of the user's makes a generator, before there are actors. Raises SettingsError."""
-    name = settings.schedule.name
-    if name in SCHEDULES or inspect.isgeneratorfunction(find("schedule.name", name, SCHEDULES)):
+    name, schedule = settings.schedule.name, schedule_of(settings.schedule)
+    if inspect.isgeneratorfunction(schedule.submit):
         return
     roles = _roles(lambda call: [None] * call.num_returns, settings.server.replicas, is_single(settings))
     with blamed("schedule.name", name):
-        made: Any = schedule_of(settings.schedule)(Turn(0, 0, (), -1), stream, roles)
+        made: Any = schedule.bind(settings.schedule.kwargs)(Turn(0, 0, (), -1), stream, roles)
     if not isinstance(made, Generator):
         raise SettingsError("schedule.name", name, f"{FORM}; it returned {brief(made, 60)}")
     made.close()
@@ -96,17 +98,11 @@ class Merged(Stream):
     A cohort is how phones are simulated. Real ones all train at once, whatever number of them is simulated together.
     """
 
-    @classmethod
-    def of(cls, stream: Stream, servers: int) -> Merged:
-        """The same stream otherwise."""
-        made = cls.__new__(cls)
-        made.__dict__.update(stream.__dict__)
-        made._servers, made._apart, made._counting = servers, stream.cohorts, {}
-        return made
-
-    _servers: int
-    _counting: dict[int, frozenset[int]]
-    _apart: Callable[[int], list[tuple[int, ...]]]
+    def __init__(self, stream: Stream, servers: int) -> None:
+        """The same stream otherwise, its draws that are remembered too."""
+        self.__dict__.update(stream.__dict__)
+        self._servers, self._apart = servers, stream.cohorts
+        self._counting: dict[int, frozenset[int]] = {}
 
     def cohorts(self, round: int) -> list[tuple[int, ...]]:
         """As Stream.cohorts: those with most steps first."""

@@ -22,7 +22,7 @@ from ray_split.costs.virtual_timeline import Durations, Span, Timeline
 from ray_split.costs.workload import Work
 from ray_split.data.participation import Ends
 from ray_split.data.stream import Stream
-from ray_split.schedules import averages, schedule_of
+from ray_split.schedules import schedule_of
 from ray_split.schedules.roles import is_single
 
 MESSAGES = ("activation", "hidden", "hidden_gradient", "activation_gradient")
@@ -79,14 +79,14 @@ class Clock:
         self._rates = np.array([device.gflops * 1e9 for device in devices])[chosen]
         self._links = gathered(*links_of(phones.link, seed, count))
         self._server = device_of(settings.server.device).gflops * 1e9
-        self._schedule = schedule_of(settings.schedule)
+        schedule = schedule_of(settings.schedule)
+        self._schedule, self._hands_on = schedule.bind(settings.schedule.kwargs), not schedule.averages
         self._servers, self._single = settings.server.replicas, is_single(settings)
-        self._hands_on = not averages(settings.schedule)
 
     def round(self, stream: Stream, round: int, spans: bool = False) -> Times:
         """A round by its stream; with `spans` for a picture of it."""
         phones = np.array(stream.phones(round), int)
-        merged = Merged.of(stream, self._servers)
+        merged = Merged(stream, self._servers)
         taken, durations = merged.taken(round, phones), self._durations(merged, round, phones)
         timeline = Timeline(phones, taken, durations, self._servers, spans)
         if len(phones):

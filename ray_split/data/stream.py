@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,9 @@ class Draw(NamedTuple):
     finishes: bool = True  # the phone, its round: what becomes of the step's A and C if not is the schedule's
 
 
+Order = Literal["abreast", "in_turn", "interleaved"]
+"""Of a round's phones: abreast; in turn, each after the other's last step; or interleaved, a step of each in turn."""
+
 Group = Array
 """Training indices (phones, batch size) of neighbours in a cohort whose batches are equally large."""
 
@@ -42,7 +45,14 @@ Group = Array
 class Stream:
     """Every draw of a run. Holds the partition and nothing that grows with rounds."""
 
-    def __init__(self, settings: config.Config, partition: partitions.Partition) -> None:
+    def __init__(
+        self,
+        settings: config.Config,
+        partition: partitions.Partition,
+        order: Order = "abreast",
+        times: Times | None = None,
+    ) -> None:
+        """`order`: the schedule's, of phones. `times`: when their steps end; without it all take equally long."""
         self.seed = settings.run.seed
         self.partition = partition
         self.batch_size = settings.data.batch_size
@@ -51,26 +61,23 @@ class Stream:
         self.per_round = chosen(settings.phones.per_round, len(partition))
         self.drawn = drawn(settings.phones, len(partition))
         self.fates = Fates(settings.phones, self.seed, self.per_round)
-        self._times: Times | None = None  # when steps end; none: all take equally long
+        self._times = times
         self.cohort = settings.phones.cohort if settings.phones.cohort != "auto" else 1
         self.left_out = dict(settings.phones.left_out)  # the phones, and from which round
         self.not_evaluated = set[int]()  # phones whose held-out samples can't be used
-        self.interleaved = settings.schedule.name == "splitfed_v2"
-        self._in_turn = settings.schedule.name in ("sequential", "unsplit")
+        self._phones_order = order
         self._cache()
 
     def _cache(self) -> None:
         self._batches = functools.lru_cache(maxsize=4)(self._draw_batches)
         self.fate = functools.lru_cache(maxsize=2)(self._fate)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """What actors get: the driver tells them how far their phones come."""
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_batches", "fate")}
-        return _rebuild, ({**state, "_times": None},)
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has, an actor's too, whom the driver tells how far its phones come: no caches, and no times."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_batches", "fate")} | {"_times": None}
 
-    def timed_by(self, times: Times) -> None:
-        """From now on it decides when steps end."""
-        self._times = times
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._cache()
 
     def phones(self, round: int) -> tuple[int, ...]:
@@ -95,7 +102,9 @@ class Stream:
         drawn = np.array(self._drawn(round), int)
 
         def ends(steps: Array) -> Ends:
-            return equal_steps(steps, self._in_turn) if self._times is None else self._times(self._regardless(), round)
+            if self._times is None:
+                return equal_steps(steps, self._phones_order == "in_turn")
+            return self._times(self._regardless(), round)
 
         return self.fates.of(round, drawn, self.steps(drawn), ends)
 
@@ -103,7 +112,6 @@ class Stream:
         """The stream in which nobody is late."""
         found = copy.copy(self)
         found.fates = self.fates.regardless()
-        found._cache()
         return found
 
     def _drawn(self, round: int) -> tuple[int, ...]:
@@ -224,7 +232,7 @@ class Stream:
         return int((passes * samples + np.minimum(rest * self.batch_size, samples)).sum())
 
     def order(self, round: int, step: int) -> list[int]:
-        """The phones that have a batch at a step, in the order in which splitfed_v2 takes them."""
+        """The phones that have a batch at a step, in the order in which a schedule that interleaves them takes them."""
         phones = np.array(self.phones(round), int)
         active = phones[self.taken(round, phones) > step]
         return [int(phone) for phone in seeds.generator(self.seed, "order", round, step).permutation(active)]
@@ -249,10 +257,10 @@ class Stream:
         return np.where(self.steps(phones) > step, sizes, 0)
 
     def draws(self, round: int) -> Iterator[Draw]:
-        """A round's local steps: phone after phone as sequential takes them, or step by step as splitfed_v2 does."""
+        """A round's local steps, phone after phone; or step by step, where the schedule interleaves them."""
         finishing, phones = set(self.finishing(round)), self.phones(round)
         taken = dict(zip(phones, self.taken(round, phones).tolist(), strict=True))
-        if self.interleaved:
+        if self._phones_order == "interleaved":
             batches = {phone: self.batches(round, phone) for phone in phones}
             for step in range(max(taken.values(), default=0)):
                 for order, phone in enumerate(self.order(round, step)):
@@ -283,10 +291,3 @@ def _joined(groups: list[Group]) -> list[Group]:
         else:
             joined.append([group])
     return [same[0] if len(same) == 1 else np.concatenate(same) for same in joined]
-
-
-def _rebuild(state: dict[str, object]) -> Stream:
-    made = Stream.__new__(Stream)
-    made.__dict__.update(state)
-    made._cache()
-    return made

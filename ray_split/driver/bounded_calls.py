@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ray_split.messages.report import Report
-from ray_split.schedules import Round
 from ray_split.schedules.roles import Ref, Wiring
+from ray_split.schedules.schedule import Round
 
 MAX_OUTSTANDING = 64  # refs that nobody consumes: exchanges submitted and not yet checked
 

@@ -25,7 +25,7 @@ from ray_split.filesystem import Place
 from ray_split.messages.report import Report, RoundSums, Sums, mean_spent
 from ray_split.results import checkpoint
 from ray_split.results.records import Records
-from ray_split.schedules import idle, personal, schedule_of, serverless
+from ray_split.schedules import idle, schedule_of
 from ray_split.schedules.roles import FED_SERVER, Ref, Wiring
 from ray_split.tasks.task import Task
 
@@ -56,8 +56,8 @@ class RoundLoop:
         self._failures = Failures(settings.run.max_failures)
         self._skips = settings.run.on_bad_phone == "skip"
         self._checkpoints = settings.run.folder / checkpoint.FOLDER
-        self._schedule = schedule_of(settings.schedule)
-        self._serverless = serverless(settings.schedule)
+        schedule = schedule_of(settings.schedule)
+        self._schedule, self._on_server = schedule.bind(settings.schedule.kwargs), schedule.on_server
         self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received: list[Report] = []  # of that load
@@ -213,7 +213,7 @@ class RoundLoop:
         self.stop.hold()
         committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
         moved = [*received, committed]  # the round's start and end, from and to the fed server
-        sums.extend([] if self._serverless else moved)
+        sums.extend(moved if self._on_server else [])
         servers = len(roles.servers)
         sums.spent = {"server": mean_spent(spent[:servers]), "client": mean_spent(spent[servers:])}
         return sums
@@ -296,7 +296,7 @@ def _evaluated(
 
     Phones with personal models are each evaluated on their own samples, and others too if they hold any out.
     """
-    round, batch, alone = row["round"] + 1, settings.data.eval_batch_size, personal(settings.schedule)
+    round, batch, alone = row["round"] + 1, settings.data.eval_batch_size, schedule_of(settings.schedule).personal
     task = Task(settings.task)
 
     def on(part: str) -> Sums:

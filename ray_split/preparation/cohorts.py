@@ -16,7 +16,7 @@ from ray_split.errors import MISFITS, SettingsError
 from ray_split.messages.message import leaves, send, tree_map
 from ray_split.preparation import cohort_rule, stacking_trial
 from ray_split.preparation.alike import Tolerance, different
-from ray_split.schedules import one_by_one
+from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import can_have_gradient
 from ray_split.segments.copy_factory import Maker
 from ray_split.segments.parameter_hooks import first_hooked
@@ -38,8 +38,8 @@ def settle(
     `held_out`: on how many samples at a time phones are evaluated, the fewest and the most, if they are.
     What is stacked must do what a loop does with each of them. Raises SettingsError.
     """
-    phones = settings.phones
-    if one_by_one(settings.schedule):
+    phones, schedule = settings.phones, schedule_of(settings.schedule)
+    if not schedule.cohorts:
         for field, value, none in (("cohort", phones.cohort, ("auto", 1)), ("stacked", phones.stacked, (None, []))):
             if value not in none:
                 allowed = f"left out: with {settings.schedule.name} phones train one by one"
@@ -48,7 +48,7 @@ def settle(
     modules = segments.modules()
     each = [_arriving(modules, example) for example in examples]
     largest = each[-1]
-    if settings.schedule.name == "parallel":
+    if schedule.joint_batch:
         after = largest.inputs.get("c", largest.outputs)
         settings = _joint(settings, segments.b, (largest.inputs["b"], after), len(examples[-1]))
     shown = [_shown(modules, examples[-1], size) for size in held_out]

@@ -16,7 +16,7 @@ from ray_split.cutting.cut import Segments
 from ray_split.errors import MISFITS, SettingsError, told
 from ray_split.messages.message import as_bits, leaves, send
 from ray_split.messages.trees import structure
-from ray_split.schedules import personal
+from ray_split.schedules import schedule_of
 from ray_split.segments.segment import call, learned_keys, tensors_of
 
 TREES = "a tensor, a number, or tuples, lists, dicts and dataclasses of them"
@@ -64,7 +64,7 @@ def _shape(outputs: Any) -> Any:
 
 def check_values(settings: config.Config, segments: Segments, example: torch.Tensor) -> None:
     """See that numbers that are no tensors are the same for all phones of a cohort: they have one of each."""
-    if settings.phones.cohort == 1 and not personal(settings.schedule):
+    if settings.phones.cohort == 1 and not schedule_of(settings.schedule).personal:
         return
     samples = (example[:1], example[-1:])
     first, last = (_borders(settings, segments, sample.expand_as(example).clone()) for sample in samples)

@@ -80,8 +80,10 @@ def check_segments(settings: config.Config, segments: Segments) -> None:
 
 def warn_of_deadline(settings: config.Config, stream: Stream) -> None:
     """Say where in the first rounds nobody is in time."""
+    if settings.phones.deadline is None:
+        return
     fates = [stream.fate(round) for round in range(min(TRIED, settings.run.rounds))]
-    if settings.phones.deadline is not None and all(fate.late.any() and not fate.finished.any() for fate in fates):
+    if all(fate.late.any() and not fate.finished.any() for fate in fates):
         late = "in the first rounds nobody is in time: phones.deadline is %g virtual seconds, and nothing is trained"
         logger.warning(late, settings.phones.deadline)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_split import config, logs
+from ray_split import config, logs, schedules
 from ray_split.arrays import Array
 from ray_split.costs.recorded_calls import try_schedule
 from ray_split.costs.virtual_clock import Clock
@@ -34,7 +34,8 @@ from ray_split.preparation.misfit import misfit
 from ray_split.preparation.state_kept import keeps_its_state
 from ray_split.preparation.task_settings import check_names, outputs_of, settle_task, try_loss, try_metrics
 from ray_split.preparation.virtual_time_settings import clock_of, described, fitting
-from ray_split.schedules import averages, check_replicas, personal, schedule_of, with_held_out
+from ray_split.schedules import schedule_of
+from ray_split.schedules.schedule import Schedule
 from ray_split.segments import aggregators
 
 logger = logs.get(__name__)
@@ -52,27 +53,27 @@ class Prepared(NamedTuple):
 
 def prepare(settings: config.Config) -> Prepared:
     """Fill in what follows from the data and the model, and try the model on its data. Raises SettingsError."""
-    settings = _named(settings)
-    if settings.model.weights is not None and library.is_file(settings.model.weights):
-        file = Path(settings.model.weights).expanduser().absolute()  # actors work in other folders
-        settings = settings.with_values(model={"weights": str(file)})
+    # 1. Where the run's folder and its files are.
+    settings = _with_weights_file(_named(settings))
+    # 2. What can be checked and decided without data.
     futile_settings.check_written(settings)
     futile_settings.check_chances(settings)
-    schedule_of(settings.schedule)
-    check_replicas(settings)
-    aggregators.check(settings.aggregator, averages(settings.schedule))
+    schedule = schedules.check(settings)
+    aggregators.check(settings.aggregator, schedule.averages)
     check_names(settings.task)
-    settings = described(with_held_out(settings))
+    settings = described(with_held_out(settings, schedule))
+    # 3. The data, and which samples are whose.
     parts = data.load(settings.data)
     partition = partitions.deal(settings, parts.train.labels, parts.groups)
-    if personal(settings.schedule) and not partition.held_out_sizes("test").any():
-        allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
-        raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
-    stream = Stream(settings, partition)
+    if schedule.personal:
+        _check_held_out(settings, partition)
+    # 4. The stream, and the schedule's round on it, with no actors.
+    stream = Stream(settings, partition, schedule.order)
     _check_left(settings, stream)
     futile_settings.check_steps(settings, stream)
     try_schedule(settings, stream)
     check_data(settings, parts, stream)
+    # 5. The model, what it is to learn, and where it is cut.
     settings = settings.with_values(model={"num_classes": _classes(settings.model, parts)})
     model = _model(settings)
     settings = settings.with_values(model={"cuts": registry.cuts_of(settings.model, model)})
@@ -80,17 +81,43 @@ def prepare(settings: config.Config) -> Prepared:
     segments, examples, targets = _try(settings, model, parts, stream)
     futile_settings.check_segments(settings, segments)
     check_crossing(settings, segments, examples[-1])
-    settings = settle(settings, segments, examples, stream.per_round, _held_out_sizes(settings, stream))
+    # 6. How many phones train together, and which segments are computed for all of them at once.
+    held_out = _held_out_sizes(settings, stream) if schedule.personal else []
+    settings = settle(settings, segments, examples, stream.per_round, held_out)
     check_values(settings, segments, examples[-1])
+    # 7. Virtual time: whom training fits, and who comes too late.
     clock = clock_of(settings, segments, examples, targets)
     if clock is not None:
         settings = fitting(settings, examples[-1])
-    stream = Stream(settings, partition)
-    if clock is not None:
-        stream.timed_by(clock.ends)
-        futile_settings.warn_of_deadline(settings, stream)
+    # 8. The stream of the settings as they are now.
+    stream = Stream(settings, partition, schedule.order, clock.ends if clock is not None else None)
+    futile_settings.warn_of_deadline(settings, stream)
     _check_left(settings, stream)
     return Prepared(settings, parts, stream, _borders(settings, segments, examples, targets), clock)
+
+
+HELD_OUT = 0.2  # of a phone's samples, where models are personal
+
+
+def with_held_out(settings: config.Config, schedule: Schedule) -> config.Config:
+    """The settings with the share that phones hold out decided."""
+    if settings.phones.held_out is not None:
+        return settings
+    return settings.with_values(phones={"held_out": HELD_OUT if schedule.personal else 0.0})
+
+
+def _with_weights_file(settings: config.Config) -> config.Config:
+    weights = settings.model.weights
+    if weights is None or not library.is_file(weights):
+        return settings
+    file = Path(weights).expanduser().absolute()  # actors work in other folders
+    return settings.with_values(model={"weights": str(file)})
+
+
+def _check_held_out(settings: config.Config, partition: partitions.Partition) -> None:
+    if not partition.held_out_sizes("test").any():
+        allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
+        raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
 
 
 def _check_left(settings: config.Config, stream: Stream) -> None:
@@ -196,9 +223,9 @@ def _batch_sizes(stream: Stream) -> set[int]:
 
 
 def _held_out_sizes(settings: config.Config, stream: Stream) -> list[int]:
-    """On how many of their own samples at a time phones may be evaluated, the fewest and the most, if they are."""
+    """On how many of their own samples at a time phones may be evaluated, the fewest and the most."""
     most = max(int(stream.partition.held_out_sizes(part).max(initial=0)) for part in ("val", "test"))
-    return sorted({1, min(most, settings.data.eval_batch_size)}) if most and personal(settings.schedule) else []
+    return sorted({1, min(most, settings.data.eval_batch_size)}) if most else []
 
 
 def _try_test(settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream) -> None:
@@ -224,7 +251,7 @@ def _forward(
     settings: config.Config, model: nn.Module, example: torch.Tensor, stream: Stream, training: bool = True
 ) -> Any:
     made = copy.deepcopy(model).train(training)
-    kept = keeps_its_state(made, settings.model.name, averages(settings.schedule))
+    kept = keeps_its_state(made, settings.model.name, schedule_of(settings.schedule).averages)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), kept:
             return made(example)

@@ -17,7 +17,7 @@ from ray_split.results.folder_lock import HeldError, Hold
 from ray_split.results.left_behind import PHONES, SUMMARY, known_summary, unreadable
 from ray_split.results.records import CONFIG, MODEL
 from ray_split.results.rows import METRICS
-from ray_split.schedules import same_with_replicas
+from ray_split.schedules import schedule_of
 
 MAY_DIFFER = (
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
@@ -268,7 +268,7 @@ def _check_reached(folder: Uri) -> None:
 
 def _check_same(settings: config.Config, before: dict[str, Any]) -> None:
     now, then = _flat(settings.model_dump(mode="json")), _flat(before)
-    may = (*MAY_DIFFER, *(("server.replicas",) if same_with_replicas(settings.schedule) else ()))
+    may = (*MAY_DIFFER, *(("server.replicas",) if schedule_of(settings.schedule).replicas == "same_bits" else ()))
     names = [n for n in now if now[n] != then.get(n) and not n.startswith(may)]
     if names:
         was = "; ".join(f"{n} was {then.get(n)!r}" for n in names)

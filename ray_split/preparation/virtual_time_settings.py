@@ -18,7 +18,7 @@ from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import work_of
 from ray_split.cutting.cut import Segments
 from ray_split.errors import SettingsError
-from ray_split.schedules import serverless
+from ray_split.schedules import schedule_of
 
 DEFAULTS = {"device": "mid_range", "link": "wifi"}
 SERVER = "rtx_2080"
@@ -81,7 +81,7 @@ def _needed_mb(settings: config.Config, example: torch.Tensor) -> float:
 
 def _needed(settings: config.Config, scanned: Scan) -> float:
     """Peak bytes of what a phone has of the model: A and C, or all of it."""
-    if serverless(settings.schedule):
+    if not schedule_of(settings.schedule).on_server:
         end = Position(("the whole model",), len(scanned.costs.forward) - 1, True)
         return float(phone_memory(scanned._replace(positions=[end]), settings.optimizer, np.array([0]), None)[0])
     places = [_place(scanned, name) for name in settings.model.cuts or ()]

@@ -28,6 +28,3 @@ def fedavg(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tup
         left.append(closed(client, stream, at))
     yield from collected(turns, stream, roles, left)
     return None, None
-
-
-fedavg.serverless = True  # type: ignore[attr-defined]

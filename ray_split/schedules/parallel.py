@@ -42,6 +42,8 @@ from ray_split.schedules.exchange import (
 from ray_split.schedules.roles import Handle, Ref, Roles
 from ray_split.schedules.server_replicas import Share, averaged, dealt
 
+BATCH = ("accumulated", "joint")
+
 
 def parallel(
     turn: Turn, stream: Stream, roles: Roles, statistics: str = "average", batch: str = "accumulated"
@@ -137,7 +139,3 @@ def _each(method: Handle, count: int, *arguments: object) -> list[Ref]:
     """Call a method that has a result for each cohort: their refs."""
     refs = method.options(num_returns=count).remote(*arguments)
     return list(refs) if count > 1 else [refs]
-
-
-parallel.replicas = "own b"  # type: ignore[attr-defined]
-parallel.kwargs = {"statistics": ("average", "local"), "batch": ("accumulated", "joint")}  # type: ignore[attr-defined]

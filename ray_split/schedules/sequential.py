@@ -17,6 +17,8 @@ from ray_split.data.stream import Stream, Turn
 from ray_split.schedules.exchange import exchange, loaded, middle, most_steps, phone_turns
 from ray_split.schedules.roles import Ref, Roles
 
+OPTIMIZER = ("handed_on", "fresh")
+
 
 def sequential(
     turn: Turn, stream: Stream, roles: Roles, optimizer: str = "handed_on"
@@ -35,8 +37,3 @@ def sequential(
         else:
             yield client.release.remote(at)
     return ends if sender else None, roles.server.state.remote(turn)
-
-
-sequential.kwargs = {"optimizer": ("handed_on", "fresh")}  # type: ignore[attr-defined]
-sequential.one_by_one = True  # type: ignore[attr-defined]
-sequential.hands_on = True  # type: ignore[attr-defined]

@@ -26,7 +26,3 @@ def splitfed_v1(
 ) -> Generator[Ref, None, tuple[None, Ref]]:
     """Submit one round; returns the ref of B's average."""
     return None, (yield from own_copies(turn, stream, roles, keep=STATISTICS[statistics]))
-
-
-splitfed_v1.replicas = "same bits"  # type: ignore[attr-defined]
-splitfed_v1.kwargs = {"statistics": ("average", "local")}  # type: ignore[attr-defined]

@@ -76,8 +76,3 @@ def _exchanges(turns: list[Turn], hosts: dict[int, Handle], methods: Middle) -> 
         yield []
         activation_gradient = yield from under_way
         yield [client.backward.remote(now, activation_gradient)]
-
-
-splitfed_v2.replicas = "own b"  # type: ignore[attr-defined]
-splitfed_v2.kwargs = {"statistics": ("average", "local")}  # type: ignore[attr-defined]
-splitfed_v2.one_by_one = True  # type: ignore[attr-defined]

@@ -21,7 +21,3 @@ from ray_split.schedules.roles import Ref, Roles
 def splitfed_v3(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tuple[None, Ref]]:
     """Submit one round; returns the ref of B's average."""
     return None, (yield from own_copies(turn, stream, roles, keep="all"))
-
-
-splitfed_v3.replicas = "same bits"  # type: ignore[attr-defined]
-splitfed_v3.personal = True  # type: ignore[attr-defined]

@@ -25,8 +25,3 @@ def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tu
         yield client.train_alone.remote(at, most_steps(stream, at))
         state, middle, sender = client.state.remote(at), None, at.phones
     return state if sender else None, None
-
-
-unsplit.one_by_one = True  # type: ignore[attr-defined]
-unsplit.hands_on = True  # type: ignore[attr-defined]
-unsplit.serverless = True  # type: ignore[attr-defined]

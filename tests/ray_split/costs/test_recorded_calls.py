@@ -69,7 +69,8 @@ def recorded(settings: rs.Config) -> list[tuple[Any, ...]]:
         return [LocalRef()] * call.num_returns if call.num_returns > 1 else LocalRef()
 
     single = len(settings.model.cuts or ()) == 1
-    replay(schedule_of(settings.schedule), Merged.of(prepared.stream, servers), 0, note, servers, single)
+    submit = schedule_of(settings.schedule).bind(settings.schedule.kwargs)
+    replay(submit, Merged(prepared.stream, servers), 0, note, servers, single)
     calls = [call for call in calls if call.method in OF_A_SCHEDULE[call.role]]
     return [told(call.role, call.number, call.method, call.arguments) for call in calls]
 

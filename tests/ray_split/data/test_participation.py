@@ -13,19 +13,26 @@ from hypothesis import strategies as st
 from ray_split import config
 from ray_split.data import partitions
 from ray_split.data.participation import Ends, Fate, cut_off, drawn, equal_steps
-from ray_split.data.stream import Stream
+from ray_split.data.stream import Stream, Times
 from ray_split.errors import SettingsError
+from ray_split.schedules import schedule_of
 
 
 def stream_of(
-    samples: int = 240, count: int = 8, schedule: str = "splitfed_v1", seed: int = 0, **phones: Any
+    samples: int = 240,
+    count: int = 8,
+    schedule: str = "splitfed_v1",
+    seed: int = 0,
+    times: Times | None = None,
+    **phones: Any,
 ) -> Stream:
     settings = config.Config(
         phones={"count": count, **phones},
         data={"batch_size": 4},
         schedule={"name": schedule},
     )
-    return Stream(settings, partitions.deal(settings, np.zeros(samples)))
+    partition = partitions.deal(settings, np.zeros(samples))
+    return Stream(settings, partition, schedule_of(settings.schedule).order, times)
 
 
 def fate_of(steps: list[int], dropped: tuple[int, ...] = ()) -> Fate:
@@ -167,8 +174,7 @@ def test_made_up_times_decide_who_is_late() -> None:
         pace = 1.0 + np.array(stream.phones(round))
         return Ends(pace * taken, pace[:, None] * np.arange(1, taken.max() + 1))
 
-    stream = stream_of(count=6, samples=96, deadline=14.0)  # four steps each
-    stream.timed_by(times)
+    stream = stream_of(count=6, samples=96, deadline=14.0, times=times)  # four steps each
     phones = np.array(stream.phones(0))
     assert dict(zip(phones.tolist(), stream.taken(0, phones).tolist(), strict=True)) == {
         0: 4, 1: 4, 2: 4, 3: 3, 4: 2, 5: 2,
@@ -221,8 +227,7 @@ def test_a_round_may_have_nobody_and_one_in_which_all_drop_out_has_no_shares() -
 
 
 def test_actors_get_the_stream_without_what_decides_lateness() -> None:
-    stream = stream_of(dropout=0.3)
-    stream.timed_by(lambda stream, round: Ends(np.zeros(8), np.zeros((8, 1))))
+    stream = stream_of(dropout=0.3, times=lambda stream, round: Ends(np.zeros(8), np.zeros((8, 1))))
     assert (
         pickle.loads(pickle.dumps(stream)).taken(1, stream.phones(1)).tolist()
         == stream.taken(1, stream.phones(1)).tolist()

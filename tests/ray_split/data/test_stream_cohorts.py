@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ray_split import config
 from ray_split.data import partitions
 from ray_split.data.stream import Stream, Turn
+from ray_split.schedules import schedule_of
 
 UNEVEN = [3, 17, 8, 1, 8, 25, 3, 9, 16, 8]  # samples of ten phones
 
@@ -18,7 +19,8 @@ def stream_of(sizes=UNEVEN, batch_size=4, seed=0, schedule="splitfed_v1", held_o
         schedule={"name": schedule},
     )  # fmt: skip
     indices = np.random.default_rng(1).permutation(sum(sizes))
-    return Stream(settings, partitions.Partition(indices, np.concatenate([[0], np.cumsum(sizes)]), held_out))
+    order = schedule_of(settings.schedule).order
+    return Stream(settings, partitions.Partition(indices, np.concatenate([[0], np.cumsum(sizes)]), held_out), order)
 
 
 def by_phone(stream, round, phones):

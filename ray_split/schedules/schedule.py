@@ -1,0 +1,65 @@
+"""What a schedule is: how its rounds are submitted, and what the rest of a run must know of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ray_split.config.plugins import called
+from ray_split.data.stream import Order, Stream, Turn
+from ray_split.schedules.roles import Ref, Roles
+
+Round = Generator[Ref, None, tuple[Ref | None, Ref | None]]
+"""A round's calls; at its end the refs of the state of A and C, and of B: None for what the fed server averages."""
+
+Submit = Callable[[Turn, Stream, Roles], Round]
+
+FORM = "a generator function of (turn, stream, roles) and its kwargs, or a Schedule of one"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a round is run.
+
+    A bare function of the user's gets the defaults: phones abreast, averaged at a round's end, B on one server.
+    """
+
+    submit: Callable[..., Round]
+    """A generator function of (turn, stream, roles, **kwargs): see the package's docstring."""
+    takes: Mapping[str, tuple[str, ...]] | None = None
+    """schedule.kwargs, and what each may be; None: whatever `submit` takes."""
+    order: Order = "abreast"
+    """Of a round's phones: abreast; in_turn, each after the other's last step; interleaved, a step of each in turn."""
+    averages: bool = True
+    """The round's phones are averaged at its end; else each hands on to the next."""
+    on_server: bool = True
+    """B is on the server; else nothing of it crosses."""
+    personal: bool = False
+    """A and C stay with their phone, through the rounds."""
+    replicas: Literal["none", "same_bits", "own_b"] = "none"
+    """The server may be several: any number gives the same bits, or each trains a B of its own through a round."""
+    joint_batch: bool = False
+    """B steps once for all phones' batches; `batch`, accumulated or joint, is decided by whether B mixes samples."""
+
+    @property
+    def cohorts(self) -> bool:
+        """Whether phones may train together, which those that take turns can't."""
+        return self.order == "abreast"
+
+    def bind(self, kwargs: Mapping[str, Any]) -> Submit:
+        """How a round is submitted with these kwargs."""
+        return lambda turn, stream, roles: self.submit(turn, stream, roles, **kwargs)
+
+    def why_not(self, kwargs: Mapping[str, Any]) -> str | None:
+        """What it takes instead, where it doesn't take these kwargs."""
+        if self.takes is not None:
+            if all(value in self.takes.get(name, ()) for name, value in kwargs.items()):
+                return None
+            return "; ".join(f"{name}: {' or '.join(values)}" for name, values in self.takes.items()) or "empty"
+        try:
+            inspect.signature(self.submit).bind(None, None, None, **kwargs)
+        except (TypeError, ValueError) as error:
+            return f"what {called(self.submit)} takes: {error}"
+        return None
