@@ -32,7 +32,7 @@ class Averaging:
 
     def add(self, copies: Copies, shares: Array, number: int) -> None:
         """Take a cohort's copies, of the phones that have a share."""
-        if aggregators.by_sums(self._aggregator):
+        if aggregators.aggregator_of(self._aggregator).by_sums:
             self._sum = added(self._sum, copies.average(shares))
         else:
             finished = np.flatnonzero(shares)

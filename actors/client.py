@@ -19,12 +19,13 @@ from ray_split.arrays import Array
 from ray_split.cutting.cut import cut
 from ray_split.data import byzantine
 from ray_split.data.load import Parts
-from ray_split.data.stream import Group, Stream, Turn
+from ray_split.data.stream import Group, Stream
 from ray_split.messages.contract import Borders
 from ray_split.messages.message import Groups, Sent, send, times
 from ray_split.messages.message_checks import check_weights
 from ray_split.messages.report import Report, Spent, padded_sum
 from ray_split.messages.state import Closed, Ends, Rows, State, kept, place_of, places_of, state_bytes
+from ray_split.messages.turn import USUAL, Start, Turn
 from ray_split.messages.weight_checks import Expected, check_ends
 from ray_split.models import registry
 from ray_split.models.registry import first_states
@@ -71,7 +72,7 @@ class Client:
         self._expected = Expected(borders.learned, borders.slots, self._max_norm, borders.bounded)
         self._like: dict[str, State] = {}  # for what is handed on
         self._scales = byzantine.scales(settings)  # of gradients, where there are hostile phones
-        self._by_sums = aggregators.by_sums(settings.aggregator)
+        self._by_sums = aggregators.aggregator_of(settings.aggregator).by_sums
         self._guard = Guard("client")
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
         self._spare: dict[tuple[str, bool], list[Copies]] = {}
@@ -84,35 +85,30 @@ class Client:
         self,
         turn: Turn,
         ends: Ends,
-        fresh_optimizer: bool = True,
         own: Ends | None = None,
         middle: State | None = None,
-        crosses: bool = True,
-        sender: tuple[int, ...] = (),
-        steps: tuple[int, ...] | None = None,
+        start: Start = USUAL,
     ) -> Report:
         """Begin to train the turn's phones, or (no phones) to evaluate, with these states; `own` is each phone's own.
 
-        With `middle` the phones have the whole model. `crosses`: whether the weights come to the phones from outside,
-        and are counted. `sender`: the phone that handed them on. `steps`: how many each phone takes, if not all that it
-        planned. Raises BadPhoneError if the sender handed on something else.
+        With `middle` the phones have the whole model. Raises BadPhoneError if the sender handed on something else.
         """
-        if sender:
-            check_ends(sender, ends, self._first_states(), self._expected)
+        if start.sender:
+            check_ends(start.sender, ends, self._first_states(), self._expected)
         if self._guard.loaded(turn):
             for phones in list(self._cohorts):
                 self._release(phones)
         self._release(turn.phones)
         states = ends if middle is None else {**ends, "b": middle}
         count = len(turn.phones) or 1
-        cohort = _Cohort({name: self._take(name, count) for name in states}, steps)
+        cohort = _Cohort({name: self._take(name, count) for name in states}, start.steps)
         received = sum(
-            copies.load(states[name], count, (own or {}).get(name), fresh_optimizer)
+            copies.load(states[name], count, (own or {}).get(name), start.fresh_optimizer)
             for name, copies in cohort.copies.items()
         )
         self._cohorts[turn.phones] = cohort
-        if not turn.phones or not crosses:
-            return Report(bytes_weights=received if crosses else 0)
+        if not turn.phones or not start.crosses:
+            return Report(bytes_weights=received if start.crosses else 0)
         return Report(np.array(turn.phones), bytes_weights=np.full(count, received // count))
 
     def _first_states(self) -> dict[str, State]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ray_split import config
-from ray_split.data.stream import Turn
 from ray_split.errors import StateNotLoadedError
 from ray_split.filesystem import Place, as_open_as, place, try_out
 from ray_split.messages.report import Report
 from ray_split.messages.state import Closed, Ends, State, state_bytes, weights, with_fixed
+from ray_split.messages.turn import Turn
 from ray_split.messages.weight_checks import Expected, check_closed, check_ends, check_middle
 from ray_split.results import checkpoint
 from ray_split.results.personal_state import FOLDER, PREFIX, Personal

@@ -9,11 +9,12 @@ from ray_split import config
 from ray_split.arrays import Array
 from ray_split.data.batches import Batches
 from ray_split.data.load import Parts
-from ray_split.data.stream import Group, Stream, Turn
+from ray_split.data.stream import Group, Stream
 from ray_split.data.types import PART_NAMES
 from ray_split.errors import BadPhoneError, RunFailedError, SettingsError, told
 from ray_split.messages.contract import Labels
 from ray_split.messages.message_checks import check_labels
+from ray_split.messages.turn import Turn
 
 Read = list[tuple[Array, Array]]
 """Inputs (k, n, ...) and labels (k, n, ...) of groups of phones."""

@@ -16,12 +16,13 @@ from actors.state_guard import Guard
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.cutting.cut import cut
-from ray_split.data.stream import Turn, forward_seeds
+from ray_split.data.stream import forward_seeds
 from ray_split.messages.contract import Borders
 from ray_split.messages.message import Groups, Sent, Wanted, group_size, labels_of, receive, scales_of, wanted_by_any
 from ray_split.messages.message_checks import Checks, check_weights
 from ray_split.messages.report import Report, Spent
 from ray_split.messages.state import State, state_bytes
+from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.models.registry import first_states
 from ray_split.segments.copies import Copies, Learned, Looped

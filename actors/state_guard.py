@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from actors.process_memory import trim
-from ray_split.data.stream import Turn
 from ray_split.errors import StateNotLoadedError
 from ray_split.messages.message import Sent
 from ray_split.messages.report import Spent
+from ray_split.messages.turn import Turn
 
 
 class Guard:

@@ -16,8 +16,8 @@ from actors.client import Client
 from actors.process_memory import settle
 from actors.server import Server
 from jobs.measures.timing import Row, interleaved, ratio
-from ray_split.data.stream import Turn
 from ray_split.messages.message import Sent, num_bytes
+from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.schedules.exchange import exchange, middle

@@ -16,8 +16,8 @@ from torch.nn import functional
 import ray_split as rs
 from actors.ray_backend import backend
 from jobs.measures.timing import Row, interleaved, ratio
-from ray_split.data.stream import Turn
 from ray_split.driver.training_loop import RoundLoop
+from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.resolve import resolve

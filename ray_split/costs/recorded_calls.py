@@ -12,8 +12,9 @@ import numpy as np
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.config.plugins import blamed
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
 from ray_split.errors import SettingsError, brief
+from ray_split.messages.turn import Turn
 from ray_split.schedules import schedule_of
 from ray_split.schedules.roles import FED_SERVER, Roles, is_single
 from ray_split.schedules.schedule import FORM

@@ -57,7 +57,6 @@ UNTIMED = {
 }
 
 
-LOAD = (None, None, True, None, None, True, ())  # its arguments: turn, ends, fresh, own, middle, crosses, sender
 AT_ONCE = Result(np.zeros(0, int), np.zeros(1))
 
 
@@ -122,12 +121,11 @@ class Timeline:
         return Result(rows, self.now[rows])
 
     def _load(self, call: Call) -> Result:
-        given: list[Any] = [*call.arguments, *LOAD[len(call.arguments) :]]
-        ends, middle, crosses = given[1], given[4], given[5]
+        _, ends, _, middle, start = call.arguments
         rows, ready = self._all_of(call), float(ends.ready.max())
-        self._crosses[rows], self._whole[rows] = crosses, middle is not None
+        self._crosses[rows], self._whole[rows] = start.crosses, middle is not None
         self._until(rows, ready, "waiting", call, "weights down")
-        if crosses:
+        if start.crosses:
             kind = "load whole" if middle is not None else "handed on" if len(ends.rows) else "load"
             self._until(rows, ready + self._durations.ends[kind][rows], "communication", call, "weights down")
         return AT_ONCE

@@ -16,8 +16,9 @@ import numpy as np
 from ray_split import config, seeds
 from ray_split.arrays import Array
 from ray_split.data.augmentations import Augmentation
-from ray_split.data.stream import Draw, Group, Turn
+from ray_split.data.stream import Draw, Group
 from ray_split.data.types import Parts
+from ray_split.messages.turn import Turn
 
 
 class Batches:

@@ -13,15 +13,7 @@ from ray_split import config, seeds
 from ray_split.arrays import Array
 from ray_split.data import partitions
 from ray_split.data.participation import Ends, Fate, Fates, chosen, drawn, equal_steps
-
-
-class Turn(NamedTuple):
-    """Where a call stands in the stream. `attempt` counts the tries of a round; it changes no draw."""
-
-    round: int
-    attempt: int
-    phones: tuple[int, ...]  # the cohort: those that train together
-    step: int
+from ray_split.messages.turn import Turn
 
 
 class Draw(NamedTuple):

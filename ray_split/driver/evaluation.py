@@ -9,8 +9,9 @@ import numpy as np
 
 from ray_split import logs
 from ray_split.arrays import Array
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
 from ray_split.messages.report import Report, Sums
+from ray_split.messages.turn import Turn
 from ray_split.schedules.roles import Ref, Roles, Wiring
 
 logger = logs.get(__name__)
@@ -44,7 +45,7 @@ def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str, batch: i
         for number, phones in enumerate(_together(stream, part, turn.round)):
             client, at = roles.client(number), turn._replace(phones=phones)
             own = roles.fed_server.own_state.remote(at)
-            yield client.load.remote(at, ends, True, own)
+            yield client.load.remote(at, ends, own)
             most, each = int(stream.partition.held_out_sizes(part)[phones[0]]), max(1, batch // len(phones))
             for start in range(0, most, each):
                 stop = min(start + each, most)

@@ -15,7 +15,7 @@ import numpy as np
 from ray_split import config, logs
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.costs.virtual_clock import Clock
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
 from ray_split.data.types import PART_NAMES
 from ray_split.driver.bounded_calls import Checked
 from ray_split.driver.evaluation import Nonfinite, evaluate, evaluate_own
@@ -23,6 +23,7 @@ from ray_split.driver.stopping import Stop
 from ray_split.errors import ActorLostError, BadPhoneError, Failures, OutOfTimeError, RunFailedError
 from ray_split.filesystem import Place
 from ray_split.messages.report import Report, RoundSums, Sums, mean_spent
+from ray_split.messages.turn import Turn
 from ray_split.results import checkpoint
 from ray_split.results.records import Records
 from ray_split.schedules import idle, schedule_of

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from ray_split import config
 from ray_split.config.plugins import find_record
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
 from ray_split.errors import SettingsError
+from ray_split.messages.turn import Turn
 from ray_split.schedules.exchange import STATISTICS
 from ray_split.schedules.fedavg import fedavg
 from ray_split.schedules.parallel import BATCH, parallel

@@ -10,7 +10,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
+from ray_split.messages.turn import Start, Turn
 from ray_split.schedules.roles import Handle, Method, Ref, Roles
 
 Lane = Iterator[Sequence[Ref]]
@@ -54,7 +55,7 @@ def visit(client: Handle, at: Turn, activation: Ref, methods: Middle, *more: obj
     return activation_gradient
 
 
-def ended(visit: Visit) -> Ref:
+def finish(visit: Visit) -> Ref:
     """Go through with a visit: the ref that it returns."""
     while True:
         try:
@@ -69,11 +70,11 @@ def exchange(client: Handle, methods: Middle, turn: Turn) -> Iterator[Ref]:
     A backward uses the weights of its forward because nothing is submitted to the server in between.
     """
     activation = client.forward.remote(turn)
-    activation_gradient = ended(visit(client, turn, activation, methods))
+    activation_gradient = finish(visit(client, turn, activation, methods))
     yield client.backward.remote(turn, activation_gradient)
 
 
-def abreast(lanes: Iterable[Lane]) -> Iterator[Ref]:
+def interleave(lanes: Iterable[Lane]) -> Iterator[Ref]:
     """Submit the lanes' calls, a stage of each in turn, so that one cohort computes while another waits."""
     under_way = list(lanes)
     while under_way:
@@ -96,7 +97,7 @@ def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
     return (numbers[start:stop] for start, stop in pairwise(borders))
 
 
-def loaded(
+def submit_load(
     client: Handle,
     stream: Stream,
     at: Turn,
@@ -108,11 +109,11 @@ def loaded(
     sender: tuple[int, ...] = (),
 ) -> Ref:
     """Submit that a client begins to train the turn's phones, each as far as it comes: see Client.load."""
-    steps = stream.cut_short(at.round, at.phones)
-    return client.load.remote(at, ends, fresh_optimizer, own, middle, crosses, sender, steps)
+    start = Start(fresh_optimizer, crosses, sender, stream.cut_short(at.round, at.phones))
+    return client.load.remote(at, ends, own, middle, start)
 
 
-def closed(client: Handle, stream: Stream, at: Turn, keep: str = "nothing") -> Ref:
+def submit_close(client: Handle, stream: Stream, at: Turn, keep: str = "nothing") -> Ref:
     """Submit the end of the turn's phones' round; returns the ref of what those that finish leave."""
     return client.close.remote(at, stream.shares(at.round, at.phones), keep)
 
@@ -122,7 +123,7 @@ def most_steps(stream: Stream, at: Turn) -> int:
     return int(stream.taken(at.round, at.phones[:1])[0])
 
 
-def collected(turns: Sequence[Turn], stream: Stream, roles: Roles, closed: Sequence[Ref]) -> Iterator[Ref]:
+def submit_collect(turns: Sequence[Turn], stream: Stream, roles: Roles, closed: Sequence[Ref]) -> Iterator[Ref]:
     """Send what the turns' cohorts left to the fed server, in their order."""
     cohorts = [stream.finishing(at.round, at.phones) for at in turns]
     for start in range(0, len(closed), COLLECT):

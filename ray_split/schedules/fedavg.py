@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ray_split.data.stream import Stream, Turn
-from ray_split.schedules.exchange import closed, cohort_turns, collected, loaded, most_steps
+from ray_split.data.stream import Stream
+from ray_split.messages.turn import Turn
+from ray_split.schedules.exchange import cohort_turns, most_steps, submit_close, submit_collect, submit_load
 from ray_split.schedules.roles import Ref, Roles
 
 
@@ -22,9 +23,9 @@ def fedavg(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tup
     left, turns = [], cohort_turns(turn, stream)
     for number, at in enumerate(turns):
         client = roles.client(number)
-        yield loaded(client, stream, at, ends, middle=middle)
+        yield submit_load(client, stream, at, ends, middle=middle)
         if steps := most_steps(stream, at):
             yield client.train_alone.remote(at, steps)
-        left.append(closed(client, stream, at))
-    yield from collected(turns, stream, roles, left)
+        left.append(submit_close(client, stream, at))
+    yield from submit_collect(turns, stream, roles, left)
     return None, None

@@ -25,22 +25,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
+from ray_split.messages.turn import Turn
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
     Middle,
-    abreast,
-    closed,
     cohort_turns,
-    collected,
-    loaded,
+    interleave,
     most_steps,
+    submit_close,
+    submit_collect,
+    submit_load,
     visit,
     waves,
 )
 from ray_split.schedules.roles import Handle, Ref, Roles
-from ray_split.schedules.server_replicas import Share, averaged, dealt
+from ray_split.schedules.server_replicas import Share, deal, submit_average
 
 BATCH = ("accumulated", "joint")
 
@@ -54,16 +55,16 @@ def parallel(
     """
     ends, keep = roles.fed_server.client_state.remote(turn), STATISTICS[statistics]
     turns = cohort_turns(turn, stream)
-    shares = dealt(turns, roles)
+    shares = deal(turns, roles)
     steps, left = [most_steps(stream, at) for at in turns], [None] * len(turns)
 
     def begin(client: Handle, at: Turn) -> Ref:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-        return loaded(client, stream, at, ends, own=own)
+        return submit_load(client, stream, at, ends, own=own)
 
     def end(number: int, step: int) -> None:
         if step == steps[number]:
-            left[number] = closed(roles.client(number), stream, turns[number], keep)
+            left[number] = submit_close(roles.client(number), stream, turns[number], keep)
 
     def lane(number: int, step: int, largest: int) -> Lane:
         client, at = roles.client(number), turns[number]._replace(step=step)
@@ -103,15 +104,15 @@ def parallel(
             _joint_step(share, steps, stream, turn.round, step) for share in shares if steps[share.numbers[0]] > step
         ]
         if batch == "joint":
-            yield from abreast(joint(*each, step) for each in now)
+            yield from interleave(joint(*each, step) for each in now)
         else:
             largest = {number: each.largest for each in now for number in each.active}
             for wave in waves(sorted(largest), roles):
-                yield from abreast(lane(number, step, largest[number]) for number in wave)
+                yield from interleave(lane(number, step, largest[number]) for number in wave)
             for each in now:
                 yield each.server.step_shared.remote(turn, each.factor)
-    yield from collected(turns, stream, roles, left)
-    return None, (yield from averaged(turn, stream, shares))
+    yield from submit_collect(turns, stream, roles, left)
+    return None, (yield from submit_average(turn, stream, shares))
 
 
 class _JointStep(NamedTuple):

@@ -111,6 +111,6 @@ def fed_server_arguments(
     settings: config.Config, borders: Borders
 ) -> tuple[Place, int | None, int, Expected, config.Aggregator]:
     """What the fed server is made with."""
-    rows = not aggregators.by_sums(settings.aggregator)
+    rows = not aggregators.aggregator_of(settings.aggregator).by_sums
     expected = Expected(borders.learned, borders.slots, settings.phones.max_norm.weights, borders.bounded, rows)
     return settings.run.folder, settings.checkpoint.num_to_keep, settings.phones.count, expected, settings.aggregator

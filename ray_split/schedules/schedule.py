@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ray_split.config.plugins import called
-from ray_split.data.stream import Order, Stream, Turn
+from ray_split.data.stream import Order, Stream
+from ray_split.messages.turn import Turn
 from ray_split.schedules.roles import Ref, Roles
 
 Round = Generator[Ref, None, tuple[Ref | None, Ref | None]]

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ray_split.data.stream import Stream, Turn
-from ray_split.schedules.exchange import exchange, loaded, middle, most_steps, phone_turns
+from ray_split.data.stream import Stream
+from ray_split.messages.turn import Turn
+from ray_split.schedules.exchange import exchange, middle, most_steps, phone_turns, submit_load
 from ray_split.schedules.roles import Ref, Roles
 
 OPTIMIZER = ("handed_on", "fresh")
@@ -29,7 +30,7 @@ def sequential(
     reached = stream.fate(turn.round).reached
     for number, at in enumerate(at for at in phone_turns(turn, stream) if at.phones[0] in reached):
         client = roles.client(number)
-        yield loaded(client, stream, at, ends, optimizer == "fresh", sender=sender)
+        yield submit_load(client, stream, at, ends, optimizer == "fresh", sender=sender)
         for step in range(most_steps(stream, at)):
             yield from exchange(client, middle(roles, roles.server), at._replace(step=step))
         if stream.finishing(turn.round, at.phones):

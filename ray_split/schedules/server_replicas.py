@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
+from ray_split.messages.turn import Turn
 from ray_split.schedules.roles import Handle, Ref, Roles
 
 
@@ -24,7 +25,7 @@ class Share(NamedTuple):
     phones: tuple[int, ...]
 
 
-def dealt(turns: Sequence[Turn], roles: Roles) -> list[Share]:
+def deal(turns: Sequence[Turn], roles: Roles) -> list[Share]:
     """The round's turns dealt over the replicas, but for those that get none."""
     found = []
     for first, server in enumerate(roles.servers[: len(turns)]):
@@ -33,7 +34,7 @@ def dealt(turns: Sequence[Turn], roles: Roles) -> list[Share]:
     return found
 
 
-def averaged(turn: Turn, stream: Stream, shares: Sequence[Share]) -> Generator[Ref, None, Ref]:
+def submit_average(turn: Turn, stream: Stream, shares: Sequence[Share]) -> Generator[Ref, None, Ref]:
     """Submit the end of the round; returns the ref of B's average."""
     (server, *_), *others = shares
     if others:

@@ -16,21 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
+from ray_split.messages.turn import Turn
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
     Middle,
-    abreast,
-    closed,
-    collected,
-    loaded,
+    interleave,
     middle,
     phone_turns,
+    submit_close,
+    submit_collect,
+    submit_load,
     visit,
 )
 from ray_split.schedules.roles import Handle, Ref, Roles
-from ray_split.schedules.server_replicas import Share, averaged, dealt
+from ray_split.schedules.server_replicas import Share, deal, submit_average
 
 
 def splitfed_v2(
@@ -39,17 +40,17 @@ def splitfed_v2(
     """Submit one round; returns the ref of B's state."""
     ends, keep = roles.fed_server.client_state.remote(turn), STATISTICS[statistics]
     turns = phone_turns(turn, stream)
-    shares = dealt(turns, roles)
+    shares = deal(turns, roles)
     hosts = {at.phones[0]: roles.client(number) for number, at in enumerate(turns)}
     for at in turns:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-        yield loaded(hosts[at.phones[0]], stream, at, ends, own=own)
+        yield submit_load(hosts[at.phones[0]], stream, at, ends, own=own)
     order = list(_in_order(turn, stream))
-    yield from abreast(_exchanges(_own(order, share), hosts, middle(roles, share.server)) for share in shares)
+    yield from interleave(_exchanges(_own(order, share), hosts, middle(roles, share.server)) for share in shares)
     turns = sorted(turns, key=lambda at: at.phones)  # in the phones' order: it is that of the sums
-    left = [closed(hosts[at.phones[0]], stream, at, keep) for at in turns]
-    yield from collected(turns, stream, roles, left)
-    return None, (yield from averaged(turn, stream, shares))
+    left = [submit_close(hosts[at.phones[0]], stream, at, keep) for at in turns]
+    yield from submit_collect(turns, stream, roles, left)
+    return None, (yield from submit_average(turn, stream, shares))
 
 
 def _in_order(turn: Turn, stream: Stream) -> Iterator[Turn]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from ray_split.data.stream import Stream, Turn
-from ray_split.schedules.exchange import loaded, most_steps, phone_turns
+from ray_split.data.stream import Stream
+from ray_split.messages.turn import Turn
+from ray_split.schedules.exchange import most_steps, phone_turns, submit_load
 from ray_split.schedules.roles import Ref, Roles
 
 
@@ -21,7 +22,7 @@ def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tu
     for at in phone_turns(turn, stream):
         if not stream.finishing(turn.round, at.phones):
             continue
-        yield loaded(client, stream, at, state, False, middle=middle, crosses=False, sender=sender)
+        yield submit_load(client, stream, at, state, False, middle=middle, crosses=False, sender=sender)
         yield client.train_alone.remote(at, most_steps(stream, at))
         state, middle, sender = client.state.remote(at), None, at.phones
     return state if sender else None, None

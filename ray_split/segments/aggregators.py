@@ -1,11 +1,12 @@
 """How the weights of a round's phones become one: the mean, or a robust aggregate, against phones that send bad ones.
 
-An aggregator is a function (rows, shares, start, **kwargs): of one segment the phones' weights and floating-point
+An aggregator's function is (rows, shares, start, **kwargs): of one segment the phones' weights and floating-point
 buffers (P, ...), each phone's share of the round's samples (P,), and the state before the round (...); it returns the
 state after it (...). Of integers (BatchNorm's num_batches_tracked) there is always the largest. To add one, write it
-and its line in AGGREGATORS. All but the mean need one round's phones x weights of memory where they are made, at the
-fed server (A, C) and at the server (B's copies; of several replicas at one of them, and each its own copies' besides),
-and while a segment is aggregated that segment's a second time.
+and its line in AGGREGATORS; the user's own may be such a function, or an Aggregator.
+All but the mean need one round's phones x weights of memory where they are made, at the fed server (A, C) and at the
+server (B's copies; of several replicas at one of them, and each its own copies' besides), and while a segment is
+aggregated that segment's a second time.
 Numbers in half precision come in single, complex ones as their two parts (..., 2).
 numpy alone: the fed server's process has no torch.
 """
@@ -14,18 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.config.plugins import find, signature_of, suggest
+from ray_split.config.plugins import find_record, signature_of, suggest
 from ray_split.errors import BROKEN, SettingsError, told
 from ray_split.messages import bits
 from ray_split.messages.state import Ends, Rows, State
-
-Aggregator = Callable[..., State]
 
 
 def mean(rows: State, shares: Array, start: State) -> State:
@@ -34,9 +34,6 @@ def mean(rows: State, shares: Array, start: State) -> State:
     One phone can move it anywhere. Source: McMahan et al. 2017, https://arxiv.org/abs/1602.05629.
     """
     return {key: _added_up(array, shares) for key, array in rows.items()}
-
-
-mean.by_sums = True  # type: ignore[attr-defined]
 
 
 def median(rows: State, shares: Array, start: State) -> State:
@@ -95,36 +92,45 @@ def norm_clipping(rows: State, shares: Array, start: State, max_norm: float | No
     return {key: _added_up(array, shares * kept) + start[key] * array.dtype.type(rest) for key, array in rows.items()}
 
 
-AGGREGATORS: dict[str, Aggregator] = {
-    "mean": mean,
-    "median": median,
-    "trimmed_mean": trimmed_mean,
-    "norm_clipping": norm_clipping,
+@dataclass(frozen=True)
+class Aggregator:
+    """How the weights of a round's phones become one."""
+
+    combine: Callable[..., State]
+    """A function (rows, shares, start, **kwargs): see above."""
+    by_sums: bool = False
+    """Sums that the clients make are enough, so that no phone's weights are kept, and `combine` is not called."""
+
+
+AGGREGATORS = {
+    "mean": Aggregator(mean, by_sums=True),
+    "median": Aggregator(median),
+    "trimmed_mean": Aggregator(trimmed_mean),
+    "norm_clipping": Aggregator(norm_clipping),
 }
 
 
-def by_sums(settings: config.Aggregator) -> bool:
-    """Whether sums that the clients make are enough, so that no phone's weights are kept."""
-    return bool(getattr(find("aggregator.name", settings.name, AGGREGATORS), "by_sums", False))
+def aggregator_of(settings: config.Aggregator) -> Aggregator:
+    """The aggregator that the settings name. Raises SettingsError."""
+    return find_record("aggregator.name", settings.name, AGGREGATORS, Aggregator)
 
 
 def combined(settings: config.Aggregator, cohorts: Sequence[Rows], start: Ends) -> Ends:
     """The aggregate of each segment that cohorts have rows of, of their phones in this order."""
-    aggregate = find("aggregator.name", settings.name, AGGREGATORS)
-    found = {}
+    combine, found = aggregator_of(settings).combine, {}
     for name in dict.fromkeys(name for rows in cohorts for name in rows.states):
         some = [rows for rows in cohorts if name in rows.states]
         shares = np.concatenate([rows.shares for rows in some])
-        found[name] = _combined(aggregate, settings.kwargs, [rows.states[name] for rows in some], shares, start[name])
+        found[name] = _combined(combine, settings.kwargs, [rows.states[name] for rows in some], shares, start[name])
     return found
 
 
 def _combined(
-    aggregate: Aggregator, kwargs: dict[str, Any], cohorts: Sequence[State], shares: Array, start: State
+    combine: Callable[..., State], kwargs: dict[str, Any], cohorts: Sequence[State], shares: Array, start: State
 ) -> State:
     rows = {key: np.concatenate([state[key] for state in cohorts]) for key in cohorts[0]}
     values = {key: bits.as_real(array) for key, array in rows.items() if bits.is_inexact(array.dtype)}
-    found = aggregate(values, shares, {key: bits.as_real(start[key]) for key in values}, **kwargs) if values else {}
+    found = combine(values, shares, {key: bits.as_real(start[key]) for key in values}, **kwargs) if values else {}
     return {
         key: bits.of_real(np.asarray(found[key], values[key].dtype), array.dtype)
         if key in values
@@ -138,14 +144,14 @@ def check(settings: config.Aggregator, averages: bool) -> None:
 
     Raises SettingsError.
     """
-    aggregate = find("aggregator.name", settings.name, AGGREGATORS)
-    if not averages and not by_sums(settings):
+    aggregator = aggregator_of(settings)
+    if not averages and not aggregator.by_sums:
         allowed = "mean: with this schedule nothing is averaged, the state is handed from phone to phone"
         raise SettingsError("aggregator.name", settings.name, allowed)
-    _check_kwargs(aggregate, settings.kwargs)
+    _check_kwargs(aggregator.combine, settings.kwargs)
     rows, start = {"weights/x": np.eye(3, 2, dtype=np.float32)}, {"weights/x": np.zeros(2, np.float32)}
     try:
-        found = aggregate(rows, np.array([0.5, 0.25, 0.25]), start, **settings.kwargs)
+        found = aggregator.combine(rows, np.array([0.5, 0.25, 0.25]), start, **settings.kwargs)
         shapes = {key: np.shape(array) for key, array in found.items()}
     except SettingsError:
         raise
@@ -156,8 +162,8 @@ def check(settings: config.Aggregator, averages: bool) -> None:
         raise SettingsError("aggregator.name", settings.name, "a function that returns a state shaped like `start`")
 
 
-def _check_kwargs(aggregate: Aggregator, kwargs: dict[str, Any]) -> None:
-    parameters = list(signature_of("aggregator.name", aggregate).parameters.values())[3:]
+def _check_kwargs(combine: Callable[..., State], kwargs: dict[str, Any]) -> None:
+    parameters = list(signature_of("aggregator.name", combine).parameters.values())[3:]
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     unknown = [name for name in kwargs if name not in known]
     if unknown and len(known) == len(parameters):

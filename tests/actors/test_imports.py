@@ -140,7 +140,7 @@ def test_a_client_that_trains_loads_no_compiler_and_no_image_library(schedule: s
 import numpy as np
 import ray_split as rs
 from actors.client import Client
-from ray_split.data.stream import Turn
+from ray_split.messages.turn import Turn
 from ray_split.messages.message import Sent
 from ray_split.preparation.prepare import prepare
 settings = rs.Config(schedule={"name": "%s"}, phones={"cohort": %d}, run={"name": "x"})

@@ -14,7 +14,7 @@ from PIL import Image
 
 import ray_split as rs
 from actors.client import Client
-from ray_split.data.stream import Turn
+from ray_split.messages.turn import Turn
 from ray_split.preparation.prepare import Prepared, prepare
 
 

@@ -12,9 +12,9 @@ import ray
 import ray_split as rs
 from actors.fed_server import FedServer
 from actors.server import Server
-from ray_split.data.stream import Turn
 from ray_split.messages.message import Sent
 from ray_split.messages.state import Closed, State
+from ray_split.messages.turn import Turn
 from ray_split.messages.weight_checks import Expected
 from ray_split.preparation.prepare import prepare
 

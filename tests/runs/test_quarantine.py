@@ -279,7 +279,7 @@ def test_messages_survive_a_pickle_with_their_phones() -> None:
 def test_of_phones_that_vanish_between_forward_and_backward_nothing_stays(tmp_path: Path) -> None:
     from actors.client import Client
     from actors.server import Server
-    from ray_split.data.stream import Turn
+    from ray_split.messages.turn import Turn
 
     what = prepared(tmp_path, "splitfed_v1", "three")
     server, client = Server(what.settings, what.borders), Client(*what[:4])

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import ray_split as rs
-from ray_split.data.stream import Turn
 from ray_split.data.types import Parts
+from ray_split.messages.turn import Turn
 from ray_split.preparation.prepare import prepare
 from tests import reference
 from tests.reference import assert_close_weights, assert_same_weights

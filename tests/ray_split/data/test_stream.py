@@ -5,8 +5,9 @@ import pytest
 
 from ray_split import config, replay
 from ray_split.data import partitions
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
 from ray_split.errors import SettingsError
+from ray_split.messages.turn import Turn
 
 
 def stream_of(samples=23, count=3, seed=0, batch_size=4, **phones):

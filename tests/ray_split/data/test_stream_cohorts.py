@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ray_split import config
 from ray_split.data import partitions
-from ray_split.data.stream import Stream, Turn
+from ray_split.data.stream import Stream
+from ray_split.messages.turn import Turn
 from ray_split.schedules import schedule_of
 
 UNEVEN = [3, 17, 8, 1, 8, 25, 3, 9, 16, 8]  # samples of ten phones

@@ -16,10 +16,10 @@ import ray_split as rs
 from actors.client import Client
 from actors.fed_server import FedServer
 from actors.server import Server
-from ray_split.data.stream import Turn
 from ray_split.errors import BadPhoneError
 from ray_split.messages.message import Sent
 from ray_split.messages.state import Closed
+from ray_split.messages.turn import Start, Turn
 from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.schedules.roles import fed_server_arguments
 
@@ -334,7 +334,7 @@ def test_weights_handed_on_that_are_none(double: Stage, name: str, place: int) -
         double.fed_server.commit(1, one_array(ends, name, place), None, (2,))
     assert double.held() == before
     with pytest.raises(BadPhoneError, match="phone 2"):
-        double.client.load(at._replace(phones=(0,)), one_array(ends, name, place), False, None, None, True, (2,))
+        double.client.load(at._replace(phones=(0,)), one_array(ends, name, place), start=Start(False, sender=(2,)))
 
 
 def test_a_bound_that_is_set_holds_for_each_phone(double: Stage) -> None:
