@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from ray_split.data.load import load as load_data
     from ray_split.data.stream import Draw
     from ray_split.errors import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
+    from ray_split.messages.turn import Start
     from ray_split.replay import stream
     from ray_split.results.result import Result
+    from ray_split.schedules.schedule import Schedule
+    from ray_split.segments.aggregators import Aggregator
 
 # Loaded when first used: the fed server's process needs no torch, the command line's --help no ray.
 _PLACES = {
@@ -32,13 +35,33 @@ _PLACES = {
     "Segments": "cutting.cut", "DataSet": "data.load", "LazyInputs": "data.load", "Part": "data.load",
     "load_data": "data.load:load",
     "OutOfTimeError": "errors", "RunFailedError": "errors", "RunStoppedError": "errors", "SettingsError": "errors",
-    "Result": "results.result",
+    "Result": "results.result", "Schedule": "schedules.schedule", "Aggregator": "segments.aggregators",
+    "Start": "messages.turn",
     "Draw": "data.stream", "stream": "replay", "Batches": "data.batches",
 }  # fmt: skip
 
 __all__ = [
-    "Batches", "Callback", "Config", "CutError", "DataSet", "Draw", "LazyInputs", "OutOfTimeError", "Part", "Result",
-    "RunFailedError", "RunStoppedError", "Segments", "SettingsError", "fit", "load_data", "load_model", "stream",
+    "Aggregator",
+    "Batches",
+    "Callback",
+    "Config",
+    "CutError",
+    "DataSet",
+    "Draw",
+    "LazyInputs",
+    "OutOfTimeError",
+    "Part",
+    "Result",
+    "RunFailedError",
+    "RunStoppedError",
+    "Schedule",
+    "Segments",
+    "SettingsError",
+    "Start",
+    "fit",
+    "load_data",
+    "load_model",
+    "stream",
 ]  # fmt: skip
 
 
