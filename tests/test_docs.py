@@ -121,6 +121,28 @@ def test_flags_that_a_page_names_are_settings() -> None:
     assert len(flags) > 50 and {(page, flag) for page, flag in flags if flag not in known} == set()
 
 
+def test_functions_that_pages_name_by_their_modules_are_there() -> None:
+    names = {
+        name
+        for path in TEXTS
+        for name in re.findall(r"(?<![\w./])((?:ray_split|actors|jobs)(?:\.(?!svg)\w+)+)", path.read_text())
+    }
+    missing = {name for name in names if not is_there(name)}
+    assert len(names) > 10 and missing == set()
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or what one defines; or is to be had from the package itself."""
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        module = ROOT.joinpath(*parts[:i])
+        rest = ".".join(parts[i:])
+        for file in (module.with_suffix(".py"), module / "__init__.py"):
+            if file.exists():
+                return not rest or rest in defined(file) or (parts[:i] == ["ray_split"] and rest in rs.__all__)
+    return False
+
+
 @pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
 def test_links_to_files_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", path.read_text())
