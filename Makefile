@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH))
 
-.PHONY: install train test test-all check lint bench clean
+.PHONY: install train test test-all check lint docs bench clean
 
 install: .venv/.installed
 
@@ -40,8 +40,12 @@ lint: .venv/.dev
 
 check: lint test
 
+# The pages of docs/ as a site: site/index.html. (The variable: no notice of what Material's makers do next.)
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
 bench: .venv/.dev
 	$(BIN)/python -m jobs.bench $(ARGS)
 
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv dist build site .mypy_cache .ruff_cache .pytest_cache

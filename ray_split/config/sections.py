@@ -102,7 +102,7 @@ class Data(Section):
     )
     path: LocalPath | None = Field(None, description="folder of a data set that lies in files")
     kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
-    batch_size: Count = 16
+    batch_size: Count = Field(16, description="samples of a phone's local step")
     eval_batch_size: Count = Field(256, description="batch size of validation and test")
     augment: str | None = Field(
         None,
@@ -168,10 +168,10 @@ class Aggregator(Section):
 class Optimizer(Section):
     """One optimizer for each segment, all with these settings."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: Positive = 0.1
+    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd, adam or adamw, as torch has them")
+    lr: Positive = Field(0.1, description="the learning rate")
     momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
-    weight_decay: NotNegative = 0.0
+    weight_decay: NotNegative = Field(0.0, description="as torch has it")
 
     @field_validator("momentum")
     @classmethod
@@ -211,7 +211,9 @@ class Server(Section):
 class Cluster(Section):
     """Where the actors run."""
 
-    backend: Literal["ray", "inprocess"] = "ray"
+    backend: Literal["ray", "inprocess"] = Field(
+        "ray", description="ray, or inprocess: all in this process, without Ray, to the same bits"
+    )
     client_actors: Literal["auto"] | Few = Field("auto", description="auto (the CPUs left, at least 1), or a number")
     cpus_per_client: Few = Field(1, description="CPUs and torch threads")
     clients_per_node: Few | None = Field(
@@ -232,7 +234,7 @@ class Checkpoint(Section):
     """Checkpoints at a round's end."""
 
     every: Count = Field(1, description="rounds")
-    num_to_keep: Count | None = 2
+    num_to_keep: Count | None = Field(2, description="of the newest; none: all")
 
 
 BARE = {"": "auto", **dict.fromkeys(("true", "yes", "on"), "auto"), **dict.fromkeys(("false", "no", "off"), "never")}
@@ -243,8 +245,8 @@ class Run(Section):
 
     name: FolderName | None = Field(None, description="folder under storage_path; none: model, schedule and time")
     storage_path: StoragePath = Field("~/ray_results", description="a local path, or a URI such as s3://bucket/runs")
-    rounds: Count = 15
-    seed: int = Field(0, ge=0, lt=2**128)
+    rounds: Count = Field(15, description="how many")
+    seed: int = Field(0, ge=0, lt=2**128, description="all that chance decides follows from it")
     eval_every: Count = Field(1, description="rounds")
     resume: ToResume = Field("never", description="never, auto, or the path of a run; bare means auto")
     max_failures: int = Field(3, ge=-1, le=MOST, description="lost actors survived: 0 none, -1 unlimited")

@@ -1,4 +1,4 @@
-"""What a run writes into its folder, beside the fed server's checkpoints and model: see README, 'Results'.
+"""What a run writes into its folder, beside the fed server's checkpoints and model: docs/results.md has the columns.
 
 Files are replaced whole, but for metrics.jsonl, which grows a line a round, and TensorBoard's. At a URI nothing can
 grow: both are written anew with each checkpoint, from a folder of this machine.

@@ -102,9 +102,9 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(whole: rs
     assert timeless(result) == timeless(whole)
 
 
-def test_the_readme_names_what_may_differ_when_a_run_is_resumed() -> None:
-    readme = (ROOT / "README.md").read_text()
-    text = readme[readme.index("What may differ") :].partition("which stands for both")[0]
+def test_the_docs_name_what_may_differ_when_a_run_is_resumed() -> None:
+    page = (ROOT / "docs" / "resume.md").read_text()
+    text = page[page.index("What may differ is") :].partition("which stands for both")[0]
     for name in MAY_DIFFER:
         assert f"`{name.rstrip('.')}`" in text or name == "run.resume", name
 
