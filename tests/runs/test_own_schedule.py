@@ -58,10 +58,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("turns_of_mine", None)
 
 
-def settings_of(path: Path, schedule: str, name: str, **sections: Any) -> rs.Config:
+def settings_of(path: Path, named: str, name: str, **sections: Any) -> rs.Config:
     return rs.Config(
         model={"name": "mlp"}, data={"partition": {"name": "dirichlet", "alpha": 1.0}},
-        schedule={"name": schedule, **sections.pop("schedule", {})}, optimizer={"momentum": 0.9},
+        schedule={"name": named, **sections.pop("schedule", {})}, optimizer={"momentum": 0.9},
         phones={"count": 7, "local_steps": 3, **sections.pop("phones", {})},
         cluster={"backend": "inprocess"}, **sections,
         run={"rounds": 4, "name": name, "storage_path": str(path / "runs")},
