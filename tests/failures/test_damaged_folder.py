@@ -12,7 +12,7 @@ import pandas
 import pytest
 
 import ray_split as rs
-from jobs import tally
+from ray_split.experiments.compare import results as tally
 from ray_split.results import rows
 from tests.failures.test_cut_off import warnings
 from tests.runs.test_storage_runs import config, model_bytes, resumed, stopped, timeless

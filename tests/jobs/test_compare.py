@@ -16,8 +16,10 @@ import pytest
 import yaml
 
 import ray_split as rs
-from jobs import compare, plots, tables, tally
 from jobs.submit import environment
+from ray_split.experiments.compare import main as compare
+from ray_split.experiments.compare import plots, tables
+from ray_split.experiments.compare import results as tally
 from ray_split.filesystem import children, place
 from tests.conftest import ROOT, RayHead
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from jobs import paper, papertables, papertext, predicting, published
-from jobs.papertables import Assumed, System
-from jobs.published import FITTED, NETWORKS, RULES, Times
 from ray_split.config.devices import LINKS, Device, Link
 from ray_split.costs.position_costs import Scan
 from ray_split.costs.workload import Line, Weights, Work
+from ray_split.experiments.paper import main as paper
+from ray_split.experiments.paper import predict as predicting
+from ray_split.experiments.paper import published
+from ray_split.experiments.paper import tables as papertables
+from ray_split.experiments.paper import text as papertext
+from ray_split.experiments.paper.published import FITTED, NETWORKS, RULES, Times
+from ray_split.experiments.paper.tables import Assumed, System
 
 FOLDER = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import plan
+from ray_split.experiments.plan import main as plan
 
 FILES = {"positions.csv", "pareto.csv", "plan.png"}
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 import ray_split as rs
-from jobs.axes import settings_at, space
 from jobs.submit import environment
-from jobs.sweep import plan_of
-from jobs.sweeping import by_point
-from jobs.trials import name_of
+from ray_split.experiments.sweep.axes import settings_at, space
+from ray_split.experiments.sweep.main import plan_of
+from ray_split.experiments.sweep.report import by_point
+from ray_split.experiments.sweep.trials import name_of
 from tests.conftest import ROOT, RayHead, alive_actors
 
 CUTS = "[layers.0,layers.1],[nowhere,layers.1]"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ray_split as rs
-from jobs import trace
+from ray_split.experiments.trace import main as trace
 from ray_split.filesystem import place
 from ray_split.results.records import read_rows
 

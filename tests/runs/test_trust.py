@@ -11,8 +11,10 @@ import torch
 import yaml
 
 import ray_split as rs
-from jobs import forgetting, sweep, trace
+from jobs import forgetting
 from ray_split import cli
+from ray_split.experiments.sweep import main as sweep
+from ray_split.experiments.trace import main as trace
 from tests.runs.test_storage_runs import config
 
 TOUCH = "pathlib:Path.touch"
