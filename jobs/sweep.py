@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ray_split.experiments.sweep.main import main
+from ray_split.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(["sweep", *sys.argv[1:]]))

@@ -24,8 +24,9 @@ SWEEP = "ray_split/experiments/sweep/"
 """Ray Tune's: of ray_split only this imports ray, and the backend of actors for it."""
 ORDER: list[set[str]] = [
     {"jobs"},
-    {"ray_split.experiments"},
     {"ray_split", "ray_split.cli"},
+    {"ray_split.train", "ray_split.experiments"},
+    {"ray_split.command_line"},
     {"ray_split.api", "ray_split.replay"},
     {"ray_split.driver"},
     {"actors.ray_backend"},

@@ -1,40 +1,28 @@
-"""A comparison's plot: validation accuracy against rounds, and against bytes. It needs matplotlib."""
+"""A comparison's plot: validation accuracy against rounds, and against bytes."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
 from ray_split.experiments.compare.results import Band, Run, label, mean_curve, of
-from ray_split.filesystem import Place, write
+from ray_split.experiments.plots import COLOURS, label_decades, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the yellow that is faint on white.
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 STYLES = [(colour, dash) for dash, colour in product(("-", "--", ":"), COLOURS)]
 MARKERS = "osv^D<>Pp"
-
-
-def plot(runs: Sequence[Run], target: float | None, path: Place) -> None:
-    """Write the figure as PNG. Raises ImportError without matplotlib."""
-    content = io.BytesIO()
-    figure_of(runs, target).savefig(content, dpi=160)
-    write(path, content.getvalue())
 
 
 def figure_of(runs: Sequence[Run], target: float | None) -> Figure:
     """The schedules' mean accuracy over the seeds, each in a band from the lowest seed's to the highest's.
 
-    A schedule through which nothing crossed is in the first panel alone.
+    A schedule through which nothing crossed is in the first panel alone. Raises ImportError without matplotlib.
     """
-    from matplotlib.figure import Figure  # not pyplot: it wants a display, and keeps every figure
-
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = new_figure(11, 4.8)
     against_rounds, against_bytes = figure.subplots(1, 2, sharey=True)
     for number, schedule in enumerate(dict.fromkeys(run.schedule for run in runs)):
         bands = mean_curve(of(runs, schedule))
@@ -66,12 +54,11 @@ def _draw(axes: Axes, number: int, schedule: str, x: Sequence[float], bands: Seq
 
 
 def _scale(against_rounds: Axes, against_bytes: Axes) -> None:
-    from matplotlib.ticker import LogFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     against_rounds.set_xlabel("rounds")
     against_rounds.set_ylabel("validation accuracy")
     against_rounds.xaxis.set_major_locator(MaxNLocator(integer=True))
     against_bytes.set_xlabel("MB sent, all phones, up, down and weights")
     against_bytes.set_xscale("log")
-    against_bytes.xaxis.set_major_formatter(LogFormatter())
-    against_bytes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    label_decades(against_bytes.xaxis)

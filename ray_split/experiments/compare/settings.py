@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.cli import settings_of
+from ray_split.command_line.parser import Parser
+from ray_split.command_line.training import settings_of
 from ray_split.config.plugins import find
 from ray_split.errors import SettingsError
-from ray_split.experiments.compare import results as tally
+from ray_split.experiments.command import listed, seeds_of
+from ray_split.experiments.compare.results import folder_name, label
 from ray_split.experiments.out_folder import unnamed
 from ray_split.filesystem import Place, full, place
 from ray_split.preparation.prepare import prepare
@@ -25,12 +25,11 @@ from ray_split.tasks.losses import LOSSES, Distance
 
 BY_DEFAULT = "unsplit,fedavg,sequential,splitfed_v1,splitfed_v2,splitfed_v3,parallel"
 OURS = {"--schedule.name": "--schedules", "--run.seed": "--seeds"}
-SEED = re.compile("[0-9]{1,40}")
 UNLIKE = ("run.rounds", "run.eval_every", "cluster.backend", "cluster.client_actors", "cluster.cpus_per_client")
 """Settings that a resumed run may change, but that the runs of one comparison must share."""
 
 
-class Plan(NamedTuple):
+class Comparison(NamedTuple):
     """What is to be run: settings by the name of the run's folder, each ready for fit."""
 
     out: Place
@@ -41,35 +40,24 @@ class Plan(NamedTuple):
     show: bool  # print the settings, and run nothing
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError("command line", message, "as --help shows")
+def add_own_flags(parser: Parser) -> None:
+    """What is asked beside the settings of the runs."""
+    add = parser.add_argument
+    add("--seeds", default="0,1,2", help="run.seed of each run (default: %(default)s)")
+    add("--schedules", default=BY_DEFAULT, help="schedule.name of each run (default: %(default)s)")
+    add("--target", help="validation accuracy to reach (default: 95 %% of unsplit's best)")
+    add("--out", help="folder (default: run.storage_path/run.name, or compare_<time>)")
 
 
-def _parser(help: str) -> argparse.ArgumentParser:
-    about, _, more = help.partition("\n")
-    parser = _Parser(
-        prog="jobs.compare",
-        description=about,
-        epilog=more,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--seeds", default="0,1,2", help="run.seed of each run (default: %(default)s)")
-    parser.add_argument("--schedules", default=BY_DEFAULT, help="schedule.name of each run (default: %(default)s)")
-    parser.add_argument("--target", help="validation accuracy to reach (default: 95 %% of unsplit's best)")
-    parser.add_argument("--out", help="folder (default: run.storage_path/run.name, or compare_<time>)")
-    return parser
-
-
-def plan_of(arguments: Sequence[str], help: str = "") -> Plan:
+def comparison_of(arguments: Sequence[str], parser: Parser) -> Comparison:
     """The runs that a command line asks for, each checked as far as can be without actors. Raises SettingsError."""
-    flags, rest = _parser(help).parse_known_args(arguments)
+    add_own_flags(parser)
+    flags, rest = parser.parse_known_args(arguments)
     _check_ours(rest)
-    schedules, seeds, target = _schedules(flags.schedules), _seeds(flags.seeds), _target(flags.target)
+    schedules, seeds, target = _schedules(flags.schedules), seeds_of(flags.seeds), _target(flags.target)
     if flags.out == "":
         raise SettingsError("--out", flags.out, "a folder, a local path or a URI")
-    base, wanted = settings_of(["train", *rest])
+    base, wanted = settings_of(rest)
     if wanted == "dry_run":
         raise SettingsError("command line", "--dry-run", "left out: it is about one run, as ray-split train --dry-run")
     _check_base(base, schedules)
@@ -82,7 +70,7 @@ def plan_of(arguments: Sequence[str], help: str = "") -> Plan:
     out = next(iter(runs.values())).run.folder.parent
     if (out / CONFIG).exists():
         raise SettingsError("--out", str(out), "a folder for runs; this one is a run's own")
-    return Plan(out, schedules, seeds, target, runs, wanted == "print_config")
+    return Comparison(out, schedules, seeds, target, runs, wanted == "print_config")
 
 
 def _check_ours(rest: Sequence[str]) -> None:
@@ -93,29 +81,15 @@ def _check_ours(rest: Sequence[str]) -> None:
 
 def _runs(base: config.Config, out: str, schedules: Sequence[str], seeds: Sequence[int]) -> dict[str, config.Config]:
     """Seed by seed, so that a comparison that is stopped has compared something."""
-    runs = {tally.folder_name(s, n): _run(base, s, n) for n in seeds for s in schedules}
-    return {name: _ready(_in(settings, out, name)) for name, settings in runs.items()}
-
-
-def _words(flag: str, text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words or len(set(words)) < len(words):
-        raise SettingsError(flag, text, "a list a,b, each once")
-    return words
-
-
-def _seeds(text: str) -> list[int]:
-    words = _words("--seeds", text)
-    if not all(SEED.fullmatch(word) for word in words) or len(set(map(int, words))) < len(words):
-        raise SettingsError("--seeds", text, "whole numbers from 0, as 0,1,2, each once")
-    return [int(word) for word in words]
+    runs = {folder_name(s, n): _run(base, s, n) for n in seeds for s in schedules}
+    return {name: _prepare_run(_in(settings, out, name)) for name, settings in runs.items()}
 
 
 def _schedules(text: str) -> list[str]:
-    names = _words("--schedules", text)
+    names = listed("--schedules", text)
     for name in names:
         find("--schedules", name, SCHEDULES)
-    if len({tally.label(name) for name in names}) < len(names):
+    if len({label(name) for name in names}) < len(names):
         raise SettingsError("--schedules", text, "functions of different names: a run's folder is called after it")
     return names
 
@@ -163,7 +137,7 @@ def _in(settings: config.Config, out: str, name: str) -> config.Config:
     return settings.with_values(run={"storage_path": out, "name": name, "resume": "auto"})
 
 
-def _ready(settings: config.Config) -> config.Config:
+def _prepare_run(settings: config.Config) -> config.Config:
     """The settings without a blank, and the folder seen to be this run's. Raises SettingsError that names the run."""
     try:
         prepared = prepare(settings)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from ray_split.experiments import tables
 from ray_split.experiments.compare.results import COLUMNS, Line, is_personal, label
 
 PERSONAL, FAILED = "†", "‡"
@@ -15,12 +13,7 @@ PERSONAL, FAILED = "†", "‡"
 
 def to_csv(table: Sequence[Line], target: float | None) -> str:
     """The table as plain numbers: bytes, seconds, a column for each mean and each standard deviation."""
-    file = io.StringIO()
-    rows = [_csv_row(line, target) for line in table]
-    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    return tables.to_csv([_csv_row(line, target) for line in table])
 
 
 def _csv_row(line: Line, target: float | None) -> dict[str, Any]:
@@ -32,17 +25,10 @@ def _csv_row(line: Line, target: float | None) -> dict[str, Any]:
 
 def to_markdown(table: Sequence[Line], target: float | None) -> str:
     """The table for people, its columns aligned, with its footnotes."""
-    head, *body = _texts(table, target)
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    rows = [_aligned(head, widths), f"| {' | '.join(rule)} |", *(_aligned(row, widths) for row in body)]
-    return "\n".join([*rows, *(f"\n{note}" for note in notes(table))]) + "\n"
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (text.replace("|", "\\|") for text in row)
-    padded = [first.ljust(widths[0]), *(o.rjust(width) for o, width in zip(others, widths[1:], strict=True))]
-    return f"| {' | '.join(padded)} |"
+    lines = tables.aligned([[text.replace("|", "\\|") for text in line] for line in _texts(table, target)])
+    first, *others = map(len, lines[0])
+    rule = ["-" * first, *("-" * (width - 1) + ":" for width in others)]
+    return tables.to_markdown(lines, rule) + "".join(f"\n{note}\n" for note in notes(table))
 
 
 def to_latex(table: Sequence[Line], target: float | None) -> str:
@@ -107,11 +93,11 @@ def _cells(line: Line, units: dict[str, tuple[float, str]]) -> list[str]:
     texts = []
     for name, (mean, std, runs) in line.cells.items():
         if name == "accuracy":
-            texts.append(with_spread(mean, std))
+            texts.append(tables.with_spread(mean, std))
             continue
         partly = f" ({runs} of {line.finished})" if "target" in name and 0 < runs < line.finished else ""
         scaled = None if mean is None else mean / units.get(name, (1.0, ""))[0]
-        texts.append(figures(scaled) + partly)
+        texts.append(tables.figures(scaled) + partly)
     return texts
 
 
@@ -119,19 +105,3 @@ def _unit(values: Sequence[float | None]) -> tuple[float, str]:
     """What a column of bytes is divided by for its largest to be readable, and what it then is in."""
     largest = max((value for value in values if value is not None), default=0.0)
     return next(((size, unit) for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if largest >= size), (1.0, "B"))
-
-
-def with_spread(mean: float | None, std: float | None) -> str:
-    """A mean, with its standard deviation if there is one."""
-    if mean is None:
-        return "-"
-    return f"{mean:.4f}" if std is None else f"{mean:.4f} ± {std:.4f}"
-
-
-def figures(value: float | None) -> str:
-    """A number with three significant figures, or all that stand before the point; a dash for none."""
-    if value is None:
-        return "-"
-    if not value or float(value).is_integer():
-        return f"{value:.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

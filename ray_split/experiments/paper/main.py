@@ -1,6 +1,6 @@
 """The tables of the paper behind this project again, predicted: Table 1 and Figures 4a to 4c.
 
-    python -m jobs.paper --out ~/ray_results/paper
+    ray-split paper --out ~/ray_results/paper
 
 Phone and link are calibrated from ResNet50's row of Table 1 alone; all else is predicted. Nothing is trained and no
 weights are made. Prints Table 1 beside the paper's, its errors beside those of the constant predictor (ResNet50's row
@@ -12,28 +12,25 @@ Exit status: 0, or 2 for a bad setting.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ray_split.cli import Parser, add_flags, nested, tell_again
-from ray_split.config.fields import LocalPath, Positive, Section
-from ray_split.config.validation import one_line
-from ray_split.errors import SettingsError
-from ray_split.experiments.paper import plots as paperplots
-from ray_split.experiments.paper import predict as predicting
-from ray_split.experiments.paper import tables as papertables
-from ray_split.experiments.paper import text as papertext
+from ray_split.config.fields import LocalPath, Positive
+from ray_split.config.validation import Root
+from ray_split.experiments.command import exit_status, parser_of, settings_of
+from ray_split.experiments.paper import tables, text
+from ray_split.experiments.paper.plots import figures
+from ray_split.experiments.paper.predict import scan_network
 from ray_split.experiments.paper.published import NETWORKS
-from ray_split.experiments.paper.tables import Assumed, Row, System
-from ray_split.experiments.plan.settings import to_csv
+from ray_split.experiments.paper.tables import Assumed, System
+from ray_split.experiments.plots import save
+from ray_split.experiments.tables import Row, write_csv
 
 
-class Settings(Section):
+class Settings(Root):
     """All that can be asked."""
 
     cut: Literal["first_convolution", "7x7_pixels", "first_pooling", "end_of_stem"] = Field(
@@ -45,82 +42,48 @@ class Settings(Section):
     )
     out: LocalPath = Field(Path("~/ray_results/paper"), description="folder for CSV and plots")
 
-    def __init__(self, **values: Any) -> None:
-        """Raises SettingsError (one line) instead of pydantic's report."""
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise one_line(error, Settings) from None
-
-
-def settings_of(arguments: Sequence[str]) -> Settings:
-    """The settings that a command line says. Raises SettingsError."""
-    about, _, more = (__doc__ or "").partition("\n")
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog="jobs.paper", description=about, epilog=more, allow_abbrev=False, formatter_class=raw)
-    add_flags(parser, Settings)
-    Parser.given = arguments
-    flags = parser.parse_args(arguments)
-    tell_again()
-    return Settings(**nested(vars(flags)))
-
 
 def system_of(settings: Settings) -> System:
     """The six networks, traced, and what they run on."""
-    scans = {name: predicting.scanned(network) for name, network in NETWORKS.items()}
+    scans = {name: scan_network(network) for name, network in NETWORKS.items()}
     assumed = Assumed(settings.cut, settings.server_gflops, memory_mb=settings.phone_memory_mb)
     return System(scans, assumed)
 
 
 def report(system: System) -> str:
     """What was calibrated, Table 1, its errors, and the orderings."""
-    found, rows = system.found, papertables.table_1(system)
-    link, held = found.link, papertables.orderings(system)
+    found, rows = system.found, tables.table_1(system)
+    link, held = found.link, tables.orderings(system)
     return "\n".join([
         f"calibrated from ResNet50's row: phone {found.phone.gflops:.3g} GFLOP/s, {found.phone.memory_mb:.0f} MB; "
         f"link {link.up_mbps:.3g} Mbit/s, {link.latency_ms:.3g} ms a message, {found.text:.0%} of both is text",
-        "", papertext.table_1(rows), papertext.near(rows), papertext.errors(rows), *papertext.held(held),
+        "", text.table_1(rows), text.near(rows), text.errors(rows), *text.held(held),
     ])  # fmt: skip
 
 
-def tables(system: System) -> dict[str, list[dict[str, Any]]]:
+def all_tables(system: System) -> dict[str, list[dict[str, Any]]]:
     """All rows by the name of their file."""
     return {
-        "table1": papertables.table_1(system),
-        "figure4a": papertables.figure_4a(system),
-        "figure4b": papertables.figure_4b(system),
-        "figure4c": papertables.figure_4c(system),
-        "variants": papertables.variants(system.scans),
+        "table1": tables.table_1(system),
+        "figure4a": tables.figure_4a(system),
+        "figure4b": tables.figure_4b(system),
+        "figure4c": tables.figure_4c(system),
+        "variants": tables.variants(system.scans),
     }
 
 
 def write(found: Mapping[str, Sequence[Row]], out: Path) -> None:
     """CSV files and plots. Raises SettingsError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, rows in found.items():
-            (out / f"{name}.csv").write_text(to_csv(rows))
-    except OSError as error:
-        raise SettingsError("out", str(out), f"a folder to write to: {error.strerror}") from error
-    try:
-        paperplots.plot(found, out)
-    except ImportError as error:
-        print(f"no plots: {error}; pip install matplotlib")
+    write_csv(found, out)
+    save(figures(found), out)
     print(f"results: {out}")
 
 
+@exit_status
 def main(arguments: Sequence[str]) -> int:
     """Predict; returns the exit status."""
-    try:
-        settings = settings_of(arguments)
-        system = system_of(settings)
-        print(report(system))
-        write(tables(system), settings.out.expanduser())
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    settings = settings_of(Settings, arguments, parser_of("paper", __doc__))
+    system = system_of(settings)
+    print(report(system))
+    write(all_tables(system), settings.out.expanduser())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

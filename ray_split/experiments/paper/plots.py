@@ -1,34 +1,33 @@
-"""The plots of the paper's Table 1 and Figures 4a to 4c, predicted. They need matplotlib."""
+"""The plots of the paper's Table 1 and Figures 4a to 4c, predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ray_split.experiments.compare.plots import COLOURS
-from ray_split.experiments.paper.tables import SIZES, SPLITS, Row
+from ray_split.experiments.paper.tables import SIZES, SPLITS
+from ray_split.experiments.plots import BLACK, BLUE, ORANGE, new_figure
+from ray_split.experiments.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLACK, ORANGE, _, _, BLUE, _, _ = COLOURS
 DOUBLE_SINGLE = dict(zip(SPLITS, (BLUE, ORANGE), strict=True))
 STYLES = {"overall": "-", "communication": "--"}
 
 
-def plot(found: Mapping[str, Sequence[Row]], out: Path) -> None:
-    """Write table1.png and figure4.png. Raises ImportError without matplotlib."""
-    table_1(found["table1"]).savefig(out / "table1.png", dpi=160)
-    figure_4(found).savefig(out / "figure4.png", dpi=160)
+def figures(found: Mapping[str, Sequence[Row]]) -> dict[str, Callable[[], Figure]]:
+    """What draws each plot, by the name of its file."""
+    return {"table1.png": lambda: table_1(found["table1"]), "figure4.png": lambda: figure_4(found)}
 
 
 def table_1(rows: Sequence[Row]) -> Figure:
-    """A panel for each column: predicted, with the range of neighbouring cuts, beside the paper's."""
-    from matplotlib.figure import Figure  # not pyplot: it wants a display, and keeps every figure
+    """A panel for each column: predicted, with the range of neighbouring cuts, beside the paper's.
 
-    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    Raises ImportError without matplotlib.
+    """
+    figure = new_figure(12, 6.4)
     columns = [column for column in dict.fromkeys(row["column"] for row in rows) if "alone" not in column]
     for axes, column in zip(figure.subplots(2, 2).flat, columns, strict=True):
         _column(axes, [row for row in rows if row["column"] == column])
@@ -49,10 +48,8 @@ def _column(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def figure_4(found: Mapping[str, Sequence[Row]]) -> Figure:
-    """Figures 4a, 4b and 4c side by side."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 4.8), layout="constrained")
+    """Figures 4a, 4b and 4c side by side. Raises ImportError without matplotlib."""
+    figure = new_figure(14, 4.8)
     parameters, cut, server = figure.subplots(1, 3)
     for size, marker in zip(SIZES, "os", strict=True):
         rows = [row for row in found["figure4a"] if row["size"] == size]

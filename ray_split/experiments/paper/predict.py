@@ -46,7 +46,7 @@ class Calibrated(NamedTuple):
     text: float  # the share of a message's time that is this: not in the paper's communication, but in its overall
 
 
-def scanned(network: Network, size: int | None = None) -> Scan:
+def scan_network(network: Network, size: int | None = None) -> Scan:
     """Every position of a network, for one image of its size or of another one."""
     model = config.Model(name=network.model, num_classes=1000, kwargs=network.kwargs)
     return scan_of(model, (3, size or network.size, size or network.size), batch=1)
@@ -106,7 +106,7 @@ def alone(work: Work, found: Calibrated) -> float:
     return seconds(work, found.phone, found.link, found.server, schedule="fedavg").phone
 
 
-def calibrated(double: Work, single: Work, server: Device, memory: float, text: bool = True) -> Calibrated:
+def calibrate(double: Work, single: Work, server: Device, memory: float, text: bool = True) -> Calibrated:
     """From the five numbers of ResNet50's row, its network cut as assumed.
 
     On the phone alone gives the phone's rate; the two communications give latency and bandwidth (up and down alike,
@@ -138,7 +138,7 @@ def _computing(works: tuple[Work, Work], phone: Device, server: Device) -> Array
     return np.asarray([seconds(work, phone, free, server).overall for work in works])
 
 
-def predicted(work: Work, found: Calibrated, link: Link | None = None) -> tuple[float, float]:
+def predict(work: Work, found: Calibrated, link: Link | None = None) -> tuple[float, float]:
     """Overall and communication, as the paper's two columns have them; over another link, with the same text."""
     here = seconds(work, found.phone, found.link, found.server)
     step = here if link is None else seconds(work, found.phone, link, found.server)

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 from ray_split.config.devices import DEVICES, LINKS, Device, Link
 from ray_split.costs.position_costs import Scan
 from ray_split.costs.workload import Work
-from ray_split.experiments.paper import predict as predicting
-from ray_split.experiments.paper import published
+from ray_split.experiments.paper import predict, published
 from ray_split.experiments.paper.predict import Calibrated
 from ray_split.experiments.paper.published import FITTED, NETWORKS, RULES
+from ray_split.experiments.tables import Row
 
-Row = Mapping[str, Any]
 SERVERS = {"same_network": "same network", "cloud_tcp": "cloud, TCP", "tunnel": "tunnel"}
 FIGURE_4A = ("DenseNet201", "ResNet50", "ResNet152")  # three times the parameters from the first to the last
 SIZES = (224, 299)
@@ -47,18 +46,18 @@ class System:
         memory = self.assumed.memory_mb or self.memory_mb(FITTED, None)
         double, single = (self.work(FITTED, split) for split in SPLITS)
         server = _server(self.assumed.server_gflops)
-        return predicting.calibrated(double, single, server, memory, self.assumed.text)
+        return predict.calibrate(double, single, server, memory, self.assumed.text)
 
     def memory_mb(self, name: str, first: str | None) -> float:
         """That the phone needs, cut after `first`, or unsplit."""
-        return predicting.memory_mb(self.scans[name], first, NETWORKS[name].stem.last)
+        return predict.memory_mb(self.scans[name], first, NETWORKS[name].stem.last)
 
     def scan(self, name: str, size: int) -> Scan:
         """Of a network, for images of another size too."""
         if size == NETWORKS[name].size:
             return self.scans[name]
         if (name, size) not in self._other:
-            self._other[name, size] = predicting.scanned(NETWORKS[name], size)
+            self._other[name, size] = predict.scan_network(NETWORKS[name], size)
         return self._other[name, size]
 
     def cut(self, name: str, further: int = 0) -> str | None:
@@ -70,11 +69,11 @@ class System:
     def work(self, name: str, split: str, first: str | None = None, scan: Scan | None = None) -> Work:
         """Of a network cut as assumed, or at another first cut, or for another size of image."""
         last = NETWORKS[name].stem.last if split == "double" else None
-        return predicting.work_of(scan or self.scans[name], first or str(self.cut(name)), last)
+        return predict.work_of(scan or self.scans[name], first or str(self.cut(name)), last)
 
     def both(self, name: str, split: str, first: str | None = None) -> tuple[float, float]:
         """Predicted overall and communication."""
-        return predicting.predicted(self.work(name, split, first), self.found)
+        return predict.predict(self.work(name, split, first), self.found)
 
 
 def _server(gflops: float) -> Device:
@@ -90,7 +89,7 @@ def cells(system: System) -> list[dict[str, Any]]:
         for split in SPLITS:
             for column, seconds in zip(COLUMNS, system.both(name, split), strict=True):
                 rows.append(_cell(name, f"{column}, {split}", seconds, getattr(network.paper, f"{column}_{split}")))
-        unsplit = predicting.alone(system.work(name, "double"), system.found)
+        unsplit = predict.alone(system.work(name, "double"), system.found)
         rows.append(_cell(name, ALONE, unsplit, network.paper.alone))
     return rows
 
@@ -171,7 +170,7 @@ def figure_4b(system: System, name: str = "InceptionResNetV2") -> list[dict[str,
     """Seconds against the first cut: the first seven layers of Table 2."""
     rows, scan = [], system.scans[name]
     for layer in NETWORKS[name].stem.layers[: published.LAYERS_OF_TABLE_2]:
-        shape = scan.shapes(predicting.place(scan, layer))[0]
+        shape = scan.shapes(predict.place(scan, layer))[0]
         row: dict[str, Any] = {"cut": layer, "output": "x".join(map(str, [*shape[2:], shape[1]]))}
         row["phone_mb"] = system.memory_mb(name, layer)
         rows.append(row | _columns(system, {split: system.work(name, split, layer) for split in SPLITS}))
@@ -197,7 +196,7 @@ def further(link: Link, there: Link, here: Link) -> Link:
 
 def _columns(system: System, works: Mapping[str, Work], link: Link | None = None) -> dict[str, float]:
     """Both columns of both splits, by the work of each."""
-    found = {split: predicting.predicted(work, system.found, link) for split, work in works.items()}
+    found = {split: predict.predict(work, system.found, link) for split, work in works.items()}
     return {f"{what}_{split}": found[split][i] for i, what in enumerate(COLUMNS) for split in SPLITS}
 
 
@@ -206,7 +205,7 @@ def communication_is_most(system: System) -> bool:
     for name in NETWORKS:
         for split in SPLITS:
             work = system.work(name, split)
-            step = predicting.seconds(work, system.found.phone, system.found.link, system.found.server)
+            step = predict.seconds(work, system.found.phone, system.found.link, system.found.server)
             text = system.found.text * step.communication
             if step.communication - text <= max(step.phone, step.server, text):
                 return False

@@ -1,35 +1,29 @@
-"""A plan's plot: what each position costs along the network, all candidates by time and memory. Needs matplotlib."""
+"""A plan's plot: what each position costs along the network, all candidates by time and memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ray_split.costs.planner import Plan
-from ray_split.experiments.compare.plots import COLOURS
-from ray_split.experiments.plan.settings import Row
+from ray_split.experiments.plots import BLACK, BLUE, ORANGE, RED, label_decades, new_figure
+from ray_split.experiments.tables import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLACK, ORANGE, _, GREEN, BLUE, RED, _ = COLOURS
 MOST_POINTS = 20_000  # of candidates drawn: enough to see where they lie
 
 
-def plot(found: Plan, rows: Sequence[Row], title: str, path: Path) -> None:
-    """Write the figure as PNG. Raises ImportError without matplotlib."""
-    figure_of(found, rows, title).savefig(path, dpi=160)
-
-
 def figure_of(found: Plan, rows: Sequence[Row], title: str) -> Figure:
-    """Left, along the network: bytes, FLOPs and memory. Right: every candidate, the front, and the recommended one."""
-    from matplotlib.figure import Figure  # not pyplot: it wants a display, and keeps every figure
+    """Left, along the network: bytes, FLOPs and memory. Right: every candidate, the front, and the recommended one.
 
-    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    Raises ImportError without matplotlib.
+    """
+    figure = new_figure(12, 6.4)
     along, beside = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.25, 1))[0]
     figure.suptitle(f"{title}: cut after {' and '.join(found.cuts(found.best))}")
     _along(along.subplots(3, 1, sharex=True), found, rows)
@@ -61,8 +55,6 @@ def _curves(axes: Axes, rows: Sequence[Row], columns: dict[str, tuple[str, str]]
 
 
 def _candidates(axes: Axes, found: Plan) -> None:
-    from matplotlib.ticker import LogFormatter
-
     c = found.candidates
     some = np.unique(np.linspace(0, len(c.seconds) - 1, MOST_POINTS).astype(int))
     front = np.flatnonzero(found.pareto)
@@ -72,7 +64,6 @@ def _candidates(axes: Axes, found: Plan) -> None:
     axes.scatter(memory[found.best], c.seconds[found.best], s=160, marker="*", color=RED, label="recommended")
     axes.set(xscale="log", yscale="log", xlabel="peak MB on the phone", ylabel="predicted seconds a sample")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(LogFormatter())
-        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        label_decades(axis)
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False, fontsize=8)

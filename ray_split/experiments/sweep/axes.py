@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 
 from ray_split import config
-from ray_split.cli import merged, nested
+from ray_split.command_line.flags import merged, nested
 from ray_split.config import yaml12
 from ray_split.errors import SettingsError
 

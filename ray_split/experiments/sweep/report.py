@@ -9,9 +9,9 @@ import pandas as pd
 from ray import tune
 from rich.table import Table
 
-from ray_split.experiments.compare.tables import with_spread
 from ray_split.experiments.sweep.axes import SEED
 from ray_split.experiments.sweep.trials import name_of
+from ray_split.experiments.tables import with_spread
 
 CONFIG = "config/"
 """What Tune puts before a point's axes in its table."""
@@ -57,7 +57,7 @@ def by_point(frame: pd.DataFrame, axes: Sequence[str], metric: str, mode: str) -
     return points.sort_values("mean", ascending=mode == "min", kind="stable")
 
 
-def shown(points: pd.DataFrame, metric: str) -> Table:
+def table_of(points: pd.DataFrame, metric: str) -> Table:
     """The points, for people."""
     table = Table(title=f"{metric}, mean and standard deviation over the runs of a point", title_justify="left")
     names = [name for name in points if name not in ("mean", "std", "runs")]

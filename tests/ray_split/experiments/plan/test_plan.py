@@ -1,4 +1,4 @@
-"""The command jobs.plan: its table, files, and what it says to settings that are not possible."""
+"""The command `ray-split plan`: its table, files, and what it says to settings that are not possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_split.experiments.plan import main as plan
+from ray_split.experiments.plan.main import main
 
 FILES = {"positions.csv", "pareto.csv", "plan.png"}
 
@@ -19,7 +19,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_a_plan_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "plan"
-    assert plan.main(["--batch", "4", "--phone.gflops", "1", "--link.up_mbps", "5", "--out", str(out)]) == 0
+    assert main(["--batch", "4", "--phone.gflops", "1", "--link.up_mbps", "5", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "recommended: --model.cuts block2,hidden.1\n" in printed
     assert {path.name for path in out.iterdir()} == FILES
@@ -38,7 +38,7 @@ def test_a_plan_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_single_split_recommends_one_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan.main(["--split", "single", "--optimizer.name", "adam", "--out", str(tmp_path)]) == 0
+    assert main(["--split", "single", "--optimizer.name", "adam", "--out", str(tmp_path)]) == 0
     assert "recommended: --model.cuts hidden.1\n" in capsys.readouterr().out
     assert {row["seconds_as_second"] for row in read(tmp_path / "positions.csv")} == {""}
 
@@ -48,7 +48,7 @@ def test_without_matplotlib_a_line_says_so(
 ) -> None:
     for module in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, module, None)
-    assert plan.main(["--out", str(tmp_path)]) == 0
+    assert main(["--out", str(tmp_path)]) == 0
     assert "no plot" in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"plan.png"}
 
@@ -72,7 +72,7 @@ def test_what_is_not_possible_is_one_line_and_status_2(
     line: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert plan.main(line.split()) == 2
+    assert main(line.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith(said)
     assert error.count("\n") == 1
@@ -80,7 +80,7 @@ def test_what_is_not_possible_is_one_line_and_status_2(
 
 def test_help_tells_every_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        plan.main(["--help"])
+        main(["--help"])
     text = capsys.readouterr().out
     assert ended.value.code == 0
     assert "--phone.memory_mb" in text

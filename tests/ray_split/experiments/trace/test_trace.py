@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import ray_split as rs
-from ray_split.experiments.trace import main as trace
+from ray_split.experiments.trace.events import PHONES, REAL, SERVERS
+from ray_split.experiments.trace.main import main
 from ray_split.filesystem import place
 from ray_split.results.records import read_rows
 
@@ -32,9 +33,9 @@ SCHEDULES = [{"name": "splitfed_v1"}, {"name": "sequential"}, {"name": "parallel
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_phones_bars_fill_its_round_without_a_gap(schedule: dict[str, Any], tmp_path: Path) -> None:
     folder = run(tmp_path, schedule=schedule)
-    assert trace.main([str(folder), "--round", "1"]) == 0
+    assert main([str(folder), "--round", "1"]) == 0
     row = read_rows(place(folder))[1]
-    of_phones, ends = bars(folder / "trace_1.json", trace.PHONES), []
+    of_phones, ends = bars(folder / "trace_1.json", PHONES), []
     for phone in range(3):
         own = sorted((e["ts"], e["ts"] + e["dur"]) for e in of_phones if e["tid"] == phone)
         assert own[0][0] == 0
@@ -49,8 +50,8 @@ def test_a_phones_bars_fill_its_round_without_a_gap(schedule: dict[str, Any], tm
 
 def test_a_server_does_one_thing_at_a_time(tmp_path: Path) -> None:
     folder = run(tmp_path, schedule={"name": "splitfed_v1"}, server={"replicas": 2}, phones={"cohort": 1})
-    trace.main([str(folder), "--out", str(tmp_path / "out")])
-    of_servers = bars(tmp_path / "out" / "trace_0.json", trace.SERVERS)
+    main([str(folder), "--out", str(tmp_path / "out")])
+    of_servers = bars(tmp_path / "out" / "trace_0.json", SERVERS)
     assert {e["tid"] for e in of_servers} == {0, 1}
     assert len(of_servers) == 3 * 2 * 2  # a forward and a backward for each batch
     for server in (0, 1):
@@ -60,8 +61,8 @@ def test_a_server_does_one_thing_at_a_time(tmp_path: Path) -> None:
 
 def test_real_time_is_told_as_sums(tmp_path: Path) -> None:
     folder = run(tmp_path, schedule={"name": "splitfed_v1"})
-    trace.main([str(folder)])
-    row, real = read_rows(place(folder))[0], bars(folder / "trace_0.json", trace.REAL)
+    main([str(folder)])
+    row, real = read_rows(place(folder))[0], bars(folder / "trace_0.json", REAL)
     assert real[0]["dur"] / 1e6 == pytest.approx(row["round_seconds"])
     told = {(e["tid"], e["name"]): e["dur"] / 1e6 for e in real}
     assert told[1, "compute"] == pytest.approx(row["server_compute_seconds"])
@@ -76,13 +77,13 @@ def test_a_wrong_argument_is_a_line(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run(tmp_path)
-    assert trace.main([str(folder), *arguments]) == 2
+    assert main([str(folder), *arguments]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_a_run_without_virtual_time_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run(tmp_path, phones={"link": None})
-    assert trace.main([str(folder)]) == 2
+    assert main([str(folder)]) == 2
     assert "there is no virtual time" in capsys.readouterr().err
-    assert trace.main([str(tmp_path)]) == 2
+    assert main([str(tmp_path)]) == 2
     assert "the folder of a run" in capsys.readouterr().err
