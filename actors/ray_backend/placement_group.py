@@ -63,7 +63,7 @@ def room(needs: Sequence[Need], apart: bool) -> Room:
 class Group:
     """Room for all needs, had whole or not at all; spread evenly over the nodes.
 
-    In a trial of Ray Tune that reserved just this room (jobs/sweep.py), it is the trial's own group.
+    In a trial of Ray Tune that reserved just this room (experiments/sweep), it is the trial's own group.
     """
 
     def __init__(self, needs: Sequence[Need], apart: bool) -> None:

@@ -25,7 +25,7 @@ class MaxNorm(Section):
 class Phones(Section):
     """The simulated phones."""
 
-    count: Count = Field(20, description="how many there are")
+    count: Count = Field(20, description="how many are simulated")
     per_round: int | float | None = Field(
         None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
     )

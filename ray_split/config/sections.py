@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -35,7 +34,7 @@ from ray_split.config.fields import (
     segments,
 )
 from ray_split.config.phones import Phones
-from ray_split.config.validation import one_line
+from ray_split.config.validation import Root
 from ray_split.filesystem import Place, place, without_credentials
 
 
@@ -168,8 +167,8 @@ class Aggregator(Section):
 class Optimizer(Section):
     """One optimizer for each segment, all with these settings."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd, adam or adamw, as torch has them")
-    lr: Positive = Field(0.1, description="the learning rate")
+    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd, adam or adamw")
+    lr: Positive = Field(0.1, description="learning rate")
     momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
     weight_decay: NotNegative = Field(0.0, description="as torch has it")
 
@@ -245,8 +244,8 @@ class Run(Section):
 
     name: FolderName | None = Field(None, description="folder under storage_path; none: model, schedule and time")
     storage_path: StoragePath = Field("~/ray_results", description="a local path, or a URI such as s3://bucket/runs")
-    rounds: Count = Field(15, description="how many")
-    seed: int = Field(0, ge=0, lt=2**128, description="all that chance decides follows from it")
+    rounds: Count = Field(15, description="in each, every phone that is drawn trains once")
+    seed: int = Field(0, ge=0, lt=2**128, description="of every random draw")
     eval_every: Count = Field(1, description="rounds")
     resume: ToResume = Field("never", description="never, auto, or the path of a run; bare means auto")
     max_failures: int = Field(3, ge=-1, le=MOST, description="lost actors survived: 0 none, -1 unlimited")
@@ -281,7 +280,7 @@ class Run(Section):
         return place(self.storage_path) / self.name
 
 
-class Config(Section):
+class Config(Root):
     """All settings of a run. `Config(phones={"count": 100})`, `Config.from_yaml(path)`."""
 
     model: Model = Model()
@@ -295,13 +294,6 @@ class Config(Section):
     cluster: Cluster = Cluster()
     checkpoint: Checkpoint = Checkpoint()
     run: Run = Run()
-
-    def __init__(self, **sections: Any) -> None:
-        """Raises SettingsError (one line) instead of pydantic's report."""
-        try:
-            super().__init__(**sections)
-        except ValidationError as error:
-            raise one_line(error, Config) from None
 
     @classmethod
     def from_yaml(cls, path: str | Place) -> Config:

@@ -1,4 +1,4 @@
-"""pydantic's report of bad settings as one line."""
+"""pydantic's report of bad settings as one line; and what raises it so."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ray_split.config.fields import Section
 from ray_split.config.plugins import suggest
 from ray_split.errors import SettingsError
 
 BRANCHES = ("int", "float", "str", "path")
+
+
+class Root(Section):
+    """All of a command's settings. Raises SettingsError (one line) instead of pydantic's report."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise one_line(error, type(self)) from None
 
 
 def one_line(error: ValidationError, root: type[BaseModel]) -> SettingsError:

@@ -2,7 +2,7 @@
 
 The same settings must give the same cohorts on every machine. Stacking saves the cost of each call, but a stack of
 large tensors leaves the cache, and a grouped convolution is slower than a plain one: it pays where a phone's tensors
-are small. The limits come from docs/performance.md; a row of jobs/bench.py checks them against measurement.
+are small. The limits come from docs/performance.md; a row of jobs/bench checks them against measurement.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from ray.autoscaler._private.kuberay.utils import parse_quantity
 from ray.scripts.scripts import start
 
 from ray_split import config
-from ray_split.cli import settings_of
+from ray_split.command_line.training import settings_of
 from ray_split.placement import whole
 from ray_split.resolve import resolve
 from tests.conftest import ROOT
@@ -106,8 +106,8 @@ def test_ray_starts_with_options_that_it_has(groups: dict[str, Any]) -> None:
 
 
 def settings(job: dict[str, Any]) -> config.Config:
-    program, *arguments = shlex.split(job["spec"]["entrypoint"])
-    assert program == "ray-split"
+    program, command, *arguments = shlex.split(job["spec"]["entrypoint"])
+    assert (program, command) == ("ray-split", "train")
     found, wanted = settings_of(arguments)
     assert wanted == "train"
     return found

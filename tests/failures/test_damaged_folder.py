@@ -12,7 +12,7 @@ import pandas
 import pytest
 
 import ray_split as rs
-from jobs import tally
+from ray_split.experiments.compare.results import read_run
 from ray_split.results import rows
 from tests.failures.test_cut_off import warnings
 from tests.runs.test_storage_runs import config, model_bytes, resumed, stopped, timeless
@@ -244,8 +244,8 @@ def test_who_only_reads_leaves_out_what_is_no_row_and_says_so(folder: Path, capl
 
 def test_a_comparison_counts_no_run_whose_rows_are_not_all_there(runs: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(runs / "whole", tmp_path / "sequential_seed0"))
-    assert tally.read_run(folder, "sequential", 0).error is None
+    assert read_run(folder, "sequential", 0).error is None
     without(1)(folder)
-    assert str(tally.read_run(folder, "sequential", 0).error).endswith("metrics.jsonl: no row of round 1")
+    assert str(read_run(folder, "sequential", 0).error).endswith("metrics.jsonl: no row of round 1")
     (folder / "summary.json").write_text("{")
-    assert "its summary.json can't be read" in str(tally.read_run(folder, "sequential", 0).error)
+    assert "its summary.json can't be read" in str(read_run(folder, "sequential", 0).error)

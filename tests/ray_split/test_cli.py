@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from ray_split import cli
+from ray_split.command_line.training import settings_of
 from ray_split.config import Config
 from ray_split.config.fields import Section
 
@@ -23,7 +24,7 @@ def printed(capsys, *flags):
 
 def parsed(*flags):
     """The settings that these flags say, before anything is filled in."""
-    settings, _ = cli.settings_of(["train", *flags])
+    settings, _ = settings_of(flags)
     return settings.model_dump(mode="json")
 
 
@@ -100,7 +101,7 @@ def test_the_printed_settings_are_settings(capsys, tmp_path):
 
 def test_help_shows_every_field_with_its_default(capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(["train", "--help"])
+        cli.main(["train", "--help-all"])
     assert caught.value.code == 0
     shown = re.findall(r"^  --(\w+\.\S+).*?\(default: ([^)]*)\)$", capsys.readouterr().out, re.MULTILINE | re.DOTALL)
 

@@ -11,8 +11,11 @@ import torch
 import yaml
 
 import ray_split as rs
-from jobs import forgetting, sweep, trace
+from jobs import forgetting
 from ray_split import cli
+from ray_split.experiments.sweep import main as sweep
+from ray_split.experiments.trace.main import main as trace_main
+from ray_split.experiments.trace.round import trace
 from tests.runs.test_storage_runs import config
 
 TOUCH = "pathlib:Path.touch"
@@ -63,7 +66,7 @@ def naming(ours: Path, tmp_path: Path) -> Any:
 
 def test_names_of_ours_need_no_trust(ours: Path, tmp_path: Path) -> None:
     assert isinstance(rs.load_model(ours), torch.nn.Module)
-    assert trace.main([str(ours), "--out", str(tmp_path)]) == 0
+    assert trace_main([str(ours), "--out", str(tmp_path)]) == 0
     assert forgetting.main([str(ours)]) == 0
 
 
@@ -73,7 +76,7 @@ def test_what_a_folder_names_is_not_imported_to_trace_a_round(
 ) -> None:
     monkeypatch.setattr(Path, "touch", lambda *_: pytest.fail("it was called"))
     folder = naming(NAMES[field])
-    assert trace.main([str(folder)]) == 2
+    assert trace_main([str(folder)]) == 2
     error = capsys.readouterr().err
     assert error == (
         f"error: {field}: {TOUCH!r} is not possible; it may be imported only if you trust {folder}, which names it: "
@@ -139,7 +142,7 @@ def test_garbage_in_a_folder_is_one_line(naming: Any, capsys: pytest.CaptureFixt
     with pytest.raises(rs.SettingsError, match="a model that can be read"):
         rs.load_model(folder)
     (folder / "config.yaml").write_text("model: [")
-    for load in (rs.load_model, lambda path: trace.traced(path, 0)):
+    for load in (rs.load_model, lambda path: trace(path, 0)):
         with pytest.raises(rs.SettingsError):
             load(folder)
     (folder / "personal").mkdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ray_split import cli
+from ray_split.command_line.training import settings_of
 from ray_split.config import Config
 from ray_split.errors import SettingsError
 
@@ -213,9 +214,7 @@ def test_a_file_that_is_none_is_one_line(capsys: pytest.CaptureFixture[str], pat
 
 
 def test_of_a_flag_given_twice_the_last_counts_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    settings, _ = cli.settings_of(
-        ["train", "--phones.count=2", "--phones.count", "4", "--run.rounds=1", "--run.rounds=1"]
-    )
+    settings, _ = settings_of(["--phones.count=2", "--phones.count", "4", "--run.rounds=1", "--run.rounds=1"])
     assert (settings.phones.count, settings.run.rounds) == (4, 1)
     assert [record.getMessage() for record in caplog.records] == [
         "given more than once, and the last counts: --phones.count 4"

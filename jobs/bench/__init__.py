@@ -1,0 +1,1 @@
+"""Speed, measured: a function for each row of bench.json."""

@@ -1,0 +1,74 @@
+"""What `ray-split train` is asked: its flags, its file, and the settings that they say together."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from ray_split import config, logs
+from ray_split.command_line import training_help
+from ray_split.command_line.flags import add_flags, fields_of, merged, nested, section_of
+from ray_split.command_line.parser import Last, Parser
+from ray_split.config.fields import Section, read_yaml
+from ray_split.config.plugins import suggest
+from ray_split.errors import SettingsError
+
+INSTEAD = ("print_config", "dry_run")  # flags that ask for something else than training
+
+
+class Help(argparse.Action):
+    """Shows the help that is asked for, and exits."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, flag: str | None = None
+    ) -> None:
+        """Raises SettingsError for a section that there is not."""
+        print(training_help.help_about(value) if value else training_help.short_help())
+        parser.exit()
+
+
+def _parser() -> Parser:
+    """Its own help, with all settings, is that of --help-all."""
+    told = training_help.OPTIONS
+    parser = Parser(prog=training_help.PROG, usage=training_help.USAGE, description=training_help.ABOUT, add_help=False)
+    parser.add_argument("--config", metavar="FILE", action=Last, help=told["config"])
+    for flag in ("print-config", "dry-run"):
+        parser.add_argument(f"--{flag}", action="store_true", help=told[flag])
+    parser.add_argument("-h", "--help", metavar="SECTION", action=Help, nargs="?", help=told["help"])
+    parser.add_argument("--help-all", action="help", help=told["help-all"])
+    for name, about, fields in training_help.sections_of_flags():
+        add_flags(parser.add_argument_group(name, about), fields)
+    return parser
+
+
+def settings_of(arguments: Sequence[str]) -> tuple[config.Config, str]:
+    """The settings that a command line and its file say, and what to do by them. Raises SettingsError."""
+    parser = _parser()
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [f"--{name}" for name, _ in fields_of(config.Config)]
+        flag = unknown[0].partition("=")[0]
+        allowed = f"one of the flags that --help-all shows{suggest(flag, known)}"
+        raise SettingsError(flag, " ".join(unknown[1:2]), allowed)
+    flags = vars(namespace)
+    flags.pop("help")
+    file, wanted = flags.pop("config"), [name for name in INSTEAD if flags.pop(name)]
+    values = {} if file is None else read_yaml(file)
+    _check_sections(values, config.Config)
+    settings = config.Config(**merged(values, nested(flags)))
+    with logs.written(settings.run.log_format):
+        parser.tell_repeated()
+    return settings, (wanted or ["train"])[0]
+
+
+def _check_sections(values: dict[str, Any], section: type[Section], prefix: str = "") -> None:
+    """A flag would take the place of what is no section in the file, and nobody would know. Raises SettingsError."""
+    for name, value in values.items():
+        kind = section_of(section.model_fields[name]) if name in section.model_fields else None
+        if kind is None:
+            continue
+        if isinstance(value, dict):
+            _check_sections(value, kind, f"{prefix}{name}.")
+        elif value is not None:
+            raise SettingsError(prefix + name, value, f"a section of fields: {', '.join(kind.model_fields)}")

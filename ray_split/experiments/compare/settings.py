@@ -1,0 +1,169 @@
+"""What a comparison is asked to run: its own flags, and each run's settings, checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ray_split import config
+from ray_split.arrays import Array
+from ray_split.command_line.parser import Parser
+from ray_split.command_line.training import settings_of
+from ray_split.config.plugins import find_record
+from ray_split.errors import SettingsError
+from ray_split.experiments.command import listed, seeds_of
+from ray_split.experiments.compare.results import folder_name, label
+from ray_split.experiments.out_folder import unnamed
+from ray_split.filesystem import Place, full, place
+from ray_split.preparation.prepare import prepare
+from ray_split.preparation.run_folder import claim, inherit
+from ray_split.results.records import CONFIG
+from ray_split.schedules import SCHEDULES, schedule_of
+from ray_split.schedules.schedule import Schedule
+from ray_split.tasks.losses import LOSSES, Distance
+
+BY_DEFAULT = "unsplit,fedavg,sequential,splitfed_v1,splitfed_v2,splitfed_v3,parallel"
+OURS = {"--schedule.name": "--schedules", "--run.seed": "--seeds"}
+UNLIKE = ("run.rounds", "run.eval_every", "cluster.backend", "cluster.client_actors", "cluster.cpus_per_client")
+"""Settings that a resumed run may change, but that the runs of one comparison must share."""
+
+
+class Comparison(NamedTuple):
+    """What is to be run: settings by the name of the run's folder, each ready for fit."""
+
+    out: Place
+    schedules: list[str]
+    seeds: list[int]
+    target: float | None
+    runs: dict[str, config.Config]
+    show: bool  # print the settings, and run nothing
+
+
+def add_own_flags(parser: Parser) -> None:
+    """What is asked beside the settings of the runs."""
+    add = parser.add_argument
+    add("--seeds", default="0,1,2", help="run.seed of each run (default: %(default)s)")
+    add("--schedules", default=BY_DEFAULT, help="schedule.name of each run (default: %(default)s)")
+    add("--target", help="validation accuracy to reach (default: 95 %% of unsplit's best)")
+    add("--out", help="folder (default: run.storage_path/run.name, or compare_<time>)")
+
+
+def comparison_of(arguments: Sequence[str], parser: Parser) -> Comparison:
+    """The runs that a command line asks for, each checked as far as can be without actors. Raises SettingsError."""
+    add_own_flags(parser)
+    flags, rest = parser.parse_known_args(arguments)
+    _check_ours(rest)
+    schedules, seeds, target = _schedules(flags.schedules), seeds_of(flags.seeds), _target(flags.target)
+    if flags.out == "":
+        raise SettingsError("--out", flags.out, "a folder, a local path or a URI")
+    base, wanted = settings_of(rest)
+    if wanted == "dry_run":
+        raise SettingsError("command line", "--dry-run", "left out: it is about one run, as ray-split train --dry-run")
+    _check_base(base, schedules)
+    try:
+        runs = _runs(base, flags.out or full(_place(base.run)), schedules, seeds)
+    except SettingsError as error:
+        if flags.out and error.field == "run.storage_path":
+            raise SettingsError("--out", error.value, error.allowed) from error
+        raise
+    out = next(iter(runs.values())).run.folder.parent
+    if (out / CONFIG).exists():
+        raise SettingsError("--out", str(out), "a folder for runs; this one is a run's own")
+    return Comparison(out, schedules, seeds, target, runs, wanted == "print_config")
+
+
+def _check_ours(rest: Sequence[str]) -> None:
+    for word in rest:
+        if instead := OURS.get(word.partition("=")[0]):
+            raise SettingsError("command line", word, f"{instead}, which says it for all runs")
+
+
+def _runs(base: config.Config, out: str, schedules: Sequence[str], seeds: Sequence[int]) -> dict[str, config.Config]:
+    """Seed by seed, so that a comparison that is stopped has compared something."""
+    runs = {folder_name(s, n): _run(base, s, n) for n in seeds for s in schedules}
+    return {name: _prepare_run(_in(settings, out, name)) for name, settings in runs.items()}
+
+
+def _schedules(text: str) -> list[str]:
+    names = listed("--schedules", text)
+    for name in names:
+        find_record("--schedules", name, SCHEDULES, Schedule)
+    if len({label(name) for name in names}) < len(names):
+        raise SettingsError("--schedules", text, "functions of different names: a run's folder is called after it")
+    return names
+
+
+def _target(text: str | None) -> float | None:
+    try:
+        target = None if text is None else float(text)
+    except ValueError:
+        target = -1.0
+    if target is not None and not 0 < target <= 1:
+        raise SettingsError("--target", text, "an accuracy, above 0 and at most 1")
+    return target
+
+
+def _place(run: config.Run) -> Place:
+    return place(run.storage_path) / (run.name or unnamed("compare"))
+
+
+def _takes(schedule: str, kwarg: str) -> bool:
+    takes = schedule_of(config.Schedule(name=schedule)).takes
+    return takes is None or kwarg in takes
+
+
+def _check_base(base: config.Config, schedules: Sequence[str]) -> None:
+    """Raises SettingsError if none of the schedules takes one of the kwargs, or a run is to be resumed."""
+    given = base.schedule.kwargs
+    if unknown := {name: value for name, value in given.items() if not any(_takes(each, name) for each in schedules)}:
+        known = {name for each in schedules for name in schedule_of(config.Schedule(name=each)).takes or ()}
+        allowed = f"of {', '.join(sorted(known)) or 'nothing'}, which the schedules take"
+        raise SettingsError("schedule.kwargs", unknown, allowed)
+    if base.run.resume not in ("never", "auto"):
+        raise SettingsError("run.resume", base.run.resume, "left out: a comparison goes on by itself")
+
+
+def _run(base: config.Config, schedule: str, seed: int) -> config.Config:
+    """The settings with a run's schedule and seed, without what the schedule has no use for."""
+    kwargs = {key: value for key, value in base.schedule.kwargs.items() if _takes(schedule, key)}
+    own = config.Schedule(name=schedule, kwargs=kwargs)
+    record = schedule_of(own)
+    alone = {} if record.cohorts else {"cohort": "auto", "stacked": None}
+    mean = {} if record.averages else config.Aggregator().model_dump()
+    one = {"replicas": 1} if record.replicas == "none" else {}
+    return base.with_values(schedule=own.model_dump(), phones=alone, aggregator=mean, server=one, run={"seed": seed})
+
+
+def _in(settings: config.Config, out: str, name: str) -> config.Config:
+    return settings.with_values(run={"storage_path": out, "name": name, "resume": "auto"})
+
+
+def _prepare_run(settings: config.Config) -> config.Config:
+    """The settings without a blank, and the folder seen to be this run's. Raises SettingsError that names the run."""
+    try:
+        prepared = prepare(settings)
+        ready = inherit(prepared.settings)
+        _check_accuracy(ready, prepared.parts.train.labels)
+        claim(ready)
+        _check_alike(ready)
+    except SettingsError as error:
+        raise SettingsError(error.field, error.value, f"{error.allowed} (in {settings.run.name})") from error
+    return ready
+
+
+def _check_accuracy(settings: config.Config, labels: Array) -> None:
+    if isinstance(LOSSES.get(settings.task.loss), Distance) or np.issubdtype(labels.dtype, np.floating):
+        allowed = "one of classes: a comparison's table and target are of accuracies, and a regression has none"
+        raise SettingsError("task.loss", settings.task.loss, allowed)
+
+
+def _check_alike(settings: config.Config) -> None:
+    path = settings.run.folder / CONFIG
+    before = config.Config.from_yaml(path) if path.exists() else settings
+    for name in UNLIKE:
+        section, field = name.split(".")
+        now, then = (getattr(getattr(values, section), field) for values in (settings, before))
+        if now not in ("auto", then):
+            raise SettingsError(name, now, f"{then!r}, as in the comparison that is gone on with, or in another --out")

@@ -1,0 +1,1 @@
+"""The tables of the paper behind this project, predicted."""

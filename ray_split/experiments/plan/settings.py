@@ -1,0 +1,74 @@
+"""What the planner is asked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ray_split import config
+from ray_split.config import fields
+from ray_split.config.validation import Root
+from ray_split.costs.planner_hardware import Link, Phone, Profile, Server
+
+SIZE = re.compile("[0-9]{1,9}")
+
+
+def _sizes(value: Any) -> Any:
+    """On a command line a shape is written 3x224x224."""
+    if not isinstance(value, str):
+        return value
+    parts = value.split("x")
+    if not all(SIZE.fullmatch(part) and int(part) for part in parts):
+        raise ValueError("the shape of a sample, as 3x224x224")
+    return [int(part) for part in parts]
+
+
+class Model(fields.Section):
+    """The network."""
+
+    name: str = Field("digits_cnn", description="as for ray-split train: one of its models, or package.module:function")
+    num_classes: int | None = Field(
+        10, ge=1, le=10**7, description="passed to the model's function if it has a place for it"
+    )
+    kwargs: fields.Mapping = Field({}, description="passed to the model's function, as YAML")
+
+
+class Optimizer(fields.Section):
+    """What it keeps of each weight counts."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
+    weight_decay: fields.NotNegative = 0.0
+
+
+class Settings(Root):
+    """All of the planner's settings."""
+
+    model: Model = Model()
+    input: Annotated[list[int], BeforeValidator(_sizes), Field(min_length=1)] = Field(
+        [1, 8, 8], description="shape of a sample, as 3x224x224"
+    )
+    batch: fields.Count = Field(16, description="samples in a step")
+    split: Literal["double", "single"] = Field(
+        "double", description="double: two cuts, the labels stay on the phone; single: one cut, they go to the server"
+    )
+    optimizer: Optimizer = Optimizer()
+    phone: Phone = Phone()
+    server: Server = Server()
+    link: Link = Link()
+    out: fields.LocalPath | None = Field(None, description="folder for CSV and plot; none: plan_<model> here")
+
+    def trained_with(self) -> config.Optimizer:
+        """The optimizer as training has it. Raises SettingsError."""
+        return config.Config(optimizer=self.optimizer.model_dump()).optimizer
+
+    def profile(self) -> Profile:
+        """Phone, server and link."""
+        return Profile(phone=self.phone, server=self.server, link=self.link)
+
+    def folder(self) -> Path:
+        """Where CSV and plot go."""
+        return (self.out or Path(f"plan_{self.model.name.rpartition(':')[2]}")).expanduser()

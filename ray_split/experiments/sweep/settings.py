@@ -1,0 +1,120 @@
+"""What a sweep is asked to run: its own flags, the settings of its runs, and the folder they go to."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ray_split import config, filesystem
+from ray_split.command_line.parser import Parser
+from ray_split.command_line.training import settings_of
+from ray_split.config import text
+from ray_split.errors import SettingsError
+from ray_split.experiments.command import seeds_of
+from ray_split.experiments.out_folder import unnamed
+from ray_split.experiments.sweep.axes import space
+from ray_split.filesystem import Place, full, place
+from ray_split.results import folder_lock
+
+MOST_RUNS = 100_000
+TUNE, RUNS, ASKED = "tune", "runs", "sweep.yaml"
+
+
+class Sweep(NamedTuple):
+    """What a command line asks for."""
+
+    base: config.Config
+    space: dict[str, Any]
+    flags: argparse.Namespace
+    out: Place
+
+
+def add_own_flags(parser: Parser) -> None:
+    """What is asked beside the settings of the runs."""
+    add = parser.add_argument
+    add("--over", action="append", default=[], metavar="AXIS", help="section.field=A,B,... or =loguniform(LOW, HIGH)")
+    add("--seeds", default="", help="an axis of seeds, as 0,1,2")
+    add("--samples", type=int, default=1, help="how often the whole list is gone through, drawing anew (default: 1)")
+    add("--metric", default="val_accuracy", help="of metrics.jsonl, to compare by (default: val_accuracy)")
+    add("--mode", choices=("max", "min"), help="(default: max, and min of a loss)")
+    add("--stop-early", action="store_true", help="stop runs that fall behind (ASHA)")
+    add("--grace", type=int, default=3, help="rounds that every run has, with --stop-early (default: 3)")
+    add("--concurrent", type=int, help="runs at a time (default: as many as there is room for)")
+    add("--out", help="folder of the sweep (default: under run.storage_path)")
+    add("--trust", action="store_true", help="go on in a folder: unpickles what is there, which can run any code")
+
+
+def sweep_of(arguments: Sequence[str], parser: Parser) -> Sweep:
+    """The sweep that a command line asks for. Raises SettingsError."""
+    add_own_flags(parser)
+    flags, rest = parser.parse_known_args(arguments)
+    base, wanted = settings_of(rest)
+    if wanted != "train" or base.run.name is not None or base.run.resume != "never":
+        raise SettingsError(
+            "command line", " ".join(rest), "without --run.name, --run.resume, --dry-run: runs get names"
+        )
+    if base.cluster.backend != "ray":
+        raise SettingsError("cluster.backend", base.cluster.backend, "ray: a sweep's runs are trials of Ray Tune")
+    axes = space(flags.over, seeds_of(flags.seeds) if flags.seeds.strip() else [])
+    if not axes:
+        raise SettingsError("command line", " ".join(arguments), "with --over or --seeds: there is nothing to search")
+    flags.mode = flags.mode or ("min" if "loss" in flags.metric else "max")
+    _check_counts(flags)
+    out = _out(flags, base)
+    out = out.absolute() if isinstance(out, Path) else out
+    return Sweep(base.with_values(run={"storage_path": full(out / RUNS)}), axes, flags, out)
+
+
+def _check_counts(flags: argparse.Namespace) -> None:
+    """How many of something there are to be. Raises SettingsError."""
+    for name in ("samples", "grace", "concurrent"):
+        value = getattr(flags, name)
+        if value is not None and not 1 <= value <= MOST_RUNS:
+            raise SettingsError(f"--{name}", value, f"1 to {MOST_RUNS}")
+
+
+def _out(flags: argparse.Namespace, base: config.Config) -> Place:
+    if flags.out is None:
+        return place(base.run.storage_path) / unnamed("sweep")
+    try:
+        return place(text.path(flags.out))
+    except ValueError as error:
+        raise SettingsError("--out", flags.out, str(error)) from error
+
+
+def asked_by(sweep: Sweep) -> dict[str, Any]:
+    """What is kept of it, to know it again."""
+    return {"over": sweep.flags.over, "seeds": sweep.flags.seeds, **sweep.base.model_dump(mode="json")}
+
+
+def check_same(sweep: Sweep) -> None:
+    """A sweep that is gone on with must be the same one. Raises SettingsError."""
+    file = sweep.out / ASKED
+    if file.exists() and _asked(file) != asked_by(sweep):
+        raise SettingsError(
+            "--out", str(sweep.out), "a folder that is free: it holds a sweep with other settings or axes"
+        )
+
+
+def _asked(file: Place) -> object:
+    try:
+        return yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, ValueError) as error:
+        allowed = f"a folder that is free: it holds a sweep whose {ASKED} can't be read: {' '.join(str(error).split())}"
+        raise SettingsError("--out", str(file.parent), allowed) from error
+
+
+def check_trusted(sweep: Sweep) -> None:
+    """What Tune keeps of a sweep are pickles: read only if whoever wrote there is trusted. Raises SettingsError."""
+    kept = sweep.out / TUNE
+    if sweep.flags.trust or all(folder_lock.passes(path) for path in filesystem.children(kept)):
+        return
+    allowed = (
+        "a folder that is free, or, if you trust whoever wrote there, with --trust: "
+        f"going on unpickles {kept}/tuner.pkl"
+    )
+    raise SettingsError("--out", str(sweep.out), allowed)

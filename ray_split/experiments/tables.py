@@ -1,0 +1,62 @@
+"""Rows as text: CSV for programs, aligned columns and Markdown for people, and how numbers are written in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray_split.errors import SettingsError
+
+Row = Mapping[str, Any]
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV, their numbers plain; the columns are those of the first."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def write_csv(tables: Mapping[str, Sequence[Row]], out: Path) -> None:
+    """Write each table as a CSV file called after it into the folder, made if need be. Raises SettingsError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, rows in tables.items():
+            (out / f"{name}.csv").write_text(to_csv(rows))
+    except OSError as error:
+        raise SettingsError("out", str(out), f"a folder to write to: {error.strerror}") from error
+
+
+def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> list[list[str]]:
+    """Each column as wide as its widest text: the first `left` columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    columns = range(len(widths))
+    return [[line[i].ljust(widths[i]) if i < left else line[i].rjust(widths[i]) for i in columns] for line in lines]
+
+
+def to_markdown(lines: Sequence[Sequence[str]], rule: Sequence[str] | None = None) -> str:
+    """The first line is the table's head; below it stands the rule, which is plain by default."""
+    head, *body = lines
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule or ["---"] * len(head), *body])
+
+
+def with_spread(mean: float | None, std: float | None) -> str:
+    """A mean, with its standard deviation if there is one."""
+    if mean is None:
+        return "-"
+    return f"{mean:.4f}" if std is None else f"{mean:.4f} ± {std:.4f}"
+
+
+def figures(value: float | None) -> str:
+    """A number with three significant figures, or all that stand before the point; a dash for none."""
+    if value is None:
+        return "-"
+    if not value or float(value).is_integer():
+        return f"{value:.0f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

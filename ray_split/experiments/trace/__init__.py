@@ -1,0 +1,1 @@
+"""A round of a finished run, as rows and bars."""
