@@ -107,6 +107,23 @@ def test_a_script_trains_it(empty: Path, python: Path, wheel_head: tuple[str, st
     assert str(python.parent.parent) in output and str(ROOT) + os.sep not in output
 
 
+def test_all_that_the_command_does_is_in_it(empty: Path, python: Path) -> None:
+    command = str(python.parent / "ray-split")
+    overview = run([command, "--help"], empty, python)
+    for name in ("train", "compare", "sweep", "plan", "trace", "paper"):
+        assert f"\n  {name} " in overview
+        assert run([command, name, "--help"], empty, python).startswith(f"usage: ray-split {name} ")
+    assert 24 <= len(run([command, "train", "--help"], empty, python, COLUMNS="100").splitlines()) <= 45
+    assert "--optimizer.lr LR" in run([command, "train", "--help", "optimizer"], empty, python)
+    here = [*FLAGS, "--run.rounds", "2", "--phones.link", "4g", "--cluster.backend", "inprocess"]
+    run(
+        [command, "compare", *here, "--schedules", "unsplit,splitfed_v1", "--seeds", "0", "--out", "all"], empty, python
+    )
+    assert {path.name for path in (empty / "all").iterdir()} >= {"compare.csv", "compare.png", "splitfed_v1_seed0"}
+    assert "trace_1.json" in run([command, "trace", "all/splitfed_v1_seed0", "--round", "1", "--trust"], empty, python)
+    assert "recommended: --model.cuts" in run([command, "plan", "--out", "plan"], empty, python)
+
+
 def test_a_submitted_job_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str], tmp_path: Path) -> None:
     results = tmp_path / "results"
     entrypoint = ["ray-split", "train", *FLAGS, "--run.storage_path", str(results), "--run.name", "job"]

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -7,6 +9,7 @@ from ray_split import cli
 from ray_split.command_line.training import settings_of
 from ray_split.config import Config
 from ray_split.config.fields import Section
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +116,52 @@ def test_help_shows_every_field_with_its_default(capsys):
                 yield prefix + name, "none" if value is None else str(value)
 
     assert shown[-len(dict(fields(Config(), ""))) :] == list(fields(Config(), ""))
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_says_in_one_screen_what_there_is(capsys, flag):
+    assert cli.main([flag]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 100
+    commands = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert commands == ["train", "compare", "sweep", "plan", "trace", "paper"]
+
+
+def test_alone_it_says_what_there_is_and_that_nothing_was_done(capsys):
+    assert cli.main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == f"{cli.overview()}\n"
+    assert captured.err.startswith("error: command line: ''") and captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forbidden"),
+    [(["--help"], {"torch", "ray", "pydantic"}), (["train", "--help"], {"torch", "ray"})],
+    ids=" ".join,
+)
+def test_help_loads_no_more_than_it_needs(arguments, forbidden):
+    script = f"from ray_split.cli import main\ntry:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
+    script += "import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not forbidden & set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "train"])
+def test_every_command_has_a_help_and_refuses_in_one_line(capsys, command):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: ray-split {command} ")
+    assert cli.main([command, "--nonsense"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+
+
+def test_a_command_whose_extra_is_not_installed_says_how_to_install_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, cli.COMMANDS["sweep"].module, None)
+    assert cli.main(["sweep", "--seeds", "0,1"]) == 2
+    captured = capsys.readouterr()
+    assert "pip install 'ray-split[sweep]'" in captured.err and captured.err.count("\n") == 1
 
 
 def test_a_dry_run_says_who_is_placed_where_and_writes_nothing(capsys, tmp_path):

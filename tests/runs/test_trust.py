@@ -13,6 +13,7 @@ import yaml
 import ray_split as rs
 from jobs import forgetting
 from ray_split import cli
+from ray_split.command_line.flags import merged
 from ray_split.experiments.sweep import main as sweep
 from ray_split.experiments.trace.main import main as trace_main
 from ray_split.experiments.trace.round import trace
@@ -41,10 +42,6 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run={"storage_path": str(path), "name": "ours", "rounds": 1},
     )  # fmt: skip
     return Path(rs.fit(settings, callbacks=[]).path)
-
-
-def merged(below: Any, above: Any) -> Any:
-    return cli.merged(below, above)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ray_split import cli
+from ray_split.command_line.flags import fields_of, nested
 from ray_split.command_line.training import settings_of
 from ray_split.config import Config
 from ray_split.errors import SettingsError
@@ -229,17 +230,17 @@ NASTY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("field", [name for name, _ in cli._fields(Config)])
+@pytest.mark.parametrize("field", [name for name, _ in fields_of(Config)])
 def test_any_nasty_value_of_any_field_is_taken_or_refused_in_one_line(field: str) -> None:
     for value in NASTY:
         try:
-            settings = Config(**cli.nested({field: value}))
+            settings = Config(**nested({field: value}))
         except SettingsError as error:
             assert error.field.startswith(field)
             assert len(str(error).splitlines()) == 1
             assert len(str(error)) < 700
         else:
-            assert Config(**cli.nested({field: value})) == settings
+            assert Config(**nested({field: value})) == settings
 
 
 def test_what_python_gives_is_bounded_too() -> None:

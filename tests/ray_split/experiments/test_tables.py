@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from ray_split.errors import SettingsError
 from ray_split.experiments import tables
 
 
@@ -13,3 +16,17 @@ from ray_split.experiments import tables
 )
 def test_numbers_have_three_figures_and_no_exponent(value: float | None, text: str) -> None:
     assert tables.figures(value) == text
+
+
+def test_columns_are_as_wide_as_their_widest_text() -> None:
+    lines = tables.aligned([["name", "n"], ["a", "100"]])
+    assert lines == [["name", "  n"], ["a   ", "100"]]
+    assert tables.to_markdown(lines) == "| name |   n |\n| --- | --- |\n| a    | 100 |\n"
+
+
+def test_a_folder_that_can_not_be_written_to_is_a_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SettingsError, match="out: "):
+        tables.write_csv({"x": [{"a": 1}]}, tmp_path / "file" / "out")
+    tables.write_csv({"x": [{"a": 1, "b": "c,d"}]}, tmp_path / "out")
+    assert (tmp_path / "out" / "x.csv").read_text() == 'a,b\n1,"c,d"\n'
