@@ -48,17 +48,24 @@ def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
 def by_fifths(folders: list[Path], trust: bool = False) -> list[float]:
     """Mean accuracy of the phones in each fifth of the order, over rounds and runs."""
     found = np.array([pair for folder in folders for pair in places(folder, trust)])
+    if not len(found):
+        allowed = "folders of runs with phones.held_out: these have no phone's accuracy on samples of its own"
+        raise SettingsError("RUN", " ".join(map(str, folders)), allowed)
     part = np.minimum((found[:, 0] * PARTS).astype(int), PARTS - 1)
     return [float(found[part == i, 1].mean()) for i in range(PARTS)]
 
 
 def main(arguments: list[str]) -> int:
     """Print the fifths."""
-    folders = [Path(word) for word in arguments if word != "--trust"]
-    if not folders:
-        print(__doc__, file=sys.stderr)
-        return 2
+    words = [word for word in arguments if word != "--trust"]
+    if not words or {"-h", "--help"} & set(words):
+        print(__doc__, file=sys.stderr if not words else sys.stdout)
+        return 0 if words else 2
+    folders = [Path(word) for word in words]
     try:
+        for word in words:
+            if not (Path(word) / "config.yaml").is_file() or not word:
+                raise SettingsError("RUN", word, "the folder of a run, with its config.yaml")
         fifths = by_fifths(folders, "--trust" in arguments)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -13,11 +14,15 @@ from ray_split.errors import SettingsError
 logger = logs.get(__name__)
 
 
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|-inf$")
+
+
 class Parser(argparse.ArgumentParser):
     """Raises SettingsError for a command line that it can't take, and in a Ray job for one with credentials."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        self._negative_number_matcher = NEGATIVE  # argparse knows no exponents: it takes -1e3 for a flag
         self.given: list[str] = []
         self.repeated: list[str] = []
         """Flags that were given more than once, each time another value."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -67,6 +67,12 @@ def _beyond_nothing(value: float) -> float:
     return value
 
 
+def _to_resume(path: str) -> str:
+    if not path:
+        raise ValueError("never, auto, or the path of a run: not an empty word")
+    return path if path in ("never", "auto") else text.path(path)
+
+
 Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping), AfterValidator(_bounded)]
 WholeNumbers = Annotated[dict[int, int], BeforeValidator(lambda value: _no_bools(as_mapping(value)))]
 Names = Annotated[list[str], BeforeValidator(_names)]
@@ -79,7 +85,7 @@ NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Weights = Annotated[list[Positive], Field(min_length=1)]
 FolderName = Annotated[str, AfterValidator(text.folder_name)]
 StoragePath = Annotated[str, AfterValidator(text.path)]
-ToResume = Annotated[str, AfterValidator(lambda path: path if path in ("never", "auto") else text.path(path))]
+ToResume = Annotated[str, AfterValidator(_to_resume)]
 FileOrName = Annotated[str, BeforeValidator(text.given), AfterValidator(lambda name: text.local(Path(name)) and name)]
 Address = Annotated[str, AfterValidator(text.address)]
 LocalPath = Annotated[Path, BeforeValidator(text.given), AfterValidator(text.local)]
@@ -93,6 +99,10 @@ def segments(names: list[str]) -> list[str]:
     return names
 
 
+NOTHING = ("none", "None", "null")
+"""What people write for no value. YAML itself knows null alone."""
+
+
 class Section(BaseModel):
     """A group of settings. Unknown fields are refused; a number is never taken for a string that looks like one."""
 
@@ -102,6 +112,10 @@ class Section(BaseModel):
     @classmethod
     def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         kind = cls.model_fields[info.field_name].annotation if info.field_name else None
+        if value is None and isinstance(kind, type) and issubclass(kind, Section):
+            return {}  # a section of a file, all of whose lines are commented out
+        if isinstance(value, str) and value in NOTHING and type(None) in get_args(kind):
+            return None  # as on the command line
         several = value if isinstance(value, list) else [value]
         if kind is not bool and any(isinstance(each, bool) for each in several):
             raise ValueError("a valid integer, number or name, not yes or no")

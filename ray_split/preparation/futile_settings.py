@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from pydantic_core import PydanticSerializationError
 from torch import nn
@@ -46,6 +47,33 @@ def check_chances(settings: config.Config) -> None:
     chance = phones.availability * (1 - phones.dropout)
     if rounds * chance < 1:
         logger.warning("hardly any phone will finish a round: of %d, each does by a chance of %.2g", rounds, chance)
+
+
+def warn_of_unused(settings: config.Config) -> None:
+    """Say what was set and has no use."""
+    partition, phones = settings.data.partition, settings.phones
+    unused = {
+        "data.partition.alpha": (partition.alpha, partition.name != "dirichlet", f"with {partition.name}"),
+        "data.partition.shards_per_phone": (
+            partition.shards_per_phone, partition.name != "shards", f"with {partition.name}",
+        ),
+        "phones.hostile_scale": (phones.hostile_scale, not phones.hostile, "where no phone is hostile"),
+        "phones.on_misfit": (phones.on_misfit, phones.device is None, "without phones.device"),
+    }  # fmt: skip
+    own = ":" in partition.name  # a partition of the user's may read all of them
+    for name, (value, useless, where) in unused.items():
+        default = _default_of(name)
+        if useless and value != default and not (own and name.startswith("data.partition")):
+            logger.warning("%s is %s, and has no use %s", name, value, where)
+
+
+def _default_of(name: str) -> Any:
+    """A setting's default."""
+    *sections, field = name.split(".")
+    section: Any = config.Config
+    for each in sections:
+        section = section.model_fields[each].annotation
+    return section.model_fields[field].default
 
 
 def check_steps(settings: config.Config, stream: Stream) -> None:

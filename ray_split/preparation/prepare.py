@@ -58,6 +58,7 @@ def prepare(settings: config.Config) -> Prepared:
     # 2. What can be checked and decided without data.
     futile_settings.check_written(settings)
     futile_settings.check_chances(settings)
+    futile_settings.warn_of_unused(settings)
     schedule = schedules.check(settings)
     aggregators.check(settings.aggregator, schedule.averages)
     check_names(settings.task)

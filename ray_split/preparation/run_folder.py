@@ -127,6 +127,10 @@ def claim(settings: config.Config, hold: Hold | None = None) -> Place | None:
     _check_same(settings, _before(settings).model_dump(mode="json"))
     _check_own(settings)
     found, lacking = rows.found(folder).rows, _lacking(folder)
+    if len(found) > settings.run.rounds:
+        raise SettingsError(
+            "run.rounds", settings.run.rounds, f"at least {len(found)}: so many rounds are there already"
+        )
 
     def checked(path: Place) -> Place:
         if told := [why for round, why in lacking.items() if round < checkpoint.round_of(path)]:
@@ -158,6 +162,9 @@ def _begun(settings: config.Config, hold: Hold | None = None) -> bool:
             raise SettingsError("run.resume", settings.run.resume, "the folder of a run")
         return False
     if not (folder / CONFIG).exists():
+        if settings.run.resume != "never":
+            allowed = f"of the folder of a run, with its {CONFIG}: {folder} holds something else"
+            raise SettingsError("run.resume", settings.run.resume, allowed)
         raise SettingsError("run.name", settings.run.name, f"a name that is free: {folder} holds something else")
     if settings.run.resume == "never":
         allowed = f"a name that is free: {folder} holds a run (--run.resume goes on with it)"

@@ -12,6 +12,8 @@ from ray_split import config
 from ray_split.arrays import Array
 from ray_split.errors import MISFITS, SettingsError, told
 from ray_split.messages.labels import IGNORED
+from ray_split.messages.message import tree_map
+from ray_split.segments.autograd import can_have_gradient
 from ray_split.tasks.losses import LOSSES, CrossEntropy
 from ray_split.tasks.task import Task, heads, main_head
 
@@ -55,19 +57,29 @@ def outputs_of(labels: Array) -> int | None:
 
 
 def try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> None:
-    """Take the loss of a batch's outputs in train mode."""
+    """Take the loss of a batch's outputs in train mode, which must have a gradient."""
     task = settings.task
     _check_classes(settings, outputs)
+    as_in_training = tree_map(_with_gradient, outputs)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.enable_grad():
             warnings.filterwarnings("error", message="Using a target size")  # torch would broadcast
-            value = Task(task).loss(outputs, labels)
+            value = Task(task).loss(as_in_training, labels)
         Task(task).correct(outputs, labels)
     except (*MISFITS, UserWarning, SystemExit) as error:
         allowed = f"one that takes {_shapes(outputs, labels)}: {told(error)}{_hint(settings, labels)}"
         raise SettingsError("task.loss", task.loss, allowed) from error
     if not isinstance(value, torch.Tensor) or value.dim():
         raise SettingsError("task.loss", task.loss, "a function that returns one number, a tensor")
+    if not value.requires_grad:
+        allowed = "a function with a gradient: what this one returns has none (detach, item, argmax, no_grad?)"
+        raise SettingsError("task.loss", task.loss, allowed)
+
+
+def _with_gradient(output: Any) -> Any:
+    if not isinstance(output, torch.Tensor):
+        return output
+    return output.detach().requires_grad_(can_have_gradient(output))
 
 
 def _hint(settings: config.Config, labels: torch.Tensor) -> str:
