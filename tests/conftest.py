@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from jobs.submit import head
+from jobs.ray_head import head
 
 torch.set_num_threads(1)
 os.environ["RAY_AUTH_MODE"] = "token"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray_split as rs
-from jobs.submit import _free_ports
+from jobs.ray_head import free_ports
 
 
 class KillServer(rs.Callback):
@@ -55,7 +55,7 @@ def main(path: Path) -> None:
 
     whole = model(rs.fit(config(path, "whole", "inprocess"), callbacks=[]))
     killer = KillServer()
-    head = {"num_cpus": 4, "include_dashboard": False, "gcs_server_port": _free_ports(1)[0]}
+    head = {"num_cpus": 4, "include_dashboard": False, "gcs_server_port": free_ports(1)[0]}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     ray.init(address=cluster.address, log_to_driver=False)
     mine = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}

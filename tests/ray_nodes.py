@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.submit import environment, ray_command
+from jobs.ray_head import environment, ray_command
 from tests.conftest import ROOT
 from tests.network import Machine, network, written
 

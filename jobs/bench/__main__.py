@@ -32,7 +32,7 @@ from jobs.bench.scaling import SCALING_ROWS
 from jobs.bench.stacking import rule_row
 from jobs.bench.submitting import JOB_ROWS
 from jobs.bench.timing import Row
-from jobs.submit import head
+from jobs.ray_head import head
 
 BENCH = Path("bench.json")
 

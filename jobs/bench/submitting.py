@@ -15,7 +15,7 @@ import psutil
 import ray
 
 from jobs.bench.timing import Row
-from jobs.submit import environment, head, ray_command
+from jobs.ray_head import environment, head, ray_command
 
 SEEDS = "0,1,2,3,4"
 SETTINGS = ["--schedule.name", "splitfed_v1", "--phones.count", "20", "--run.rounds", "5", "--server.num_gpus", "0"]

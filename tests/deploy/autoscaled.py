@@ -29,7 +29,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 )
 
 import ray_split as rs
-from jobs.submit import _free_ports, environment, ray_command
+from jobs.ray_head import environment, free_ports, ray_command
 from tests.conftest import ROOT
 
 START_SECONDS = 60
@@ -77,7 +77,7 @@ def fake(gcs: str) -> dict[str, Any]:
 @contextmanager
 def cluster() -> Iterator[str]:
     """A head with cluster.yaml's resources and labels, and an autoscaler; stopped at the end."""
-    gcs, client, agent = _free_ports(3)
+    gcs, client, agent = free_ports(3)
     address = f"127.0.0.1:{gcs}"
     settings = fake(address)
     head = settings["available_node_types"][FAKE_HEAD_NODE_TYPE]

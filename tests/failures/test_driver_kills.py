@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import ray_split as rs
-from jobs.submit import environment
+from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead
 from tests.failures.test_kills import processes
 from tests.runs.test_same_bytes import model_bytes

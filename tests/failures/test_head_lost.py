@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 import ray_split as rs
-from jobs.submit import environment, head
+from jobs.ray_head import environment, head
 from tests.conftest import ROOT
 from tests.runs.test_same_bytes import model_bytes
 

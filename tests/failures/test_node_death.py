@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.submit import environment
+from jobs.ray_head import environment
 from tests.conftest import ROOT
 
 

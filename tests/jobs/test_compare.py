@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.submit import environment
+from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead
 
 SMALL = ["--model.name", "mlp", "--phones.count", "4", "--phones.local_steps", "2"]

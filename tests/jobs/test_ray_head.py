@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.submit import environment
+from jobs.ray_head import environment
 from tests.conftest import ROOT
 
 
@@ -50,22 +50,22 @@ def test_without_the_token_it_answers_nobody(ray_head: Any) -> None:
 
 
 def test_a_token_that_is_made_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs import submit
+    from jobs import ray_head as started
 
     def refuse(*_: object, **__: object) -> Any:
         raise OSError("no head is wanted here")
 
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.setattr(submit, "_free_ports", refuse)
-    with pytest.raises(OSError, match="no head"), submit.head():
+    monkeypatch.setattr(started, "free_ports", refuse)
+    with pytest.raises(OSError, match="no head"), started.head():
         pass
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
 
 
 MAKER = """
 import time
-from jobs.submit import head
+from jobs.ray_head import head
 with head(num_cpus=2) as addresses:
     print(*addresses, flush=True)
     time.sleep(1000)

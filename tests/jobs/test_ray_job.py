@@ -19,7 +19,7 @@ import pytest
 
 import ray_split as rs
 from actors.ray_backend.auth import token_file
-from jobs.submit import environment, ray_command
+from jobs.ray_head import environment, ray_command
 from tests.conftest import ROOT, RayHead
 from tests.runs.test_storage_runs import Starts
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import ray_split as rs
-from jobs.submit import environment
+from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead, alive_actors, hear_hangup
 
 CONFIG = "jobs/configs/digits.yaml"

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import ray_split as rs
-from jobs.submit import environment
+from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead, alive_actors
 
 CUTS = "[layers.0,layers.1],[nowhere,layers.1]"

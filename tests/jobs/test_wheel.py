@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.submit import environment, head, ray_command
+from jobs.ray_head import environment, head, ray_command
 from tests.conftest import ROOT
 
 MY_MODEL = Path(__file__).parent / "my_model.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.submit import environment
+from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead
 
 SCRIPT = """

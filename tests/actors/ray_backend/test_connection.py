@@ -17,7 +17,7 @@ import pytest
 
 from actors.ray_backend import auth, connection, head_keeper
 from actors.ray_backend.head_keeper import Keeper
-from jobs.submit import environment
+from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead, hear_hangup
 
 NOBODY = "http://127.0.0.1:9"  # where nothing listens

@@ -11,7 +11,7 @@ import pytest
 
 from actors.ray_backend import software_versions
 from actors.ray_backend.software_versions import Found
-from jobs.submit import environment
+from jobs.ray_head import environment
 from ray_split.errors import RunFailedError
 from tests.conftest import ROOT
 
