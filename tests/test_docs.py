@@ -67,7 +67,7 @@ def run(arguments: list[str], folder: Path) -> str:
 
 def settings_of(*command: str) -> list[str]:
     """The settings that a command's --help shows, with their sections."""
-    return re.findall(r"^  --(\w+\.[\w.]+)", run([*command, "--help"], ROOT), re.M)
+    return re.findall(r"^  --(\w+\.[\w.]+)", run([*command, "--help-all" if "train" in command else "--help"], ROOT), re.M)
 
 
 def train(arguments: list[str], folder: Path, *more: str) -> None:
