@@ -23,14 +23,14 @@ import torch
 
 from jobs.bench.exchange import exchange_row
 from jobs.bench.holding import HOLDING_ROWS
-from jobs.bench.large_models import ZOO_ROWS
+from jobs.bench.large_models import LARGE_MODEL_ROWS
 from jobs.bench.memory import MEMORY_ROWS
 from jobs.bench.phones import PHONE_ROWS
 from jobs.bench.recovery import RECOVERY_ROWS
 from jobs.bench.runs import RUN_ROWS
 from jobs.bench.scaling import SCALING_ROWS
-from jobs.bench.stacking import rule_row
-from jobs.bench.submitting import JOB_ROWS
+from jobs.bench.stacking import stacking_row
+from jobs.bench.submitting import SUBMITTING_ROWS
 from jobs.bench.timing import Row
 from jobs.ray_head import head
 
@@ -43,11 +43,11 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **RUN_ROWS,
     **MEMORY_ROWS,
     **HOLDING_ROWS,
-    **ZOO_ROWS,
-    "what is stacked": rule_row,
+    **LARGE_MODEL_ROWS,
+    "what is stacked": stacking_row,
     **RECOVERY_ROWS,
     **SCALING_ROWS,
-    **JOB_ROWS,
+    **SUBMITTING_ROWS,
 }
 
 

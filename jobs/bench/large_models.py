@@ -17,7 +17,7 @@ def large(model: str, cuts: str) -> Row:
     return figures(watched(["--model.name", model, "--model.cuts", cuts, *RUN], 2)) | {"model": model, "cuts": cuts}
 
 
-ZOO_ROWS = {
+LARGE_MODEL_ROWS = {
     "run of resnet50, double split": lambda repeats, calls: large("resnet50", "maxpool,avgpool"),
     "run of densenet121, single split": lambda repeats, calls: large("densenet121", "features.transition1"),
 }

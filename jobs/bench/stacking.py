@@ -71,7 +71,7 @@ def measured(module: nn.Module, shape: tuple[int, ...], phones: int, batch: int,
     return {"gain": round(gain, 2), "rule": "stacked" if stack else "looped", "lost": round(lost, 2)}
 
 
-def rule_row(repeats: int, calls: int) -> Row:
+def stacking_row(repeats: int, calls: int) -> Row:
     """Every segment at two batch sizes; `lost` is how much slower the rule's choice is than the other."""
     torch.set_num_threads(1)
     found = {

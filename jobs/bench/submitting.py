@@ -75,4 +75,4 @@ def sweep_row(repeats: int, calls: int) -> Row:
     return {"serial": _timed(serial), **{f"sweep_{n}_at_a_time": _timed(sweep(n)) for n in (2,)}}
 
 
-JOB_ROWS = {"submit to first round": submit_row, "sweep of 5 seeds": sweep_row}
+SUBMITTING_ROWS = {"submit to first round": submit_row, "sweep of 5 seeds": sweep_row}

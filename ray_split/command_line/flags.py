@@ -41,11 +41,11 @@ def add_flags(parser: TakesFlags, fields: Iterable[Field]) -> None:
     for name, field in fields:
         bare = {"nargs": "?", "const": "true"} if field.annotation is bool or name == "run.resume" else {}
         metavar = name.rpartition(".")[2].upper()
-        text = told(field).replace("%", "%%")
+        text = description_of(field).replace("%", "%%")
         parser.add_argument(f"--{name}", action=Last, metavar=metavar, default=argparse.SUPPRESS, help=text, **bare)
 
 
-def told(field: FieldInfo) -> str:
+def description_of(field: FieldInfo) -> str:
     """What a field is for, and its default."""
     return f"{field.description or ''} {default_of(field)}".strip()
 

@@ -35,7 +35,7 @@ def settings_of(root: type[Asked], arguments: Sequence[str], parser: Parser) -> 
     return root(**nested(vars(flags)))
 
 
-def listed(flag: str, text: str) -> list[str]:
+def words_of(flag: str, text: str) -> list[str]:
     """The words of a list a,b. Raises SettingsError for one that is empty, or has a word twice."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words or len(set(words)) < len(words):
@@ -45,7 +45,7 @@ def listed(flag: str, text: str) -> list[str]:
 
 def seeds_of(text: str) -> list[int]:
     """The seeds that --seeds says. Raises SettingsError."""
-    words = listed("--seeds", text)
+    words = words_of("--seeds", text)
     if not all(SEED.fullmatch(word) for word in words) or len(set(map(int, words))) < len(words):
         raise SettingsError("--seeds", text, "whole numbers from 0, as 0,1,2, each once")
     return [int(word) for word in words]

@@ -13,7 +13,7 @@ from ray_split.command_line.parser import Parser
 from ray_split.command_line.training import settings_of
 from ray_split.config.plugins import find_record
 from ray_split.errors import SettingsError
-from ray_split.experiments.command import listed, seeds_of
+from ray_split.experiments.command import seeds_of, words_of
 from ray_split.experiments.compare.results import folder_name, label
 from ray_split.experiments.out_folder import unnamed
 from ray_split.filesystem import Place, full, place
@@ -87,7 +87,7 @@ def _runs(base: config.Config, out: str, schedules: Sequence[str], seeds: Sequen
 
 
 def _schedules(text: str) -> list[str]:
-    names = listed("--schedules", text)
+    names = words_of("--schedules", text)
     for name in names:
         find_record("--schedules", name, SCHEDULES, Schedule)
     if len({label(name) for name in names}) < len(names):
