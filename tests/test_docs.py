@@ -67,7 +67,8 @@ def run(arguments: list[str], folder: Path) -> str:
 
 def settings_of(*command: str) -> list[str]:
     """The settings that a command's --help shows, with their sections."""
-    return re.findall(r"^  --(\w+\.[\w.]+)", run([*command, "--help-all" if "train" in command else "--help"], ROOT), re.M)
+    everything = "--help-all" if "train" in command else "--help"
+    return re.findall(r"^  --(\w+\.[\w.]+)", run([*command, everything], ROOT), re.M)
 
 
 def train(arguments: list[str], folder: Path, *more: str) -> None:
