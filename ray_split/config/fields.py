@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -99,10 +99,6 @@ def segments(names: list[str]) -> list[str]:
     return names
 
 
-NOTHING = ("none", "None", "null")
-"""What people write for no value. YAML itself knows null alone."""
-
-
 class Section(BaseModel):
     """A group of settings. Unknown fields are refused; a number is never taken for a string that looks like one."""
 
@@ -112,10 +108,6 @@ class Section(BaseModel):
     @classmethod
     def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         kind = cls.model_fields[info.field_name].annotation if info.field_name else None
-        if value is None and isinstance(kind, type) and issubclass(kind, Section):
-            return {}  # a section of a file, all of whose lines are commented out
-        if isinstance(value, str) and value in NOTHING and type(None) in get_args(kind):
-            return None  # as on the command line
         several = value if isinstance(value, list) else [value]
         if kind is not bool and any(isinstance(each, bool) for each in several):
             raise ValueError("a valid integer, number or name, not yes or no")
