@@ -28,6 +28,8 @@ def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
 
     What the run's settings name is imported only with `trust`. Raises SettingsError.
     """
+    if not (folder / "config.yaml").is_file():
+        raise SettingsError("RUN", str(folder), "the folder of a run, with its config.yaml")
     settings = rs.Config.from_yaml(folder / "config.yaml")
     with named_by(folder, trust):
         parts = rs.load_data(settings.data)
@@ -63,9 +65,6 @@ def main(arguments: list[str]) -> int:
         return 0 if words else 2
     folders = [Path(word) for word in words]
     try:
-        for word in words:
-            if not (Path(word) / "config.yaml").is_file() or not word:
-                raise SettingsError("RUN", word, "the folder of a run, with its config.yaml")
         fifths = by_fifths(folders, "--trust" in arguments)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)

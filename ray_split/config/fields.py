@@ -67,12 +67,6 @@ def _beyond_nothing(value: float) -> float:
     return value
 
 
-def _to_resume(path: str) -> str:
-    if not path:
-        raise ValueError("never, auto, or the path of a run: not an empty word")
-    return path if path in ("never", "auto") else text.path(path)
-
-
 Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping), AfterValidator(_bounded)]
 WholeNumbers = Annotated[dict[int, int], BeforeValidator(lambda value: _no_bools(as_mapping(value)))]
 Names = Annotated[list[str], BeforeValidator(_names)]
@@ -85,7 +79,7 @@ NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Weights = Annotated[list[Positive], Field(min_length=1)]
 FolderName = Annotated[str, AfterValidator(text.folder_name)]
 StoragePath = Annotated[str, AfterValidator(text.path)]
-ToResume = Annotated[str, AfterValidator(_to_resume)]
+ToResume = Annotated[str, AfterValidator(lambda path: path if path in ("never", "auto") else text.path(path))]
 FileOrName = Annotated[str, BeforeValidator(text.given), AfterValidator(lambda name: text.local(Path(name)) and name)]
 Address = Annotated[str, AfterValidator(text.address)]
 LocalPath = Annotated[Path, BeforeValidator(text.given), AfterValidator(text.local)]

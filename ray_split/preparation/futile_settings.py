@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from pydantic_core import PydanticSerializationError
 from torch import nn
 
 from ray_split import config, logs
 from ray_split.config import yaml12
+from ray_split.config.fields import Section
 from ray_split.config.text import PATH_BYTES
 from ray_split.cutting.cut import Segments
 from ray_split.data.participation import chosen
@@ -50,30 +50,19 @@ def check_chances(settings: config.Config) -> None:
 
 
 def warn_of_unused(settings: config.Config) -> None:
-    """Say what was set and has no use."""
+    """Say what was set and has no use. A partition of the user's may read any of its section."""
     partition, phones = settings.data.partition, settings.phones
-    unused = {
-        "data.partition.alpha": (partition.alpha, partition.name != "dirichlet", f"with {partition.name}"),
-        "data.partition.shards_per_phone": (
-            partition.shards_per_phone, partition.name != "shards", f"with {partition.name}",
-        ),
-        "phones.hostile_scale": (phones.hostile_scale, not phones.hostile, "where no phone is hostile"),
-        "phones.on_misfit": (phones.on_misfit, phones.device is None, "without phones.device"),
-    }  # fmt: skip
-    own = ":" in partition.name  # a partition of the user's may read all of them
-    for name, (value, useless, where) in unused.items():
-        default = _default_of(name)
-        if useless and value != default and not (own and name.startswith("data.partition")):
-            logger.warning("%s is %s, and has no use %s", name, value, where)
-
-
-def _default_of(name: str) -> Any:
-    """A setting's default."""
-    *sections, field = name.split(".")
-    section: Any = config.Config
-    for each in sections:
-        section = section.model_fields[each].annotation
-    return section.model_fields[field].default
+    own = ":" in partition.name
+    each: list[tuple[Section, str, str, bool, str]] = [
+        (partition, "data.partition", "alpha", own or partition.name == "dirichlet", f"with {partition.name}"),
+        (partition, "data.partition", "shards_per_phone", own or partition.name == "shards", f"with {partition.name}"),
+        (phones, "phones", "hostile_scale", bool(phones.hostile), "where no phone is hostile"),
+        (phones, "phones", "on_misfit", phones.device is not None, "without phones.device"),
+    ]
+    for section, name, field, used, where in each:
+        value = getattr(section, field)
+        if not used and value != type(section).model_fields[field].default:
+            logger.warning("%s.%s is %s, and has no use %s", name, field, value, where)
 
 
 def check_steps(settings: config.Config, stream: Stream) -> None:

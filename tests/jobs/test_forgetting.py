@@ -22,3 +22,16 @@ def test_accuracy_is_told_by_the_phones_place_in_the_rounds_order(tmp_path: Path
     assert by_fifths([folder]) == pytest.approx(fifths)
     assert main([str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"phones  80 % to 100 % of the order: {fifths[-1]:.4f}"
+
+
+def test_a_folder_that_is_no_run_and_a_run_without_own_samples_are_a_line(tmp_path: Path, capsys) -> None:
+    settings = rs.Config(
+        model={"name": "mlp"}, phones={"count": 2}, cluster={"backend": "inprocess"},
+        run={"storage_path": str(tmp_path), "name": "run", "rounds": 1},
+    )  # fmt: skip
+    folder = Path(rs.fit(settings, callbacks=[]).path)
+    assert main([str(tmp_path)]) == main([str(folder)]) == 2
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert "RUN" in first and "with its config.yaml" in first
+    assert "RUN" in second and "phones.held_out" in second
+    assert main(["--help"]) == 0

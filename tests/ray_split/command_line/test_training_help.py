@@ -6,6 +6,7 @@ import pytest
 
 from ray_split import cli
 from ray_split.command_line.flags import fields_of
+from ray_split.command_line.training import settings_of
 from ray_split.command_line.training_help import MOST_USED, SECTIONS
 from ray_split.config import Config
 
@@ -76,3 +77,8 @@ def test_help_about_no_section_is_one_line_and_status_two(capsys: pytest.Capture
 def test_a_section_that_is_nearly_right_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--help", "optimiser"]) == 2
     assert capsys.readouterr().err.endswith("did you mean optimizer?\n")
+
+
+def test_a_negative_number_with_an_exponent_is_a_value() -> None:
+    settings, _ = settings_of(["--phones.hostile_scale", "-1e3"])
+    assert settings.phones.hostile_scale == -1000

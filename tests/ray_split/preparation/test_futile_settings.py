@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 import ray_split as rs
@@ -133,3 +135,44 @@ def test_one_process_hosts_no_more_than_it_can(section: str, field: str, most: i
     assert getattr(getattr(resolved(most + 1, "ray"), section), field) == most + 1
     with pytest.raises(rs.SettingsError, match=rf"{section}\.{field}: {most + 1} .* at most {most} in one process"):
         resolved(most + 1)
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"data": {"partition": {"alpha": 0.1}}}, "data.partition.alpha is 0.1, and has no use with iid"),
+        ({"phones": {"hostile_scale": 5.0}}, "phones.hostile_scale is 5.0, and has no use where no phone is hostile"),
+        ({"phones": {"on_misfit": "skip"}}, "phones.on_misfit is skip, and has no use without phones.device"),
+        ({"data": {"partition": {"name": "dirichlet", "alpha": 0.9}}}, None),
+    ],
+)
+def test_what_is_set_and_has_no_use_is_told_of(
+    caplog: pytest.LogCaptureFixture, sections: dict, told: str | None
+) -> None:
+    assert warnings_of(caplog, **sections) == ([told] if told else [])
+
+
+def without_gradient(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(outputs, labels).detach()
+
+
+def test_a_loss_without_a_gradient_is_refused() -> None:
+    found = refusal(task={"loss": f"{__name__}:without_gradient"})
+    assert found.field == "task.loss" and "with a gradient" in str(found)
+
+
+def test_a_path_to_resume_that_is_no_run_is_told_of_as_such(tmp_path: Path) -> None:
+    (tmp_path / "never_run").mkdir()
+    (tmp_path / "never_run" / "notes.txt").write_text("mine")
+    with pytest.raises(rs.SettingsError, match=r"run\.resume: .* the folder of a run, with its config"):
+        rs.fit(rs.Config(run={"resume": str(tmp_path / "never_run")}, cluster={"backend": "inprocess"}), callbacks=[])
+
+
+def test_fewer_rounds_than_are_there_are_refused_and_nothing_is_written_anew(tmp_path: Path) -> None:
+    run = {"name": "r", "storage_path": str(tmp_path), "rounds": 2}
+    settings = rs.Config(model={"name": "mlp"}, phones={"count": 2}, cluster={"backend": "inprocess"}, run=run)
+    rs.fit(settings, callbacks=[])
+    before = (tmp_path / "r" / "config.yaml").read_bytes()
+    with pytest.raises(rs.SettingsError, match=r"run\.rounds: 1 .* at least 2"):
+        rs.fit(settings.with_values(run={"rounds": 1, "resume": "auto"}), callbacks=[])
+    assert (tmp_path / "r" / "config.yaml").read_bytes() == before
