@@ -1,1 +1,1 @@
-"""The roles of split learning as plain classes, and the two wirings that connect them."""
+"""The roles of split learning as plain classes, and the two backends that connect them."""

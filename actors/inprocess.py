@@ -1,4 +1,4 @@
-"""Wiring 1: all actors in this process, called at once. The readable specification of the other one.
+"""Backend 1: all actors in this process, called at once. The readable specification of the other one.
 
 What crosses is pickled on the way in and on the way out, so that no actor can see another's memory, and each call
 runs with its role's number of threads.
@@ -15,6 +15,9 @@ import torch
 
 from actors.client import Client
 from actors.fed_server import FedServer
+from actors.placement import whole
+from actors.resources import resolve
+from actors.role_arguments import fed_server_arguments
 from actors.server import Server
 from ray_split import config
 from ray_split.callbacks import Callback
@@ -22,8 +25,7 @@ from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
 from ray_split.errors import ActorLostError
 from ray_split.messages.contract import Borders
-from ray_split.placement import Node, whole
-from ray_split.schedules.roles import FED_SERVER, Roles, fed_server_arguments, is_single, server_names
+from ray_split.schedules.roles import FED_SERVER, Roles, is_single, server_names
 
 
 @dataclass(frozen=True)
@@ -133,12 +135,12 @@ def _holds_ref(argument: Any) -> bool:
     return isinstance(argument, (list, tuple, dict)) and any(_holds_ref(item) for item in items)
 
 
-def connect(settings: config.Cluster) -> tuple[InProcess, list[Node]]:
-    """The wiring, and what it places actors on: one client is as good as many here."""
-    return InProcess(), [whole("this process", 1, float(torch.cuda.is_available()))]
+def connect(settings: config.Cluster) -> InProcessBackend:
+    """The backend; there is nothing to connect to."""
+    return InProcessBackend()
 
 
-class InProcess:
+class InProcessBackend:
     """All actors in this process."""
 
     def __init__(self) -> None:
@@ -154,6 +156,10 @@ class InProcess:
 
     def meanwhile(self, do: Callable[[], None]) -> None:
         """Nobody waits here: a call is done when it was made."""
+
+    def resolve(self, settings: config.Config) -> config.Config:
+        """Settle what is `auto`: one client is as good as many here. Raises SettingsError."""
+        return resolve(settings, [whole("this process", 1, float(torch.cuda.is_available()))])
 
     def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
         """Make the actors."""

@@ -13,6 +13,7 @@ from ray_split.callbacks import Callback, progress
 from ray_split.config.plugins import named_by
 from ray_split.config.scripts import refuse_to_train_while_importing
 from ray_split.driver import training_loop
+from ray_split.driver.backend import Backend
 from ray_split.driver.interrupted_start import stoppable
 from ray_split.driver.stopping import Stop
 from ray_split.errors import OutOfTimeError, RunFailedError, SettingsError, first_line, told
@@ -24,12 +25,10 @@ from ray_split.models.pretrained import with_versions
 from ray_split.name_clashes import check_not_hidden
 from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.preparation.run_folder import Claimed, check_quarantine, claimed, inherit
-from ray_split.resolve import resolve
 from ray_split.results.checkpoint import round_of
 from ray_split.results.personal_state import FOLDER, Personal
 from ray_split.results.records import CONFIG, MODEL, Records
 from ray_split.results.result import Result
-from ray_split.schedules.roles import Wiring
 
 BACKENDS = {"ray": "actors.ray_backend.backend", "inprocess": "actors.inprocess"}
 
@@ -58,18 +57,23 @@ def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
 
 
 def _connected(prepared: Prepared, folder: Claimed, callbacks: list[Callback]) -> Result:
-    backend = importlib.import_module(BACKENDS[prepared.settings.cluster.backend])
-    wiring, nodes = backend.connect(prepared.settings.cluster)
+    backend = connect(prepared.settings.cluster)
     try:
         stop = Stop(prepared.settings.run.max_hours)
         # After connect: ray.init sets a handler for SIGTERM of its own.
         with stop.listening(), stop.telling():
-            resolved = resolve(prepared.settings, nodes)
-            told = [*callbacks, *wiring.callbacks()]
+            resolved = backend.resolve(prepared.settings)
+            told = [*callbacks, *backend.callbacks()]
             with logs.run(resolved.run.name):
-                return _run(prepared._replace(settings=resolved), folder, wiring, told, stop)
+                return _run(prepared._replace(settings=resolved), folder, backend, told, stop)
     finally:
-        wiring.stop()
+        backend.stop()
+
+
+def connect(settings: config.Cluster) -> Backend:
+    """The backend that the settings name, loaded when it is needed. `stop` it when all is done."""
+    backend: Backend = importlib.import_module(BACKENDS[settings.backend]).connect(settings)
+    return backend
 
 
 def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
@@ -80,31 +84,29 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
     refuse_to_train_while_importing()
     prepared = prepare(settings).settings
     check_not_hidden()
-    backend = importlib.import_module(BACKENDS[prepared.cluster.backend])
-    wiring: Wiring
-    wiring, nodes = backend.connect(prepared.cluster)
+    backend = connect(prepared.cluster)
     try:
-        return wiring.plan(resolve(prepared, nodes))
+        return backend.plan(backend.resolve(prepared))
     finally:
-        wiring.stop()
+        backend.stop()
 
 
-def _run(prepared: Prepared, folder: Claimed, wiring: Wiring, callbacks: list[Callback], stop: Stop) -> Result:
+def _run(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: list[Callback], stop: Stop) -> Result:
     settings, parts, stream, borders, clock = prepared
     first = round_of(folder.checkpoint) if folder.checkpoint else 0
     try:
-        records = Records(settings, first, wiring.differing, folder.hold, parts.classes)
+        records = Records(settings, first, backend.differing, folder.hold, parts.classes)
         records.summary("running", 0)
     except OSError as unwritten:
         raise RunFailedError(f"{type(unwritten).__name__}: {unwritten}") from unwritten
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
-    loop = training_loop.RoundLoop(settings, stream, wiring, callbacks, stop)
+    loop = training_loop.RoundLoop(settings, stream, backend, callbacks, stop)
     loop.callbacks = [*callbacks, _Quarantine(records, loop)]
     status, error = "failed", None
     try:
         with stop.telling():
-            wiring.start(settings, parts, stream, borders)
+            backend.start(settings, parts, stream, borders)
             loop.start()
             for callback in callbacks:
                 callback.on_run_start(settings, loop.where, first)

@@ -1,4 +1,4 @@
-"""Wiring 2: Ray. Where the actors are placed, and what happens when they die. The only file here that imports ray."""
+"""Backend 2: Ray. Where the actors are placed, and what happens when they die. The only file here that imports ray."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from actors.server import Server
 from actors.ray_backend.actor_software import software
 from actors.ray_backend.prometheus import Telemetry
 from actors.ray_backend.waiting import Watch, has_process, id_of
-from ray_split import config, logs, placement
+from actors import placement
+from ray_split import config, logs
 from ray_split.callbacks import Callback
 from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
 from ray_split.errors import RunFailedError
-from ray_split.placement import Node
+from actors.resources import resolve
 from ray_split.messages.contract import Borders
-from ray_split.schedules.roles import FED_SERVER, Handle, Ref, Roles, fed_server_arguments, is_single, server_names
+from ray_split.schedules.roles import FED_SERVER, Handle, Ref, Roles, is_single, server_names
+from actors.role_arguments import fed_server_arguments
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
@@ -44,13 +46,12 @@ VERDICT_SECONDS = 120.0  # Ray says within these whether a node that is out of r
 logger = logs.get(__name__)
 
 
-def connect(settings: config.Cluster) -> tuple[RayWiring, list[Node]]:
+def connect(settings: config.Cluster) -> RayBackend:
     """Use the Ray that this process is in, one at the address, or that of `ray start`; else start one for the run."""
-    connection = _connect(settings.address)
-    return RayWiring(connection), list(nodes().values())
+    return RayBackend(_connect(settings.address))
 
 
-class RayWiring:
+class RayBackend:
     """The actors as Ray actors."""
 
     def __init__(self, connection: Connection) -> None:
@@ -80,6 +81,10 @@ class RayWiring:
     def meanwhile(self, do: Callable[[], None]) -> None:
         """Call this every few seconds while results are waited for; what it raises is raised."""
         self._between = do
+
+    def resolve(self, settings: config.Config) -> config.Config:
+        """Settle what the cluster's nodes decide. Raises SettingsError if they could never have room for the actors."""
+        return resolve(settings, list(nodes().values()))
 
     def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
         """Ask for room for all actors at once, and make them; `ready` waits for them."""

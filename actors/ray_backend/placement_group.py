@@ -17,9 +17,10 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ray_split import config, logs, placement
+from actors import placement
+from actors.placement import Need, Node
+from ray_split import config, logs
 from ray_split.errors import RunFailedError
-from ray_split.placement import Need, Node
 
 POLL_SECONDS = 1.0
 PLAN_SECONDS = 30.0  # within which Ray says where it would place what there is room for

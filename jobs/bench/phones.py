@@ -20,7 +20,6 @@ from ray_split.driver.training_loop import RoundLoop
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.preparation.prepare import Prepared, prepare
-from ray_split.resolve import resolve
 from ray_split.segments.optimizers import OPTIMIZERS
 
 
@@ -49,10 +48,10 @@ class Rounds:
 
     def __init__(self, settings: rs.Config) -> None:
         prepared = prepare(settings)
-        self._wiring, resources = backend.connect(settings.cluster)
-        self.prepared = prepared._replace(settings=resolve(prepared.settings, resources))
-        self._wiring.start(*self.prepared[:4])
-        self._loop = RoundLoop(self.prepared.settings, prepared.stream, self._wiring, [])
+        self._backend = backend.connect(settings.cluster)
+        self.prepared = prepared._replace(settings=self._backend.resolve(prepared.settings))
+        self._backend.start(*self.prepared[:4])
+        self._loop = RoundLoop(self.prepared.settings, prepared.stream, self._backend, [])
         self._loop.start()
         self._round = 0
         self.rows: list[dict[str, Any]] = []
@@ -64,11 +63,11 @@ class Rounds:
 
     def hold(self) -> None:
         """What is done for the sake of recovery alone: B to the server, and at the end all of A, B and C back."""
-        turn, roles = Turn(self._round, 10**6, (), -1), self._wiring.roles
+        turn, roles = Turn(self._round, 10**6, (), -1), self._backend.roles
         state, ends = roles.fed_server.server_state.remote(turn), roles.fed_server.client_state.remote(turn)
-        self._wiring.get([roles.server.load.remote(turn, state)])
+        self._backend.get([roles.server.load.remote(turn, state)])
         middle = roles.server.state.remote(turn)
-        self._wiring.get([roles.fed_server.commit.remote(self._round, ends, middle)])
+        self._backend.get([roles.fed_server.commit.remote(self._round, ends, middle)])
         self._loop.forget()
 
     def spent(self) -> dict[str, float]:
@@ -78,7 +77,7 @@ class Rounds:
 
     def stop(self) -> None:
         """End its actors."""
-        self._wiring.stop()
+        self._backend.stop()
 
 
 class Plain:

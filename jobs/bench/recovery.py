@@ -28,7 +28,7 @@ class Recoveries(Rounds):
     def __init__(self, settings: rs.Config) -> None:
         super().__init__(settings)
         self._killed = self._noticed = 0.0
-        self._rebuild, self._wiring.rebuild = self._wiring.rebuild, self._notice  # type: ignore[method-assign]
+        self._rebuild, self._backend.rebuild = self._backend.rebuild, self._notice  # type: ignore[method-assign]
 
     def _notice(self) -> list[str]:
         self._noticed = time.monotonic()

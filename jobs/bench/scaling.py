@@ -32,8 +32,8 @@ class Scaled(Rounds):
     def __init__(self, settings: rs.Config) -> None:
         super().__init__(settings)
         self.phones, self.clients = settings.phones.count, int(settings.cluster.client_actors)
-        pid = self._wiring.roles.fed_server.__ray_call__.remote(lambda _: os.getpid())
-        self._fed_server = psutil.Process(self._wiring.get([pid])[0])
+        pid = self._backend.roles.fed_server.__ray_call__.remote(lambda _: os.getpid())
+        self._fed_server = psutil.Process(self._backend.get([pid])[0])
         self._cpu: list[tuple[float, float]] = []
 
     def __call__(self) -> None:

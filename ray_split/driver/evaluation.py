@@ -10,21 +10,22 @@ import numpy as np
 from ray_split import logs
 from ray_split.arrays import Array
 from ray_split.data.stream import Stream
-from ray_split.messages.report import Report, Sums
+from ray_split.driver.backend import Backend
+from ray_split.driver.bounded_calls import sum_reports
+from ray_split.messages.report import Sums
 from ray_split.messages.turn import Turn
-from ray_split.schedules.roles import Ref, Roles, Wiring
+from ray_split.schedules.roles import Ref, Roles
 
 logger = logs.get(__name__)
 
-MAX_OUTSTANDING = 64
 PHONES = 32  # evaluated at once, if cohorts are smaller
 
 
-def evaluate(turn: Turn, wiring: Wiring, part: str, total: int, batch: int) -> Sums:
+def evaluate(turn: Turn, backend: Backend, part: str, total: int, batch: int) -> Sums:
     """All `total` samples of 'val' or 'test', `batch` at a time, in eval mode."""
 
     def reports() -> Iterator[Ref]:
-        roles = wiring.roles
+        roles = backend.roles
         ends = roles.fed_server.client_state.remote(turn)
         yield from [client.load.remote(turn, ends) for client in roles.clients]
         for i, start in enumerate(range(0, total, batch)):
@@ -33,14 +34,14 @@ def evaluate(turn: Turn, wiring: Wiring, part: str, total: int, batch: int) -> S
             of_hidden = partial(client.evaluate_loss.remote, turn, part, start, stop)
             yield _figures(roles, i, turn, activation, of_hidden)
 
-    return _summed(wiring, reports())
+    return sum_reports(backend, reports())
 
 
-def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str, batch: int) -> Sums:
+def evaluate_own(turn: Turn, backend: Backend, stream: Stream, part: str, batch: int) -> Sums:
     """Every phone on the samples that it holds out for 'val' or 'test', some `batch` at a time, in eval mode."""
 
     def reports() -> Iterator[Ref]:
-        roles = wiring.roles
+        roles = backend.roles
         ends = roles.fed_server.client_state.remote(turn)
         for number, phones in enumerate(_together(stream, part, turn.round)):
             client, at = roles.client(number), turn._replace(phones=phones)
@@ -54,7 +55,7 @@ def evaluate_own(turn: Turn, wiring: Wiring, stream: Stream, part: str, batch: i
                 yield _figures(roles, number, at, activation, of_hidden)
             yield client.release.remote(at)
 
-    return _summed(wiring, reports())
+    return sum_reports(backend, reports())
 
 
 def _figures(roles: Roles, number: int, at: Turn, activation: Ref, of_hidden: Callable[[Ref], Ref]) -> Ref:
@@ -105,15 +106,3 @@ def _nonfinite(part: str, count: int, total: int, phones: Array) -> str:
 
 def _finite(part: str, total: int) -> str:
     return f"{part}: the model's outputs are finite again for all {total} samples"
-
-
-def _summed(wiring: Wiring, refs: Iterator[Ref]) -> Sums:
-    """The reports added up in their order, with a bounded number of calls under way."""
-    sums, outstanding = Sums(), list[Ref]()
-    for ref in refs:
-        outstanding.append(ref)
-        if len(outstanding) > MAX_OUTSTANDING:
-            sums.add(wiring.get([outstanding.pop(0)])[0] or Report())
-    for report in wiring.get(outstanding):
-        sums.add(report or Report())
-    return sums

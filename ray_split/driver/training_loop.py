@@ -17,6 +17,7 @@ from ray_split.callbacks import Callback, Stopwatch
 from ray_split.costs.virtual_clock import Clock
 from ray_split.data.stream import Stream
 from ray_split.data.types import PART_NAMES
+from ray_split.driver.backend import Backend
 from ray_split.driver.bounded_calls import Checked
 from ray_split.driver.evaluation import Nonfinite, evaluate, evaluate_own
 from ray_split.driver.stopping import Stop
@@ -27,7 +28,7 @@ from ray_split.messages.turn import Turn
 from ray_split.results import checkpoint
 from ray_split.results.records import Records
 from ray_split.schedules import idle, schedule_of
-from ray_split.schedules.roles import FED_SERVER, Ref, Wiring
+from ray_split.schedules.roles import FED_SERVER, Ref
 from ray_split.tasks.task import Task
 
 T = TypeVar("T")
@@ -35,21 +36,21 @@ logger = logs.get(__name__)
 
 
 class RoundLoop:
-    """Runs rounds and evaluations on a wiring's actors, each as a transaction."""
+    """Runs rounds and evaluations on a backend's actors, each as a transaction."""
 
     def __init__(
         self,
         settings: config.Config,
         stream: Stream,
-        wiring: Wiring,
+        backend: Backend,
         callbacks: Sequence[Callback],
         stop: Stop | None = None,
     ) -> None:
         self.stream = stream
-        self.wiring = wiring
+        self.backend = backend
         self.callbacks = callbacks
         self.stop = stop or Stop()
-        wiring.meanwhile(self.stop.look)
+        backend.meanwhile(self.stop.look)
         self.saved = 0  # the round of the last checkpoint
         self.recoveries = 0  # how many failures were made good
         self.where: list[str] = []  # the actors run, for people
@@ -72,18 +73,18 @@ class RoundLoop:
         return self._surviving(-1, self._begin)
 
     def _begin(self) -> int:
-        self.where = self.wiring.ready()
-        roles = self.wiring.roles
-        self.wiring.get([roles.fed_server.reach.remote()])
+        self.where = self.backend.ready()
+        roles = self.backend.roles
+        self.backend.get([roles.fed_server.reach.remote()])
         restored = checkpoint.newest(self._checkpoints, self._restored_from)  # that claim chose, or a later one
         if restored is not None:
             return restored
         ends, middle = roles.clients[0].initial_state.remote(), roles.server.initial_state.remote()
-        self.wiring.get([roles.fed_server.commit.remote(0, ends, middle)])
+        self.backend.get([roles.fed_server.commit.remote(0, ends, middle)])
         return 0
 
     def _restored_from(self, path: Place) -> int:
-        return int(self.wiring.get([self.wiring.roles.fed_server.restore.remote(path)])[0])
+        return int(self.backend.get([self.backend.roles.fed_server.restore.remote(path)])[0])
 
     def transaction(self, round: int, work: Callable[[Turn], T], training: bool = True) -> T:
         """Do `work` on the state at the start of `round`; if an actor dies, again, with a new attempt number."""
@@ -101,12 +102,12 @@ class RoundLoop:
 
     def save_now(self, round: int) -> None:
         """As `save`, but whatever happens is raised. StateNotLoadedError if the fed server holds another round."""
-        self.wiring.get([self.wiring.roles.fed_server.save_checkpoint.remote(round)])
+        self.backend.get([self.backend.roles.fed_server.save_checkpoint.remote(round)])
         self.saved = round
 
     def save_model(self, round: int) -> None:
         """Write the model as it is at the start of `round`."""
-        self._surviving(round, lambda: self.wiring.get([self.wiring.roles.fed_server.save_model.remote()]))
+        self._surviving(round, lambda: self.backend.get([self.backend.roles.fed_server.save_model.remote()]))
 
     def _surviving(
         self, round: int, work: Callable[[], T], leave_out: Callable[[int, BadPhoneError], None] | None = None
@@ -167,7 +168,7 @@ class RoundLoop:
         """Replace who died; if another dies meanwhile, again."""
         while True:
             try:
-                lost = self.wiring.rebuild()
+                lost = self.backend.rebuild()
             except ActorLostError as error:
                 self._failures.add(error)
             else:
@@ -178,14 +179,14 @@ class RoundLoop:
         """Give the server's replicas the round's start. Not waited for: what is submitted after it comes after it."""
         if self._restored == (turn.round, turn.attempt):
             return
-        roles = self.wiring.roles
+        roles = self.backend.roles
         state = roles.fed_server.server_state.remote(turn)
         self._loading = [server.load.remote(turn, state) for server in roles.servers]
         self._restored = (turn.round, turn.attempt)
 
     def _loaded(self) -> list[Report]:
         loading, self._loading = self._loading, []
-        self._received = [report for report in self.wiring.get(loading) if report is not None] or self._received
+        self._received = [report for report in self.backend.get(loading) if report is not None] or self._received
         return self._received
 
     def train(self, turn: Turn) -> RoundSums:
@@ -195,9 +196,9 @@ class RoundLoop:
             raise RunFailedError(f"no phone is left for round {turn.round}: all are left out")
         work = self._schedule if self.stream.phones(turn.round) else idle
         self._restored = None  # from here on the server's state is no round's start
-        sums, roles = RoundSums(), self.wiring.roles
+        sums, roles = RoundSums(), self.backend.roles
         self._loading += [actor.begin.remote() for actor in (*roles.servers, *roles.clients)]
-        schedule = Checked(work(turn, self.stream, roles), self.wiring)
+        schedule = Checked(work(turn, self.stream, roles), self.backend)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
         for reports, queued in schedule:
             self.stop.allow()
@@ -209,10 +210,10 @@ class RoundLoop:
                 callback.on_progress(turn.round, samples, total, samples / max(watch.seconds(), 1e-9))
         # Everybody answers before the commit: after it there is no way back to the round's start.
         received = self._loaded()
-        spent = self.wiring.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
+        spent = self.backend.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
         last = self.stream.finishing(turn.round)[-1:]  # whose weights are handed on
         self.stop.hold()
-        committed = self.wiring.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
+        committed = self.backend.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
         moved = [*received, committed]  # the round's start and end, from and to the fed server
         sums.extend(moved if self._on_server else [])
         servers = len(roles.servers)
@@ -226,13 +227,13 @@ class RoundLoop:
 
     def evaluate(self, turn: Turn, part: str, total: int, batch: int) -> Sums:
         """The state at the turn's round's start, on all `total` samples of 'val' or 'test', in eval mode."""
-        sums = evaluate(turn, self.wiring, part, total, batch)
+        sums = evaluate(turn, self.backend, part, total, batch)
         self._loaded()
         return sums
 
     def evaluate_own(self, turn: Turn, part: str, batch: int) -> Sums:
         """Each phone's model on what it holds out for 'val' or 'test'."""
-        sums = evaluate_own(turn, self.wiring, self.stream, part, batch)
+        sums = evaluate_own(turn, self.backend, self.stream, part, batch)
         self._loaded()
         return sums
 
@@ -259,7 +260,7 @@ def _save_completed(loop: RoundLoop, records: Records) -> None:
     records.summary("stopped", loop.recoveries)  # at once: there may be no time for more
     if records.rounds > loop.saved:
         records.flush()  # before the checkpoint, as in `_rounds`
-        loop.wiring.abandon()
+        loop.backend.abandon()
         loop.save_now(records.rounds)
         records.saved = loop.saved
 

@@ -59,7 +59,7 @@ class Records:
     ) -> None:
         """`classes`: their names, if they have any."""
         self._classes = classes
-        self._differing = {} if differing is None else differing  # a wiring's, which adds to it
+        self._differing = {} if differing is None else differing  # a backend's, which adds to it
         self._hold = hold
         self.folder = settings.run.folder
         self.saved = first_round

@@ -1,4 +1,4 @@
-"""Imports go jobs -> actors -> ray_split, never back; ray in its wiring alone; no actor loads what it doesn't use."""
+"""Imports go jobs -> actors -> ray_split, never back; ray in its backend alone; no actor loads what it doesn't use."""
 
 from __future__ import annotations
 
@@ -28,11 +28,8 @@ ORDER: list[set[str]] = [
     {"ray_split.train", "ray_split.experiments"},
     {"ray_split.command_line"},
     {"ray_split.api", "ray_split.replay"},
-    {"ray_split.driver"},
-    {"actors.ray_backend"},
+    {"ray_split.driver", "actors.ray_backend"},
     {"actors"},
-    {"ray_split.resolve"},
-    {"ray_split.placement"},
     {"ray_split.preparation"},
     {"ray_split.costs"},
     {"ray_split.schedules"},
@@ -77,7 +74,7 @@ def test_ray_split_imports_neither_ray_nor_actors_nor_jobs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", files("actors"), ids=lambda p: p.name)
-def test_actors_import_no_jobs_and_only_the_wiring_of_ray_imports_ray(path: Path) -> None:
+def test_actors_import_no_jobs_and_only_the_backend_of_ray_imports_ray(path: Path) -> None:
     forbidden = {"jobs"} | (set() if path.name in RAY else {"ray"})
     assert not imported(path) & forbidden
 
@@ -117,6 +114,13 @@ def test_imports_go_down() -> None:
     assert not {module: found for module, found in up.items() if found}
 
 
+def test_actors_know_nothing_of_the_driver_and_of_what_it_prepares() -> None:
+    known, apart = modules(), {"ray_split.driver", "ray_split.preparation", "ray_split.costs"}
+    actors = {module: path for module, path in known.items() if module.startswith("actors.")}
+    found = {module: {place_of(other) for other in imported_modules(path, known)} for module, path in actors.items()}
+    assert not {module: places & apart for module, places in found.items() if places & apart}
+
+
 def modules_after(code: str) -> set[str]:
     script = f"{code}\nimport sys; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -128,7 +132,7 @@ def test_the_fed_server_imports_neither_torch_nor_ray_and_file_systems_only_for_
     assert not modules_after(code) & {"torch", "ray", "pandas", "sklearn", "pyarrow", "fsspec"}
 
 
-def test_what_the_wiring_asks_of_every_actor_brings_no_torch_with_it() -> None:
+def test_what_the_backend_asks_of_every_actor_brings_no_torch_with_it() -> None:
     assert not modules_after(
         "import actors.ray_backend.actor_software, actors.process_memory, actors.ray_backend.heartbeat"
     ) & {

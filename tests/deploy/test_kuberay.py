@@ -11,10 +11,10 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.kuberay.utils import parse_quantity
 from ray.scripts.scripts import start
 
+from actors.placement import whole
+from actors.resources import resolve
 from ray_split import config
 from ray_split.command_line.training import settings_of
-from ray_split.placement import whole
-from ray_split.resolve import resolve
 from tests.conftest import ROOT
 
 # The fields of KubeRay's types, as far as they are for people to set; required ones first.

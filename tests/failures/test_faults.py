@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 import ray_split as rs
-from actors.inprocess import InProcess, LocalHandle, connect
+from actors.inprocess import InProcessBackend, LocalHandle, connect
 from ray_split.driver.training_loop import RoundLoop, run
 from ray_split.errors import ActorLostError
 from ray_split.preparation.prepare import Prepared, prepare
-from ray_split.resolve import resolve
 from ray_split.results.personal_state import Personal
 
 SCHEDULES = {
@@ -85,17 +84,17 @@ def prepared(path: Path, schedule: str, cuts: str) -> Prepared:
         run={"storage_path": str(path), "name": "run", "rounds": 2}, **sections,
     )  # fmt: skip
     found = prepare(settings)
-    return found._replace(settings=resolve(found.settings, connect(settings.cluster)[1]))
+    return found._replace(settings=connect(settings.cluster).resolve(found.settings))
 
 
 def fit(what: Prepared, folder: Path, killer: Killer) -> tuple[list[dict[str, Any]], dict[str, bytes], int]:
     """The run's rows, what it leaves, and how often it recovered."""
     settings = what.settings.with_values(run={"storage_path": str(folder.parent), "name": folder.name})
-    wiring, records, original = InProcess(), Rows(), LocalHandle.call
-    loop = RoundLoop(settings, what.stream, wiring, [])
+    backend, records, original = InProcessBackend(), Rows(), LocalHandle.call
+    loop = RoundLoop(settings, what.stream, backend, [])
     sizes = {"val": len(what.parts.val.inputs), "test": len(what.parts.test.inputs)}
     folder.mkdir()
-    wiring.start(settings, *what[1:4])
+    backend.start(settings, *what[1:4])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(LocalHandle, "call", lambda handle, name, given: killer(handle, name, given, original))
         run(loop, settings, records, sizes, loop.start())  # type: ignore[arg-type]

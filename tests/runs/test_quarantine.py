@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ray_split as rs
-from actors.inprocess import InProcess, LocalHandle
+from actors.inprocess import InProcessBackend, LocalHandle
 from ray_split.driver.training_loop import RoundLoop, run
 from ray_split.errors import BadPhoneError, RunFailedError
 from ray_split.messages.message import Sent
@@ -68,11 +68,11 @@ def fit(what: Prepared, folder: Path, spoil: Call | None = None, **sections: Any
     where = {"storage_path": str(folder.parent), "name": folder.name, "on_bad_phone": "skip"}
     settings = what.settings.with_values(**{"run": {}, **sections} | {"run": where | sections.get("run", {})})
     stream = type(what.stream)(settings, what.stream.partition)
-    wiring, records, original = InProcess(), Rows(), LocalHandle.call
-    loop = RoundLoop(settings, stream, wiring, [])
+    backend, records, original = InProcessBackend(), Rows(), LocalHandle.call
+    loop = RoundLoop(settings, stream, backend, [])
     sizes = {"val": len(what.parts.val.inputs), "test": len(what.parts.test.inputs)}
     folder.mkdir()
-    wiring.start(settings, what.parts, stream, what.borders)
+    backend.start(settings, what.parts, stream, what.borders)
 
     def call(handle: LocalHandle, name: str, given: list[Any]) -> Any:
         result = original(handle, name, given)

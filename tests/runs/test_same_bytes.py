@@ -1,4 +1,4 @@
-"""The same bytes whatever the wiring, and whatever interrupted the run."""
+"""The same bytes whatever the backend, and whatever interrupted the run."""
 
 from __future__ import annotations
 

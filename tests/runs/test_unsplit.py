@@ -1,4 +1,4 @@
-"""Rule 1: split training is unsplit training, bit for bit, through both wirings."""
+"""Rule 1: split training is unsplit training, bit for bit, through both backends."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ray_split import config
-from ray_split.api import BACKENDS, fit
+from ray_split.api import connect, fit
 from ray_split.callbacks import Callback, number
+from ray_split.driver.backend import Backend
 from ray_split.errors import RunFailedError, SettingsError, told
 from ray_split.experiments.compare import results
-from ray_split.placement import Node
-from ray_split.resolve import resolve
 from ray_split.results.left_behind import known_summary
 
 
@@ -27,18 +25,18 @@ def is_finished(settings: config.Config) -> bool:
 
 
 @contextmanager
-def connect(settings: config.Cluster) -> Iterator[list[Node]]:
+def connected(settings: config.Cluster) -> Iterator[Backend]:
     """What all runs share: Ray, if it is not running, is started once, and stopped at the end. Raises SettingsError."""
     try:
-        wiring, nodes = importlib.import_module(BACKENDS[settings.backend]).connect(settings)
+        backend = connect(settings)
     except ConnectionError as error:
         raise SettingsError(
             "cluster.address", settings.address, f"a running Ray's: {results.one_line(error)}"
         ) from error
     try:
-        yield nodes
+        yield backend
     finally:
-        wiring.stop()
+        backend.stop()
 
 
 class Watch(Callback):
@@ -84,9 +82,9 @@ def run_all(runs: dict[str, config.Config], console: Console) -> None:
             watch.end(name, f"{outcome(settings)} (finished before)")
     if not due:
         return
-    with connect(next(iter(due.values())).cluster) as nodes:
+    with connected(next(iter(due.values())).cluster) as backend:
         for settings in due.values():
-            resolve(settings, nodes)
+            backend.resolve(settings)
         with watch.bar:
             for name, settings in due.items():
                 watch.end(name, train(settings, watch))

@@ -18,14 +18,13 @@ from collections.abc import Sequence
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a model of one's own is found where the job runs
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # our own lines are enough
 
-from actors.ray_backend.connection import connect  # first: it sets what ray reads when it is imported
+from actors.ray_backend.backend import RayBackend, connect  # first: it sets what ray reads when it is imported
 
 import yaml
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 
-from actors.ray_backend.placement_group import nodes
 from ray_split import config, filesystem
 from ray_split.experiments.command import exit_status, parser_of
 from ray_split.experiments.out_folder import alone
@@ -34,16 +33,15 @@ from ray_split.experiments.sweep.report import Lines, best_of, by_point, last_li
 from ray_split.experiments.sweep.settings import ASKED, TUNE, Sweep, asked_by, check_same, check_trusted, sweep_of
 from ray_split.experiments.sweep.trials import Trial, resources
 from ray_split.filesystem import full
-from ray_split.resolve import resolve
 
 TABLE, POINTS, BEST = "sweep.csv", "points.csv", "best.yaml"
 
 
-def settle(base: config.Config) -> config.Config:
+def settle(base: config.Config, backend: RayBackend) -> config.Config:
     """The base with what `auto` would give to one run that has the cluster alone: here a client each. SettingsError."""
     if base.cluster.client_actors == "auto":
         base = base.with_values(cluster={"client_actors": 1})
-    return resolve(base, list(nodes().values()))
+    return backend.resolve(base)
 
 
 def tuner_of(sweep: Sweep, base: config.Config) -> tune.Tuner:
@@ -80,13 +78,13 @@ def main(arguments: Sequence[str]) -> int:
 def _run(sweep: Sweep, console: Console) -> int:
     check_same(sweep)
     check_trusted(sweep)
-    connection = connect(sweep.base.cluster.address)
+    backend = connect(sweep.base.cluster)
     try:
-        base = settle(sweep.base)
+        base = settle(sweep.base, backend)
         filesystem.write(sweep.out / ASKED, yaml.safe_dump(asked_by(sweep), sort_keys=False).encode())
         return _write_results(sweep, base, tuner_of(sweep, base).fit(), console)
     finally:
-        connection.close()
+        backend.stop()
 
 
 def _write_results(sweep: Sweep, base: config.Config, grid: tune.ResultGrid, console: Console) -> int:

@@ -202,6 +202,6 @@ def test_gauges_are_still_there_after_longer_than_ray_keeps_them(tmp_path: Path,
 
 
 def test_a_run_in_this_process_has_no_metrics_for_prometheus() -> None:
-    from actors.inprocess import InProcess
+    from actors.inprocess import InProcessBackend
 
-    assert InProcess().callbacks() == []
+    assert InProcessBackend().callbacks() == []

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 import ray_split as rs
 from actors.client import Client
 from actors.fed_server import FedServer
+from actors.role_arguments import fed_server_arguments
 from actors.server import Server
 from ray_split.errors import BadPhoneError
 from ray_split.messages.message import Sent
 from ray_split.messages.state import Closed
 from ray_split.messages.turn import Start, Turn
 from ray_split.preparation.prepare import Prepared, prepare
-from ray_split.schedules.roles import fed_server_arguments
 
 PHONES = (0, 1, 2)
 EXAMPLES = 80  # of each test; together more than 500 messages

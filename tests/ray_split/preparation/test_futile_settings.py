@@ -9,7 +9,6 @@ from torch import nn
 
 import ray_split as rs
 from ray_split.preparation.prepare import prepare
-from ray_split.resolve import resolve
 
 
 def prepared(**sections: dict) -> rs.Config:
@@ -118,23 +117,6 @@ def test_a_path_that_gets_too_long_with_the_name_is_refused() -> None:
 def test_an_automatic_name_is_short_enough_whatever_the_model_is_called() -> None:
     with pytest.raises(rs.SettingsError, match=r"model\.name: 'a:x+"):
         prepare(rs.Config(model={"name": f"a:{'x' * 300}"}))
-
-
-@pytest.mark.parametrize(
-    ("section", "field", "most"),
-    [("cluster", "client_actors", 64), ("server", "replicas", 64), ("server", "num_cpus", 256)],
-)
-def test_one_process_hosts_no_more_than_it_can(section: str, field: str, most: int) -> None:
-    def resolved(value: int, backend: str = "inprocess") -> rs.Config:
-        sections = {"cluster": {"backend": backend, "autoscaled": backend == "ray", "client_actors": 1}}
-        sections |= {"server": {"num_gpus": 0}}
-        sections[section][field] = value
-        return resolve(rs.Config(**sections), [])
-
-    assert getattr(getattr(resolved(most), section), field) == most
-    assert getattr(getattr(resolved(most + 1, "ray"), section), field) == most + 1
-    with pytest.raises(rs.SettingsError, match=rf"{section}\.{field}: {most + 1} .* at most {most} in one process"):
-        resolved(most + 1)
 
 
 @pytest.mark.parametrize(

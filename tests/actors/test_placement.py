@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import ray_split as rs
-from ray_split.placement import (
+from actors.placement import (
     Fit,
     Need,
     Node,
@@ -25,7 +25,7 @@ from ray_split.placement import (
     whole,
     without_room,
 )
-from ray_split.resolve import resolve
+from actors.resources import resolve
 
 HEAD = whole("head", 0, 0, {"ray-split/role": "head"})
 SERVER = whole("server", 2, 1, {"ray-split/role": "server"})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from actors.placement import Node, most_clients, server_needs, suits
 from ray_split import config, logs
 from ray_split.config.phones import Phones
 from ray_split.data.participation import drawn
 from ray_split.errors import SettingsError
-from ray_split.placement import Node, most_clients, server_needs, suits
 
 HINT = "; with cluster.autoscaled a run waits for nodes to come"
 

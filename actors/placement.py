@@ -1,4 +1,4 @@
-"""Which nodes suit which actors, and whether there is room for all: decided here, carried out by a wiring.
+"""Which nodes suit which actors, and whether there is room for all: decided here, carried out by `ray_backend`.
 
 A node's label `ray-split/role` (head, server, client) says what it is for. Where no node has a role's label, any node
 with the CPUs or GPUs will do. Knows no Ray.
