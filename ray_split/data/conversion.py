@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ray_split.arrays import Array
-from ray_split.data.lazy import LazyInputs
+from ray_split.data.types import LazyInputs
 from ray_split.errors import SettingsError, told
 
 TEXT = "UST"  # numpy's kinds of text

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from ray_split.arrays import Array
-from ray_split.data import task_sets
 from ray_split.data.image_folder import image_folder
-from ray_split.data.synthetic import fake_images, synthetic, whole
+from ray_split.data.synthetic import fake_images, regression, segmentation, synthetic, tokens, whole
 from ray_split.data.types import DataSet, Part, by_mean_and_std, without_test_part
 from ray_split.errors import SettingsError, told
 from ray_split.memory_limit import check_fits
@@ -111,8 +110,8 @@ DATA_SETS: dict[str, Callable[..., Any]] = {
     "fashion_mnist": fashion_mnist,
     "image_folder": image_folder,
     "synthetic": synthetic,
-    "synthetic_regression": task_sets.regression,
-    "synthetic_segmentation": task_sets.segmentation,
-    "synthetic_tokens": task_sets.tokens,
+    "synthetic_regression": regression,
+    "synthetic_segmentation": segmentation,
+    "synthetic_tokens": tokens,
     "fake_images": fake_images,
 }

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ray_split.arrays import Array
-from ray_split.data.lazy import LazyInputs
-from ray_split.data.types import DataSet, Part, by_mean_and_std, without_test_part
+from ray_split.data.types import DataSet, LazyInputs, Part, by_mean_and_std, without_test_part
 from ray_split.errors import SettingsError, told
 from ray_split.memory_limit import check_fits
 

@@ -15,9 +15,8 @@ from ray_split.config.plugins import blamed, call, find
 from ray_split.data.conversion import TEXT, Place, as_array, shown
 from ray_split.data.datasets import DATA_SETS
 from ray_split.data.label_names import encode
-from ray_split.data.lazy import LazyInputs
 from ray_split.data.torch_datasets import hint, is_dataset, is_torchs, samples
-from ray_split.data.types import TEST_FRACTION, DataSet, Part, Parts, split_off, without_test_part
+from ray_split.data.types import TEST_FRACTION, DataSet, LazyInputs, Part, Parts, split_off, without_test_part
 from ray_split.errors import SettingsError
 
 __all__ = ["DataSet", "LazyInputs", "Part", "Parts", "load", "without_test_part"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ray_split.arrays import Array
 from ray_split.data.conversion import Place, as_array, is_of, shown, stacked
-from ray_split.data.lazy import LazyInputs
+from ray_split.data.types import LazyInputs
 from ray_split.errors import SettingsError, told
 
 IN_MEMORY = 2**30

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ray_split.data.lazy import LazyInputs
+from ray_split.data.types import LazyInputs
 
 READ = []
 
