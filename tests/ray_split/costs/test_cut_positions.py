@@ -14,7 +14,7 @@ from ray_split.costs.position_costs import scan
 from ray_split.cutting.cut import CutError, cut
 from ray_split.errors import SettingsError
 from ray_split.messages.message import leaves
-from ray_split.models.registry import MLP, DigitsCNN
+from ray_split.models.small import MLP, DigitsCNN
 from ray_split.segments.segment import call
 from tests import nets
 from tests.nets import chain, model_of

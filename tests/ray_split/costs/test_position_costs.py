@@ -11,7 +11,7 @@ from torch import nn
 from ray_split import config
 from ray_split.costs.position_costs import scan, scan_of
 from ray_split.errors import SettingsError
-from ray_split.models.registry import DigitsCNN
+from ray_split.models.small import DigitsCNN
 
 TABLE_2 = [  # Palanisamy et al. 2021: the first seven layers of InceptionResNetV2, rows x columns x filters
     ("conv2d_1a", (149, 149, 32)), ("conv2d_2a", (147, 147, 32)), ("conv2d_2b", (147, 147, 64)),

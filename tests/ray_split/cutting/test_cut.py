@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ray_split.cutting.cut import cut, merge
 from ray_split.messages.message import leaves, tree_map
 from ray_split.models.library import lookup
-from ray_split.models.registry import MLP, DigitsCNN
+from ray_split.models.small import MLP, DigitsCNN
 from ray_split.segments.segment import call
 from tests.nets import chain, model_of
 
