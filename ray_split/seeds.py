@@ -7,11 +7,10 @@ makes no difference to its value.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from ray_split.arrays import Array
 
 # Numbers, not hash(): the same in every process and for good. Add at the end, never reorder.
 PURPOSES = {
@@ -157,3 +156,9 @@ def _powers(first: int, factor: int, count: int) -> Array:
         powers[i] = value
         value = (value * factor) & _MASK
     return powers
+
+
+def uniform(seed: int, purpose: str, *at: int | Array, count: int = 1) -> Array:
+    """Draws in [0, 1) (K, count) for each element of the arrays in `at`."""
+    found = words([seed, PURPOSES[purpose], *at], np.arange(count))
+    return (found >> np.uint64(11)) * 2.0**-53

@@ -1,4 +1,4 @@
-"""What phones and server are simulated to be: profiles of devices and of links, and which of them a phone has.
+"""What phones and server are simulated to be: profiles of devices and of links.
 
 A setting is a profile's name, numbers of one's own as a mapping, or over phones a mix of these by weights. All is of
 public knowledge or assumed, as `source` says; docs/devices.md has the table.
@@ -7,13 +7,12 @@ public knowledge or assumed, as `source` says; docs/devices.md has the table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from ray_split import seeds
 from ray_split.arrays import Array
 from ray_split.config import yaml12
 from ray_split.config.fields import NotNegative, Positive, Section
@@ -167,35 +166,6 @@ def mix_of(setting: Setting, profile: Callable[[Setting], P]) -> list[tuple[P, f
     if not parts:
         raise ValueError("a mix of one part or more, as [{of: ..., weight: 3}, {of: ..., weight: 1}]")
     return [(profile(part["of"]), float(part["weight"])) for part in parts]
-
-
-def drawn(mix: Sequence[tuple[P, float]], seed: int, purpose: str, count: int) -> tuple[list[P], Array]:
-    """The profiles of a mix, and which of them each of `count` phones has (count,): drawn by weight."""
-    limits = np.cumsum([weight for _, weight in mix])
-    chosen = np.searchsorted(limits[:-1] / limits[-1], uniform(seed, purpose, np.arange(count))[:, 0], side="right")
-    return [profile for profile, _ in mix], chosen
-
-
-def uniform(seed: int, purpose: str, *at: int | Array, count: int = 1) -> Array:
-    """Draws in [0, 1) (K, count) for each element of the arrays in `at`."""
-    words = seeds.words([seed, seeds.PURPOSES[purpose], *at], np.arange(count))
-    return (words >> np.uint64(11)) * 2.0**-53
-
-
-def devices_of(setting: Setting, seed: int, count: int) -> tuple[list[Device], Array]:
-    """The devices of a setting for `count` phones, and which of them each phone has (count,)."""
-    return drawn(mix_of(setting, device_of), seed, "devices", count)
-
-
-def links_of(setting: Setting, seed: int, count: int) -> tuple[list[Link], Array]:
-    """As `devices_of`, of links."""
-    return drawn(mix_of(setting, link_of), seed, "links", count)
-
-
-def gathered(links: Sequence[Link], chosen: Array) -> Link:
-    """Many phones' links as one, whose numbers are arrays (K,)."""
-    columns = {name: np.array([getattr(link, name) for link in links])[chosen] for name in Link._fields[1:-1]}
-    return Link("each its own", **columns, source="")
 
 
 def _parsed(value: Any) -> Any:

@@ -16,7 +16,8 @@ import numpy as np
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.config.devices import Link, device_of, devices_of, gathered, links_of, uniform
+from ray_split.config.devices import Link, device_of
+from ray_split.costs.phone_devices import devices_of, gathered, links_of
 from ray_split.costs.recorded_calls import Merged, replay
 from ray_split.costs.virtual_timeline import Durations, Span, Timeline
 from ray_split.costs.workload import Work
@@ -24,6 +25,7 @@ from ray_split.data.participation import Ends
 from ray_split.data.stream import Stream
 from ray_split.schedules import schedule_of
 from ray_split.schedules.roles import is_single
+from ray_split.seeds import uniform
 
 MESSAGES = ("activation", "hidden", "hidden_gradient", "activation_gradient")
 UP = {"activation": True, "hidden": False, "hidden_gradient": True, "activation_gradient": False}

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_split.arrays import Array
-from ray_split.config.devices import uniform
 from ray_split.config.phones import Phones
+from ray_split.seeds import uniform
 
 FATES = ("finished", "dropped", "late")
 

@@ -1,6 +1,6 @@
 """What is wrong with a data set's numbers, before a run starts: the rows that are not finite, or have no class.
 
-Rows are named as the user's array has them. Inputs that are read when needed are checked when they are (lazy.py).
+Rows are named as the user's array has them. Inputs that are read when needed are checked when they are (data/types.py).
 """
 
 from __future__ import annotations

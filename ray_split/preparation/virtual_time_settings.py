@@ -10,8 +10,8 @@ import torch
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.config.devices import devices_of
 from ray_split.costs.cut_positions import Position
+from ray_split.costs.phone_devices import devices_of
 from ray_split.costs.phone_memory import phone_memory
 from ray_split.costs.position_costs import Scan, scan_of
 from ray_split.costs.virtual_clock import Clock

@@ -81,3 +81,10 @@ def test_a_generator_and_a_torch_seed_follow_from_the_same_sequence():
     assert seeds.torch_seed(5, "model") == numpys([5, 1], 1)[0]
     expected = np.random.default_rng(np.random.SeedSequence([5, 3, 8])).permutation(20)
     assert seeds.generator(5, "phones", 8).permutation(20).tolist() == expected.tolist()
+
+
+def test_draws_are_of_the_half_open_interval() -> None:
+    drawn = seeds.uniform(0, "messages", 1, np.arange(1000), count=8)
+    assert drawn.shape == (1000, 8)
+    assert drawn.min() >= 0
+    assert drawn.max() < 1

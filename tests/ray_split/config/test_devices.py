@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import ray_split as rs
-from ray_split.config.devices import DEVICES, LINKS, Device, device_of, devices_of, link_of, links_of, uniform
+from ray_split.config.devices import DEVICES, LINKS, Device, device_of, link_of
 from ray_split.errors import SettingsError
+from ray_split.seeds import uniform
 
 MIX = [{"of": "mid_range", "weight": 3}, {"of": {"gflops": 1, "memory_mb": 100}, "weight": 1}]
 
@@ -57,31 +58,6 @@ def test_the_papers_links_are_in_the_papers_order() -> None:
 def test_numbers_of_ones_own_are_a_profile() -> None:
     assert device_of({"gflops": 5, "memory_mb": 300}) == Device("own", 5.0, 300.0, "own")
     assert device_of({"gflops": 5}).memory_mb == float("inf")
-
-
-def test_a_mix_is_drawn_by_weight_from_the_seed() -> None:
-    profiles, chosen = devices_of(MIX, 0, 10_000)
-    assert [profile.name for profile in profiles] == ["mid_range", "own"]
-    assert np.mean(chosen == 0) == pytest.approx(0.75, abs=0.02)
-    assert (chosen == devices_of(MIX, 0, 10_000)[1]).all()
-    assert (chosen != devices_of(MIX, 1, 10_000)[1]).any()
-
-
-def test_a_phone_keeps_its_profile_if_there_are_more_phones() -> None:
-    assert devices_of(MIX, 3, 50)[1].tolist() == devices_of(MIX, 3, 500)[1][:50].tolist()
-
-
-def test_devices_and_links_are_drawn_apart() -> None:
-    links = [{"of": "wifi", "weight": 1}, {"of": "3g", "weight": 1}]
-    devices = [{"of": "low_end", "weight": 1}, {"of": "high_end", "weight": 1}]
-    assert (links_of(links, 0, 100)[1] != devices_of(devices, 0, 100)[1]).any()
-
-
-def test_draws_are_of_the_half_open_interval() -> None:
-    drawn = uniform(0, "messages", 1, np.arange(1000), count=8)
-    assert drawn.shape == (1000, 8)
-    assert drawn.min() >= 0
-    assert drawn.max() < 1
 
 
 @pytest.mark.parametrize(
