@@ -25,8 +25,9 @@ from ray_split.messages.state import State, state_bytes
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.models.registry import first_states
-from ray_split.segments.copies import Copies, Learned, Looped
+from ray_split.segments.copies import Copies, Learned
 from ray_split.segments.copy_factory import Maker
+from ray_split.segments.looped_copies import Looped
 from ray_split.segments.shared_segment import Shared, join, split
 from ray_split.segments.weighted_mean import averaged
 from ray_split.tasks.task import Task

@@ -14,7 +14,8 @@ from torch import nn
 from jobs.bench.timing import Row, interleaved
 from ray_split import config
 from ray_split.preparation import cohort_rule
-from ray_split.segments.copies import Copies, Looped
+from ray_split.segments.copies import Copies
+from ray_split.segments.looped_copies import Looped
 from ray_split.segments.segment import Segment
 from ray_split.segments.stacked_copies import Stacked
 

@@ -20,7 +20,7 @@ from ray_split.cutting.cut import Segments
 from ray_split.errors import MISFITS, SettingsError, told
 from ray_split.messages.message import leaves, tree_map
 from ray_split.segments import optimizers
-from ray_split.segments.copies import as_floats
+from ray_split.segments.autograd import as_floats
 from ray_split.segments.segment import HALF, call, learned_keys, tensors_of
 
 

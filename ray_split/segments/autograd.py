@@ -104,3 +104,8 @@ def _double(tensor: torch.Tensor) -> torch.Tensor:
 
 
 BACKPROP: dict[str, Backprop] = {"autograd": by_autograd, "auxiliary_labels": by_auxiliary_labels}
+
+
+def as_floats(tensor: torch.Tensor) -> torch.Tensor:
+    """Numbers in single precision, to take the norm of; of complex ones the two parts."""
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).float()

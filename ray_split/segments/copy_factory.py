@@ -8,7 +8,8 @@ from torch import nn
 
 from ray_split import config
 from ray_split.messages.state import State
-from ray_split.segments.copies import Copies, Looped
+from ray_split.segments.copies import Copies
+from ray_split.segments.looped_copies import Looped
 from ray_split.segments.parameter_hooks import copied
 from ray_split.segments.segment import Segment
 from ray_split.segments.stacked_copies import Stacked

@@ -35,9 +35,9 @@ from ray_split.messages.message import (
 )
 from ray_split.messages.state import State, is_statistic, state_bytes
 from ray_split.segments import optimizers
-from ray_split.segments.autograd import as_leaves, backward, can_have_gradient, gradients_of, own_copy
+from ray_split.segments.autograd import as_floats, as_leaves, backward, can_have_gradient, gradients_of, own_copy
 from ray_split.segments.buffers import changing
-from ray_split.segments.copies import Learned, as_floats
+from ray_split.segments.copies import Learned
 from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
 from ray_split.segments.segment import HALF, as_array, as_state
 from ray_split.tasks.task import Task

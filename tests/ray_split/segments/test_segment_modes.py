@@ -16,7 +16,7 @@ from ray_split import config
 from ray_split.cutting.cut import cut
 from ray_split.messages.message import BITS, send
 from ray_split.models import library
-from ray_split.segments.copies import Looped
+from ray_split.segments.looped_copies import Looped
 from ray_split.segments.segment import Segment, call
 from tests.nets import Residual
 

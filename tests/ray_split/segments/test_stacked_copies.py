@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ray_split import config
-from ray_split.segments.copies import Looped
+from ray_split.segments.looped_copies import Looped
 from ray_split.segments.segment import Segment
 from ray_split.segments.stacked_copies import Stacked
 from ray_split.tasks.task import Task
