@@ -15,6 +15,7 @@ from ray_split.config.scripts import refuse_to_train_while_importing
 from ray_split.driver import training_loop
 from ray_split.driver.backend import Backend
 from ray_split.driver.interrupted_start import stoppable
+from ray_split.driver.round_runner import RoundRunner
 from ray_split.driver.stopping import Stop
 from ray_split.errors import OutOfTimeError, RunFailedError, SettingsError, first_line, told
 from ray_split.filesystem import Place, place
@@ -101,17 +102,17 @@ def _run(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: list[
         raise RunFailedError(f"{type(unwritten).__name__}: {unwritten}") from unwritten
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
-    loop = training_loop.RoundLoop(settings, stream, backend, callbacks, stop)
-    loop.callbacks = [*callbacks, _Quarantine(records, loop)]
+    runner = RoundRunner(settings, stream, backend, callbacks, stop)
+    runner.callbacks = [*callbacks, _Quarantine(records, runner)]
     status, error = "failed", None
     try:
         with stop.telling():
             backend.start(settings, parts, stream, borders)
-            loop.start()
+            runner.start()
             for callback in callbacks:
-                callback.on_run_start(settings, loop.where, first)
+                callback.on_run_start(settings, runner.where, first)
             sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
-            training_loop.run(loop, settings, records, sizes, first, clock)
+            training_loop.run(runner, settings, records, sizes, first, clock)
         status = "finished"
     except (KeyboardInterrupt, OutOfTimeError) as asked:
         status, error = "stopped", str(asked) if isinstance(asked, OutOfTimeError) else "stopped on request"
@@ -120,7 +121,7 @@ def _run(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: list[
         error = f"{type(failure).__name__}: {failure}"
         raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
     finally:
-        summary, full = _end(records, status, loop.recoveries, error)
+        summary, full = _end(records, status, runner.recoveries, error)
         for callback in callbacks:
             callback.on_run_end(summary, str(records.folder))
     if full:
@@ -141,13 +142,13 @@ def _end(records: Records, status: str, recoveries: int, error: str | None) -> t
 class _Quarantine(Callback):
     """Writes down at once who is left out: a run that is killed goes on without them when it is resumed."""
 
-    def __init__(self, records: Records, loop: training_loop.RoundLoop) -> None:
-        self._records, self._loop = records, loop
+    def __init__(self, records: Records, runner: RoundRunner) -> None:
+        self._records, self._runner = records, runner
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """A line each in summary.json."""
         self._records.quarantine(round, phones, reason)
-        self._records.summary("running", self._loop.recoveries)
+        self._records.summary("running", self._runner.recoveries)
 
 
 def load_model(path: str | Place, phone: int | None = None, trust: bool = False) -> nn.Module:

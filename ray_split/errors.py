@@ -1,4 +1,4 @@
-"""What can go wrong, by kind, and how often it may. Carrying out what follows is training_loop.py's."""
+"""What can go wrong, by kind, and how often it may. Carrying out what follows is round_runner.py's."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 import ray_split as rs
 from actors.ray_backend import backend
 from jobs.bench.timing import Row, interleaved, ratio
-from ray_split.driver.training_loop import RoundLoop
+from ray_split.driver.round_runner import RoundRunner
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.preparation.prepare import Prepared, prepare
@@ -51,7 +51,7 @@ class Rounds:
         self._backend = backend.connect(settings.cluster)
         self.prepared = prepared._replace(settings=self._backend.resolve(prepared.settings))
         self._backend.start(*self.prepared[:4])
-        self._loop = RoundLoop(self.prepared.settings, prepared.stream, self._backend, [])
+        self._loop = RoundRunner(self.prepared.settings, prepared.stream, self._backend, [])
         self._loop.start()
         self._round = 0
         self.rows: list[dict[str, Any]] = []

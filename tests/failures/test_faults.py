@@ -11,7 +11,8 @@ import pytest
 
 import ray_split as rs
 from actors.inprocess import InProcessBackend, LocalHandle, connect
-from ray_split.driver.training_loop import RoundLoop, run
+from ray_split.driver.round_runner import RoundRunner
+from ray_split.driver.training_loop import run
 from ray_split.errors import ActorLostError
 from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.results.personal_state import Personal
@@ -91,7 +92,7 @@ def fit(what: Prepared, folder: Path, killer: Killer) -> tuple[list[dict[str, An
     """The run's rows, what it leaves, and how often it recovered."""
     settings = what.settings.with_values(run={"storage_path": str(folder.parent), "name": folder.name})
     backend, records, original = InProcessBackend(), Rows(), LocalHandle.call
-    loop = RoundLoop(settings, what.stream, backend, [])
+    loop = RoundRunner(settings, what.stream, backend, [])
     sizes = {"val": len(what.parts.val.inputs), "test": len(what.parts.test.inputs)}
     folder.mkdir()
     backend.start(settings, *what[1:4])

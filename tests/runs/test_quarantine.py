@@ -11,7 +11,8 @@ import pytest
 
 import ray_split as rs
 from actors.inprocess import InProcessBackend, LocalHandle
-from ray_split.driver.training_loop import RoundLoop, run
+from ray_split.driver.round_runner import RoundRunner
+from ray_split.driver.training_loop import run
 from ray_split.errors import BadPhoneError, RunFailedError
 from ray_split.messages.message import Sent
 from ray_split.messages.state import Closed
@@ -69,7 +70,7 @@ def fit(what: Prepared, folder: Path, spoil: Call | None = None, **sections: Any
     settings = what.settings.with_values(**{"run": {}, **sections} | {"run": where | sections.get("run", {})})
     stream = type(what.stream)(settings, what.stream.partition)
     backend, records, original = InProcessBackend(), Rows(), LocalHandle.call
-    loop = RoundLoop(settings, stream, backend, [])
+    loop = RoundRunner(settings, stream, backend, [])
     sizes = {"val": len(what.parts.val.inputs), "test": len(what.parts.test.inputs)}
     folder.mkdir()
     backend.start(settings, what.parts, stream, what.borders)
