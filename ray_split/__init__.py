@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray_split.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ray_split.api import fit, load_model
+    from ray_split.api import fit, load_model, stream
     from ray_split.callbacks import Callback
     from ray_split.config import Config
     from ray_split.cutting.cut import Segments
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ray_split.data.stream import Draw
     from ray_split.errors import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
     from ray_split.messages.turn import Start
-    from ray_split.replay import stream
     from ray_split.results.result import Result
     from ray_split.schedules.schedule import Schedule
     from ray_split.segments.aggregators import Aggregator
@@ -37,7 +36,7 @@ _PLACES = {
     "OutOfTimeError": "errors", "RunFailedError": "errors", "RunStoppedError": "errors", "SettingsError": "errors",
     "Result": "results.result", "Schedule": "schedules.schedule", "Aggregator": "segments.aggregators",
     "Start": "messages.turn",
-    "Draw": "data.stream", "stream": "replay", "Batches": "data.batches",
+    "Draw": "data.stream", "stream": "api", "Batches": "data.batches",
 }  # fmt: skip
 
 __all__ = [

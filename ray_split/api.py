@@ -1,9 +1,9 @@
-"""fit and load_model: the way in from Python."""
+"""fit, dry_run, load_model and stream: the ways in from Python."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -12,24 +12,26 @@ from ray_split import config, logs
 from ray_split.callbacks import Callback, progress
 from ray_split.config.plugins import named_by
 from ray_split.config.scripts import refuse_to_train_while_importing
-from ray_split.driver import training_loop
+from ray_split.data import load as data
+from ray_split.data import partitions
+from ray_split.data.stream import Draw, Stream
 from ray_split.driver.backend import Backend
 from ray_split.driver.interrupted_start import stoppable
-from ray_split.driver.round_runner import RoundRunner
+from ray_split.driver.one_run import carry_out
 from ray_split.driver.stopping import Stop
-from ray_split.errors import OutOfTimeError, RunFailedError, SettingsError, first_line, told
+from ray_split.errors import SettingsError, first_line, told
 from ray_split.filesystem import Place, place
 from ray_split.messages.message import receive_leaf
 from ray_split.messages.state import weights
 from ray_split.models import registry
 from ray_split.models.pretrained import with_versions
 from ray_split.name_clashes import check_not_hidden
-from ray_split.preparation.prepare import Prepared, prepare
+from ray_split.preparation.prepare import Prepared, prepare, with_held_out
 from ray_split.preparation.run_folder import Claimed, check_quarantine, claimed, inherit
-from ray_split.results.checkpoint import round_of
 from ray_split.results.personal_state import FOLDER, Personal
-from ray_split.results.records import CONFIG, MODEL, Records
+from ray_split.results.records import CONFIG, MODEL
 from ray_split.results.result import Result
+from ray_split.schedules import schedule_of
 
 BACKENDS = {"ray": "actors.ray_backend.backend", "inprocess": "actors.inprocess"}
 
@@ -66,7 +68,7 @@ def _connected(prepared: Prepared, folder: Claimed, callbacks: list[Callback]) -
             resolved = backend.resolve(prepared.settings)
             told = [*callbacks, *backend.callbacks()]
             with logs.run(resolved.run.name):
-                return _run(prepared._replace(settings=resolved), folder, backend, told, stop)
+                return carry_out(prepared._replace(settings=resolved), folder, backend, told, stop)
     finally:
         backend.stop()
 
@@ -90,65 +92,6 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
         return backend.plan(backend.resolve(prepared))
     finally:
         backend.stop()
-
-
-def _run(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: list[Callback], stop: Stop) -> Result:
-    settings, parts, stream, borders, clock = prepared
-    first = round_of(folder.checkpoint) if folder.checkpoint else 0
-    try:
-        records = Records(settings, first, backend.differing, folder.hold, parts.classes)
-        records.summary("running", 0)
-    except OSError as unwritten:
-        raise RunFailedError(f"{type(unwritten).__name__}: {unwritten}") from unwritten
-    for each in records.quarantined:
-        stream.leave_out(each["phone"], each["round"])
-    runner = RoundRunner(settings, stream, backend, callbacks, stop)
-    runner.callbacks = [*callbacks, _Quarantine(records, runner)]
-    status, error = "failed", None
-    try:
-        with stop.telling():
-            backend.start(settings, parts, stream, borders)
-            runner.start()
-            for callback in callbacks:
-                callback.on_run_start(settings, runner.where, first)
-            sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
-            training_loop.run(runner, settings, records, sizes, first, clock)
-        status = "finished"
-    except (KeyboardInterrupt, OutOfTimeError) as asked:
-        status, error = "stopped", str(asked) if isinstance(asked, OutOfTimeError) else "stopped on request"
-        raise
-    except Exception as failure:
-        error = f"{type(failure).__name__}: {failure}"
-        raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
-    finally:
-        summary, full = _end(records, status, runner.recoveries, error)
-        for callback in callbacks:
-            callback.on_run_end(summary, str(records.folder))
-    if full:
-        raise RunFailedError(str(summary["error"])) from full
-    return Result.from_path(records.folder)
-
-
-def _end(records: Records, status: str, recoveries: int, error: str | None) -> tuple[dict[str, object], OSError | None]:
-    """Write what is left to be written. A run that came to its end has failed if that can't be: the error then."""
-    try:
-        summary = records.summary(status, recoveries, error)
-        records.close(status)
-    except OSError as unwritten:
-        return records.summary("failed", recoveries, f"{type(unwritten).__name__}: {unwritten}"), unwritten
-    return summary, None
-
-
-class _Quarantine(Callback):
-    """Writes down at once who is left out: a run that is killed goes on without them when it is resumed."""
-
-    def __init__(self, records: Records, runner: RoundRunner) -> None:
-        self._records, self._runner = records, runner
-
-    def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
-        """A line each in summary.json."""
-        self._records.quarantine(round, phones, reason)
-        self._records.summary("running", self._runner.recoveries)
 
 
 def load_model(path: str | Place, phone: int | None = None, trust: bool = False) -> nn.Module:
@@ -199,3 +142,25 @@ def _own_weights(folder: Place, phone: int) -> dict[str, torch.Tensor]:
         raise SettingsError("phone", phone, "one that has trained")
     own = personal.own(phone).values()
     return {key: receive_leaf(array) for state in own for key, array in weights(state).items()}
+
+
+def stream(settings: config.Config) -> Iterator[Draw]:
+    """All local steps of a run, in order, to replay it in a reference loop. Raises SettingsError.
+
+    for draw in rs.stream(config):
+        inputs, labels = batches.of(draw)   # batches = rs.Batches(config, rs.load_data(config.data))
+
+    Indices are of `rs.load_data(config.data).train`.
+    """
+    steps = _stream_of(settings)
+    for round in range(settings.run.rounds):
+        yield from steps.draws(round)
+
+
+def _stream_of(settings: config.Config) -> Stream:
+    if (settings.phones.device, settings.phones.link, settings.server.device, settings.phones.deadline) != (None,) * 4:
+        return prepare(settings).stream  # who is late, or has too little memory, depends on the model
+    schedule = schedule_of(settings.schedule)
+    settings = with_held_out(settings, schedule)
+    parts = data.load(settings.data)
+    return Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups), schedule.order)

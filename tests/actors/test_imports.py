@@ -27,7 +27,7 @@ ORDER: list[set[str]] = [
     {"ray_split", "ray_split.cli"},
     {"ray_split.train", "ray_split.experiments"},
     {"ray_split.command_line"},
-    {"ray_split.api", "ray_split.replay"},
+    {"ray_split.api"},
     {"ray_split.driver", "actors.ray_backend"},
     {"actors"},
     {"ray_split.preparation"},

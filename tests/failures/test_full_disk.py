@@ -9,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import ray_split as rs
+from actors import inprocess
 from ray_split import api, cli, filesystem
+from ray_split.driver import one_run
 from ray_split.messages.state import Closed
 from ray_split.results.personal_state import Personal
 from tests.conftest import ROOT
@@ -162,17 +165,21 @@ def test_at_a_uri_nothing_is_said_to_be_private() -> None:
         rs.fit(config("memory://store", "private", private=True), callbacks=[])
 
 
-@pytest.mark.parametrize("where", ["prepare", "claimed", "resolve", "Records"])
+@pytest.mark.parametrize(
+    ("module", "where"),
+    [(api, "prepare"), (api, "claimed"), (inprocess, "resolve"), (one_run, "Records")],
+    ids=["prepare", "claimed", "resolve", "Records"],
+)
 def test_a_run_that_is_stopped_while_it_starts_leaves_nothing(
-    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, module: ModuleType, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = getattr(api, where)
+    original = getattr(module, where)
 
     def stopped(*arguments: object, **more: object) -> object:
         terminate()
         return original(*arguments, **more)
 
-    monkeypatch.setattr(api, where, stopped)
+    monkeypatch.setattr(module, where, stopped)
     small = ["--cluster.backend", "inprocess", "--data.name", "synthetic", "--data.kwargs", "{samples: 60}"]
     before = signal.getsignal(signal.SIGTERM)
     assert cli.main(["train", *small, "--run.storage_path", str(tmp_path / "runs"), "--run.name", "x"]) == 143

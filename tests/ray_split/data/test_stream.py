@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ray_split import config, replay
+from ray_split import api, config
 from ray_split.data import partitions
 from ray_split.data.stream import Stream
 from ray_split.errors import SettingsError
@@ -21,9 +21,9 @@ def plain(drawn):
 
 def test_a_run_has_one_stream():
     settings = config.Config(run={"rounds": 2}, phones={"count": 4})
-    first = plain(replay.stream(settings))
+    first = plain(api.stream(settings))
     np.random.seed(1)
-    assert plain(replay.stream(settings)) == first
+    assert plain(api.stream(settings)) == first
     assert [d[0] for d in first] == sorted(d[0] for d in first)
     assert {d[0] for d in first} == {0, 1}
 
@@ -187,4 +187,4 @@ def test_every_round_has_the_phones_that_per_round_draws_and_no_others():
 
 def test_the_stream_of_a_run_refuses_what_the_partition_refuses():
     with pytest.raises(SettingsError, match=r"phones\.count: 1295"):
-        next(replay.stream(config.Config(phones={"count": 1295})))
+        next(api.stream(config.Config(phones={"count": 1295})))

@@ -1,0 +1,78 @@
+"""One prepared run, from its actors' start to its summary: whatever ends it is written down there."""
+
+from __future__ import annotations
+
+from ray_split.callbacks import Callback
+from ray_split.driver import training_loop
+from ray_split.driver.backend import Backend
+from ray_split.driver.round_runner import RoundRunner
+from ray_split.driver.stopping import Stop
+from ray_split.errors import OutOfTimeError, RunFailedError
+from ray_split.preparation.prepare import Prepared
+from ray_split.preparation.run_folder import Claimed
+from ray_split.results.checkpoint import round_of
+from ray_split.results.records import Records
+from ray_split.results.result import Result
+
+
+def carry_out(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: list[Callback], stop: Stop) -> Result:
+    """Start the actors, go through the rounds, and write what is left: what the run came to.
+
+    Raises RunFailedError if it could not finish, OutOfTimeError and KeyboardInterrupt if it was stopped.
+    """
+    settings, parts, stream, borders, clock = prepared
+    first = round_of(folder.checkpoint) if folder.checkpoint else 0
+    try:
+        records = Records(settings, first, backend.differing, folder.hold, parts.classes)
+        records.summary("running", 0)
+    except OSError as unwritten:
+        raise RunFailedError(f"{type(unwritten).__name__}: {unwritten}") from unwritten
+    for each in records.quarantined:
+        stream.leave_out(each["phone"], each["round"])
+    runner = RoundRunner(settings, stream, backend, callbacks, stop)
+    runner.callbacks = [*callbacks, _Quarantine(records, runner)]
+    status, error = "failed", None
+    try:
+        with stop.telling():
+            backend.start(settings, parts, stream, borders)
+            runner.start()
+            for callback in callbacks:
+                callback.on_run_start(settings, runner.where, first)
+            sizes = {"val": len(parts.val.inputs), "test": len(parts.test.inputs)}
+            training_loop.run(runner, settings, records, sizes, first, clock)
+        status = "finished"
+    except (KeyboardInterrupt, OutOfTimeError) as asked:
+        status, error = "stopped", str(asked) if isinstance(asked, OutOfTimeError) else "stopped on request"
+        raise
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
+    finally:
+        summary, full = _end(records, status, runner.recoveries, error)
+        for callback in callbacks:
+            callback.on_run_end(summary, str(records.folder))
+    if full:
+        raise RunFailedError(str(summary["error"])) from full
+    return Result.from_path(records.folder)
+
+
+def _end(records: Records, status: str, recoveries: int, error: str | None) -> tuple[dict[str, object], OSError | None]:
+    """Write what is left to be written. A run that came to its end has failed if that can't be: the error then."""
+    try:
+        summary = records.summary(status, recoveries, error)
+        records.close(status)
+    except OSError as unwritten:
+        return records.summary("failed", recoveries, f"{type(unwritten).__name__}: {unwritten}"), unwritten
+    return summary, None
+
+
+class _Quarantine(Callback):
+    """Writes down at once who is left out: a run that is killed goes on without them when it is resumed."""
+
+    def __init__(self, records: Records, runner: RoundRunner) -> None:
+        self._records, self._runner = records, runner
+
+    def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """A line each in summary.json."""
+        self._records.quarantine(round, phones, reason)
+        self._records.summary("running", self._runner.recoveries)
