@@ -25,6 +25,7 @@ from ray_split.cutting.cut import cut
 from ray_split.errors import SettingsError
 from ray_split.messages.message import num_bytes, send, tree_map
 from ray_split.models import registry
+from ray_split.models.small import DigitsCNN
 from ray_split.segments.segment import Segment, call
 
 SGD = config.Optimizer()
@@ -33,7 +34,7 @@ ONE = Profile(phone=Phone(gflops=1), server=Server(gflops=4), link=Link(up_mbps=
 
 @pytest.fixture(scope="module")
 def digits() -> Scan:
-    return scan(registry.DigitsCNN(), (1, 8, 8), batch=16)
+    return scan(DigitsCNN(), (1, 8, 8), batch=16)
 
 
 def places(scanned: Scan, cuts: list[str]) -> list[int]:
