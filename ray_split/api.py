@@ -26,8 +26,9 @@ from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.preparation.run_folder import Claimed, check_quarantine, claimed, inherit
 from ray_split.resolve import resolve
 from ray_split.results.checkpoint import round_of
+from ray_split.results.left_behind import CONFIG, MODEL
 from ray_split.results.personal_state import FOLDER, Personal
-from ray_split.results.records import CONFIG, MODEL, Records
+from ray_split.results.records import Records
 from ray_split.results.result import Result
 from ray_split.schedules.roles import Wiring
 
