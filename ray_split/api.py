@@ -28,8 +28,8 @@ from ray_split.models.pretrained import with_versions
 from ray_split.name_clashes import check_not_hidden
 from ray_split.preparation.prepare import Prepared, prepare, with_held_out
 from ray_split.preparation.run_folder import Claimed, check_quarantine, claimed, inherit
+from ray_split.results.left_behind import CONFIG, MODEL
 from ray_split.results.personal_state import FOLDER, Personal
-from ray_split.results.records import CONFIG, MODEL
 from ray_split.results.result import Result
 from ray_split.schedules import schedule_of
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ray_split.errors import SettingsError, first_line
+from ray_split.version import __version__
 
 
 class Command(NamedTuple):
@@ -24,6 +25,10 @@ COMMANDS = {
     "sweep": Command("search over settings, with Ray Tune", "ray_split.experiments.sweep.main", extra="sweep"),
     "plan": Command("where to cut a model, for a phone and a link", "ray_split.experiments.plan.main"),
     "trace": Command("look at a round of a finished run", "ray_split.experiments.trace.main"),
+    "runs": Command("which runs there are: status, when, where, results", "ray_split.experiments.runs.main"),
+    "show": Command("one run at a glance, by default the latest", "ray_split.experiments.runs.show"),
+    "diff": Command("what differs between runs, settings and results", "ray_split.experiments.runs.diff"),
+    "export": Command("runs as CSV, Markdown or LaTeX", "ray_split.experiments.runs.export"),
     "paper": Command("predict the tables of the paper behind this project", "ray_split.experiments.paper.main"),
 }
 """In the order that the overview has them."""
@@ -46,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in HELP:
         print(overview())
     if given[:1] and given[0] in HELP:
+        return 0
+    if given == ["--version"]:
+        print(f"ray-split {__version__}")
         return 0
     try:
         command = _load(given)

@@ -100,11 +100,19 @@ class Uri:
 
     def children(self) -> list[Uri]:
         """What is in a folder; nothing if it isn't there."""
+        return [self / info.base_name for info in self._listed()]
+
+    def folders(self) -> list[Uri]:
+        """The folders in a folder."""
+        from pyarrow.fs import FileType
+
+        return [self / info.base_name for info in self._listed() if info.type == FileType.Directory]
+
+    def _listed(self) -> list[Any]:
         from pyarrow.fs import FileSelector
 
         files, path = self._at()
-        found = files.get_file_info(FileSelector(path, allow_not_found=True))
-        return [self / info.base_name for info in found]
+        return list(files.get_file_info(FileSelector(path, allow_not_found=True)))
 
     def written(self) -> float:
         """When a file was last written, by its store's clock; 0.0 if that is not known."""
@@ -293,6 +301,15 @@ def children(folder: Place) -> list[Place]:
     else:
         found = [*folder.iterdir()] if folder.is_dir() else []
     return sorted(found, key=lambda path: path.name)
+
+
+def folders(folder: Place) -> list[Place]:
+    """The folders in a folder, by name, without those whose names begin with a point."""
+    if isinstance(folder, Uri):
+        found: list[Place] = [*folder.folders()]
+    else:
+        found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: path.name)
 
 
 def remove(path: Place) -> None:

@@ -59,6 +59,11 @@ def write(values: Any) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
+def write_line(value: Any) -> str:
+    """A value as YAML, in one line: `[a, b]`, `{lr: 0.1}`."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=math.inf).strip()
+
+
 def number(text: str) -> int | float | None:
     """The number that a word is; None if it is none."""
     if len(text) > LONGEST_NUMBER:

@@ -46,6 +46,37 @@ def to_markdown(lines: Sequence[Sequence[str]], rule: Sequence[str] | None = Non
     return "".join(f"| {' | '.join(line)} |\n" for line in [head, rule or ["---"] * len(head), *body])
 
 
+def to_latex(lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    r"""A tabular with booktabs' rules, for \input: the first line is the table's head; notes stand below it."""
+    head, *body = [[escaped(text) for text in line] for line in lines]
+    count = len(head)
+    below = [rf"\multicolumn{{{count}}}{{p{{0.9\linewidth}}}}{{\footnotesize {escaped(n)}}} \\" for n in notes]
+    rows = [
+        r"% needs \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{l{'r' * (count - 1)}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in body),
+        r"\bottomrule",
+        *below,
+        r"\end{tabular}",
+    ]
+    return "\n".join(rows) + "\n"
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "_&%#${}"}, "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$",
+}  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """A text as LaTeX would have it."""
+    return "".join(LATEX.get(sign, sign) for sign in text)
+
+
 def with_spread(mean: float | None, std: float | None) -> str:
     """A mean, with its standard deviation if there is one."""
     if mean is None:

@@ -14,8 +14,7 @@ from ray_split.errors import SettingsError, first_line
 from ray_split.filesystem import Place, Uri
 from ray_split.results import checkpoint, disk_reserve, folder_lock, rows
 from ray_split.results.folder_lock import HeldError, Hold
-from ray_split.results.left_behind import PHONES, SUMMARY, known_summary, unreadable
-from ray_split.results.records import CONFIG, MODEL
+from ray_split.results.left_behind import CONFIG, MODEL, PHONES, SUMMARY, known_summary, unreadable
 from ray_split.results.rows import METRICS
 from ray_split.schedules import schedule_of
 

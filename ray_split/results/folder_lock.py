@@ -83,6 +83,18 @@ def look(folder: Place, mine: str | None = None) -> None:
             raise HeldError(found.owner, found.path)
 
 
+def is_held(folder: Place) -> bool:
+    """Whether a folder has an owner that may live: one of another machine until it has been silent for long.
+
+    Nothing is written, so of another machine it is told by this one's clock.
+    """
+    for found in _all(folder) if isinstance(folder, Uri) else _chain(folder)[-1:]:
+        known = found.owner.lives()
+        if known or (known is None and time.time() - found.at[0] < STALE_SECONDS):
+            return True
+    return False
+
+
 class Hold:
     """A folder that this process has. A thread renews its file."""
 

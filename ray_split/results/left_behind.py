@@ -14,7 +14,7 @@ from typing import Any
 from ray_split.errors import SettingsError, first_line
 from ray_split.filesystem import Place, Uri, children
 
-PHONES, SUMMARY = "phones.parquet", "summary.json"
+CONFIG, MODEL, PHONES, SUMMARY = "config.yaml", "model.safetensors", "phones.parquet", "summary.json"
 STATUSES = ("running", "finished", "stopped", "failed")
 PART = re.compile(r"rounds_(\d{6,})_(\d{6,})\.parquet")
 READERS = 16  # of footers at a URI, at a time

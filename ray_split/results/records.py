@@ -28,7 +28,8 @@ from ray_split.filesystem import PARTIAL, Uri
 from ray_split.logs import finite
 from ray_split.results import checkpoint, disk_reserve, personal_state
 from ray_split.results.folder_lock import Hold
-from ray_split.results.left_behind import PHONES, SUMMARY, read_quarantined, span
+from ray_split.results.left_behind import CONFIG, MODEL, PHONES, SUMMARY, read_quarantined, span
+from ray_split.results.provenance import now, provenance
 from ray_split.results.rows import METRICS, read_rows
 from ray_split.results.summary import FAILED, VIRTUAL, Totals
 from ray_split.version import __version__
@@ -42,7 +43,6 @@ VERSIONS: dict[str, Any] = {
     "python": platform.python_version(),
     "cpu": torch.backends.cpu.get_cpu_capability(),
 }
-CONFIG, MODEL = "config.yaml", "model.safetensors"
 EVENTS = "events.out.tfevents"  # of TensorBoard; how its files' names begin
 
 
@@ -66,7 +66,9 @@ class Records:
         """The round of the last checkpoint."""
         self._settings = settings
         self._phone_tables: list[dict[str, Array]] = []
-        self.quarantined = read_quarantined(self.folder) if settings.run.resume != "never" else []
+        resumed = settings.run.resume != "never"
+        self.quarantined = read_quarantined(self.folder) if resumed else []
+        self._provenance = provenance(self.folder, resumed)
         filesystem.make_folder(self.folder)
         # Run again, it is a run of its own: not one that goes on with this folder unasked.
         self._write(CONFIG, settings.with_values(run={"resume": "never"}).to_yaml())
@@ -172,6 +174,8 @@ class Records:
             "schema_version": SCHEMA_VERSION,
             "status": status,
             "error": error and masked(error),
+            **self._provenance,
+            "ended": None if status == "running" else now(),
             "versions": {**VERSIONS, **({"nodes": [*self._differing.values()]} if self._differing else {})},
             "seed": self._settings.run.seed,
             "schedule": self._settings.schedule.name,

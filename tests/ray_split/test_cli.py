@@ -5,6 +5,7 @@ import sys
 import pytest
 import yaml
 
+import ray_split as rs
 from ray_split import cli
 from ray_split.command_line.training import settings_of
 from ray_split.config import Config
@@ -124,7 +125,12 @@ def test_help_says_in_one_screen_what_there_is(capsys, flag):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 100
     commands = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert commands == ["train", "compare", "sweep", "plan", "trace", "paper"]
+    assert commands == ["train", "compare", "sweep", "plan", "trace", "runs", "show", "diff", "export", "paper"]
+
+
+def test_the_version_is_told(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ray-split {rs.__version__}\n"
 
 
 def test_alone_it_says_what_there_is_and_that_nothing_was_done(capsys):

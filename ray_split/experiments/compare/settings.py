@@ -19,7 +19,7 @@ from ray_split.experiments.out_folder import unnamed
 from ray_split.filesystem import Place, full, place
 from ray_split.preparation.prepare import prepare
 from ray_split.preparation.run_folder import claim, inherit
-from ray_split.results.records import CONFIG
+from ray_split.results.left_behind import CONFIG
 from ray_split.schedules import SCHEDULES, schedule_of
 from ray_split.schedules.schedule import Schedule
 from ray_split.tasks.losses import LOSSES, Distance

@@ -8,7 +8,7 @@ from typing import Any
 from ray_split.experiments import tables
 from ray_split.experiments.compare.results import COLUMNS, Line, is_personal, label
 
-PERSONAL, FAILED = "†", "‡"
+PERSONAL, FAILED = "†", "‡"  # tables.LATEX has them too
 
 
 def to_csv(table: Sequence[Line], target: float | None) -> str:
@@ -33,33 +33,7 @@ def to_markdown(table: Sequence[Line], target: float | None) -> str:
 
 def to_latex(table: Sequence[Line], target: float | None) -> str:
     r"""The table as a tabular with booktabs' rules, for \input."""
-    head, *body = [[escaped(text) for text in row] for row in _texts(table, target)]
-    count = len(head)
-    below = [rf"\multicolumn{{{count}}}{{p{{0.9\linewidth}}}}{{\footnotesize {escaped(n)}}} \\" for n in notes(table)]
-    rows = [
-        r"% needs \usepackage{booktabs}",
-        rf"\begin{{tabular}}{{l{'r' * (count - 1)}}}",
-        r"\toprule",
-        " & ".join(head) + r" \\",
-        r"\midrule",
-        *(" & ".join(row) + r" \\" for row in body),
-        r"\bottomrule",
-        *below,
-        r"\end{tabular}",
-    ]
-    return "\n".join(rows) + "\n"
-
-
-LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    **{sign: f"\\{sign}" for sign in "_&%#${}"}, "<": r"\textless{}", ">": r"\textgreater{}",
-    "±": r"$\pm$", PERSONAL: r"$^{\dagger}$", FAILED: r"$^{\ddagger}$",
-}  # fmt: skip
-
-
-def escaped(text: str) -> str:
-    """A text as LaTeX would have it."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
+    return tables.to_latex(_texts(table, target), notes(table))
 
 
 def notes(table: Sequence[Line]) -> list[str]:

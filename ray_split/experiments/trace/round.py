@@ -11,8 +11,7 @@ from ray_split.costs.virtual_clock import Times
 from ray_split.errors import SettingsError, first_line
 from ray_split.filesystem import Place
 from ray_split.preparation.prepare import Prepared, prepare
-from ray_split.results.left_behind import read_quarantined
-from ray_split.results.records import CONFIG
+from ray_split.results.left_behind import CONFIG, read_quarantined
 from ray_split.results.rows import read_rows
 from ray_split.schedules.roles import server_names
 

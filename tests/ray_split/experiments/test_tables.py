@@ -30,3 +30,9 @@ def test_a_folder_that_can_not_be_written_to_is_a_setting(tmp_path: Path) -> Non
         tables.write_csv({"x": [{"a": 1}]}, tmp_path / "file" / "out")
     tables.write_csv({"x": [{"a": 1, "b": "c,d"}]}, tmp_path / "out")
     assert (tmp_path / "out" / "x.csv").read_text() == 'a,b\n1,"c,d"\n'
+
+
+def test_latex_escapes_every_sign_that_means_something() -> None:
+    plain = r"a_b & 5% #1 {x} $ ~ ^ \ <>"
+    expected = r"a\_b \& 5\% \#1 \{x\} \$ \textasciitilde{} \textasciicircum{} \textbackslash{} "
+    assert tables.escaped(plain) == expected + r"\textless{}\textgreater{}"

@@ -50,9 +50,3 @@ def test_the_latex_is_a_tabular_with_nothing_unescaped(made_up: list[Run]) -> No
     assert r"failed: Boom\_1: 5 \% \& more second line" in text
     rows = [line for line in text.splitlines() if " & " in line and "multicolumn" not in line]
     assert [line.count(" & ") for line in rows] == [8] * 5
-
-
-def test_latex_escapes_every_sign_that_means_something() -> None:
-    plain = r"a_b & 5% #1 {x} $ ~ ^ \ <>"
-    expected = r"a\_b \& 5\% \#1 \{x\} \$ \textasciitilde{} \textasciicircum{} \textbackslash{} "
-    assert tables.escaped(plain) == expected + r"\textless{}\textgreater{}"

@@ -1,0 +1,1 @@
+"""Finished and unfinished runs: found, looked at, told apart, put into a table."""
