@@ -21,9 +21,7 @@ from ray_split.messages.turn import Turn
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
-    Middle,
     interleave,
-    middle,
     phone_turns,
     submit_close,
     submit_collect,
@@ -46,7 +44,7 @@ def splitfed_v2(
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
         yield submit_load(hosts[at.phones[0]], stream, at, ends, own=own)
     order = list(_in_order(turn, stream))
-    yield from interleave(_exchanges(_own(order, share), hosts, middle(roles, share.server)) for share in shares)
+    yield from interleave(_exchanges(_own(order, share), hosts, share.server, roles.single) for share in shares)
     turns = sorted(turns, key=lambda at: at.phones)  # in the phones' order: it is that of the sums
     left = [submit_close(hosts[at.phones[0]], stream, at, keep) for at in turns]
     yield from submit_collect(turns, stream, roles, left)
@@ -64,12 +62,12 @@ def _own(order: Sequence[Turn], share: Share) -> list[Turn]:
     return [at for at in order if at.phones[0] in phones]
 
 
-def _exchanges(turns: list[Turn], hosts: dict[int, Handle], methods: Middle) -> Lane:
+def _exchanges(turns: list[Turn], hosts: dict[int, Handle], server: Handle, single: bool) -> Lane:
     ahead: Ref | None = None
     for i, now in enumerate(turns):
         client, following = hosts[now.phones[0]], turns[i + 1] if i + 1 < len(turns) else None
         activation = ahead or client.forward.remote(now)
-        under_way = visit(client, now, activation, methods)
+        under_way = visit(client, now, activation, server, single)
         next(under_way)
         # The next phone's A runs while B does; but a phone's own A has to step first.
         free = following is not None and following.phones != now.phones
