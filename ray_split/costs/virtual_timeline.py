@@ -13,6 +13,7 @@ import numpy as np
 
 from ray_split.arrays import Array
 from ray_split.costs.recorded_calls import Call
+from ray_split.messages.turn import USUAL
 from ray_split.results.summary import PARTS
 
 
@@ -48,6 +49,8 @@ class Result(NamedTuple):
 
 
 ARRIVES = {"forward": "activation", "backward": "hidden_gradient", "learn": "activation"}  # at the server
+LOAD = ("turn", "ends", "own", "middle", "start")
+"""The arguments of Client.load, of which a schedule of the user's may leave out the last ones."""
 UNTIMED = {
     "client": ("release",),
     "server": ("open", "close", "state", "rows", "pass_on", "take", "average", "step", "load"),
@@ -120,7 +123,8 @@ class Timeline:
         return Result(rows, self.now[rows])
 
     def _load(self, call: Call) -> Result:
-        _, ends, _, middle, start = call.arguments
+        given = dict(zip(LOAD, call.arguments, strict=False))
+        ends, middle, start = given["ends"], given.get("middle"), given.get("start", USUAL)
         rows, ready = self._all_of(call), float(ends.ready.max())
         self._crosses[rows], self._whole[rows] = start.crosses, middle is not None
         self._until(rows, ready, "waiting", call, "weights down")
