@@ -10,7 +10,11 @@ from collections.abc import Callable, Sequence
 import torch
 
 from actors.b_average import Averaging, Kept
-from actors.b_ways import Call, InTurn, JointBatch, OwnCopies, SharedStep, Way
+from actors.b_ways.in_turn import InTurn
+from actors.b_ways.joint_batch import JointBatch
+from actors.b_ways.own_copies import OwnCopies
+from actors.b_ways.shared_step import SharedStep
+from actors.b_ways.way import Call, Way
 from actors.evaluation_report import CPU, evaluated
 from actors.state_guard import Guard
 from ray_split import config
@@ -39,7 +43,7 @@ class Server:
     activation_gradient = server.backward(turn, hidden_gradient)
 
     whatever the schedule; in single split `learn` stands for a forward, the loss and a backward. Whose weights of B
-    these are, and when they step, is the round's way (b_ways.py), which `load` is told: `open` and `close` are for
+    these are, and when they step, is the round's way (b_ways/), which `load` is told: `open` and `close` are for
     copies of B, `step` for a step that phones share.
     Of several replicas each does this for its share; `pass_on` and `take`, or `average`, make one B of theirs.
     What phones send is checked first (message_checks.py): a message that is refused has changed nothing.

@@ -18,7 +18,7 @@ Round = Generator[Ref, None, tuple[Ref | None, Ref | None]]
 Submit = Callable[[Turn, Stream, Roles], Round]
 
 WayOfB = Literal["in_turn", "own_copies", "shared_step", "joint_batch"]
-"""How B serves a round's phones: whose weights of B these are, and when they step (actors/b_ways.py has them).
+"""How B serves a round's phones: whose weights of B these are, and when they step (actors/b_ways/ has them).
 
 in_turn: one B, which steps after each phone's backward; nobody else has a turn in between. own_copies: a copy of B for
 each phone, from `open` to `close`. shared_step: one B, and one `step` on the gradients of several calls. joint_batch:
