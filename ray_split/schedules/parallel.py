@@ -62,7 +62,7 @@ def parallel(
         return submit_load(roles.client(number), stream, turns[number], ends, own=own)
 
     def end(number: int, step: int) -> None:
-        if step == steps[number]:
+        if step == steps[number]:  # so a cohort's copies at its client are free for others at once
             left[number] = submit_close(roles.client(number), stream, turns[number], keep)
 
     def lane(now: _JointStep, numbers: Sequence[int]) -> Lane:

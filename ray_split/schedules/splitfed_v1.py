@@ -51,7 +51,7 @@ def train_copies(turn: Turn, stream: Stream, roles: Roles, keep: str) -> Generat
         servers = _in_blocks(wave, roles.servers)
         yield from interleave(_lane(roles, roles.client(i), servers[i], turns[i], stream, ends, keep) for i in wave)
         for i in wave:  # in their order: it is that of the sums
-            if servers[i] is not holder:
+            if servers[i] is not holder:  # the sum goes to the replica that has the next copies
                 yield servers[i].take.remote(turn, holder.pass_on.remote(turn))
                 holder = servers[i]
             left.append(submit_close(roles.client(i), stream, turns[i], keep))
