@@ -95,6 +95,7 @@ class Client:
         """
         if start.sender:
             check_ends(start.sender, ends, self._first_states(), self._expected)
+        # The first load of an attempt: whoever was under way belongs to one that failed, or to an evaluation.
         if self._guard.loaded(turn):
             for phones in list(self._cohorts):
                 self._release(phones)
@@ -144,13 +145,16 @@ class Client:
             if not len(finished):
                 self._release(turn.phones)
                 return Closed((), {}, {}, 0)
-            copies, phones = self._checked(turn, finished), tuple(turn.phones[i] for i in finished)
+            copies = self._checked(turn, finished)
+            phones = tuple(turn.phones[i] for i in finished)
             # What is frozen is not averaged: a sum of shares of a weight is not the weight, to the last bit.
             averaged = [name for name in copies if keep != "all" and not self._make[name].frozen]
             sums = {name: copies[name].average(shares) for name in averaged if self._by_sums}
             each = {name: places_of(copies[name].learned(), finished) for name in averaged if not self._by_sums}
-            states = {name: places_of(c.states(), finished) for name, c in copies.items()} if keep != "nothing" else {}
-            own = {name: kept(state, keep) for name, state in states.items()}
+            own: Ends = {}
+            if keep != "nothing":
+                own = {name: kept(places_of(c.states(), finished), keep) for name, c in copies.items()}
+            # Of each phone: its weights, which are as large as the cohort's sum of them.
             sent = sum(state_bytes(state) for state in sums.values())
             sent += sum(state_bytes(state) for state in each.values()) // len(phones)
             self._release(turn.phones)
@@ -161,7 +165,8 @@ class Client:
 
         Here, where they are still each phone's: it gets their sum. `finished`: the places of those of whom it gets any.
         """
-        copies, phones = self._cohorts[turn.phones].copies, tuple(turn.phones[i] for i in finished)
+        copies = self._cohorts[turn.phones].copies
+        phones = tuple(turn.phones[i] for i in finished)
         for name, each in copies.items():
             check_weights(phones, f"part {name.upper()}", each.norms()[finished], self._max_norm)
         return copies
@@ -177,7 +182,7 @@ class Client:
 
     def _forward(self, turn: Turn) -> Sent:
         cohort = self._cohorts[turn.phones]
-        if not cohort.batches:
+        if not cohort.batches:  # of the whole round at once, at its first step
             cohort.batches = self._stream.cohort_batches(turn.round, turn.phones, cohort.steps)
         groups = cohort.batches[turn.step]
         batches = self._reader.batches(turn, groups)
@@ -224,7 +229,7 @@ class Client:
     def _backward(self, turn: Turn, activation_gradient: Sent) -> Report:
         cohort = self._expect(turn)
         cohort.at, gradient = None, activation_gradient.groups
-        if activation_gradient.figures is not None:
+        if activation_gradient.figures is not None:  # the loss was on the server: single split
             self._tell(cohort, *activation_gradient.figures)
             gradient = self._scaled(turn, gradient, cohort.counts)
         cohort.copies["a"].backward(gradient)

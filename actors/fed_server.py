@@ -52,14 +52,17 @@ class FedServer:
         """
         for own, closed in zip(phones, cohorts, strict=True):
             check_closed(own, closed, self._states, self._expected)
+        # What an attempt left that failed is dropped by the first cohort of the next one.
         if self._collecting != (turn.round, turn.attempt):
-            self._collecting, self._sums, self._own = (turn.round, turn.attempt), {}, []
+            self._collecting = (turn.round, turn.attempt)
+            self._sums, self._own = {}, []
         for closed in cohorts:
             for name, state in closed.sums.items():
                 self._sums[name] = added(self._sums.get(name), state)
             self._own.append(closed._replace(sums={}))
-        each = np.repeat([closed.bytes_per_phone for closed in cohorts], [len(own) for own in phones])
-        return Report(np.array([phone for own in phones for phone in own], int), bytes_weights=each)
+        sent = np.repeat([closed.bytes_per_phone for closed in cohorts], [len(own) for own in phones])
+        everybody = np.array([phone for own in phones for phone in own], int)
+        return Report(everybody, bytes_weights=sent)
 
     def commit(self, round: int, ends: Ends | None, middle: State | None, phones: tuple[int, ...] = ()) -> Report:
         """The state of A, C and B at the start of `round`: the one before is dropped.
@@ -67,7 +70,7 @@ class FedServer:
         What isn't given is the average that was collected; what is neither stays. `phones`: who sent `ends`. Raises
         BadPhoneError if they are not like the state before, DivergedError if B isn't finite.
         """
-        if not self._states:
+        if not self._states:  # the first weights of a run: there is nothing to compare them with
             self._personal.clear()
         else:
             check_ends(phones, ends or {}, self._states, self._expected)
@@ -75,12 +78,14 @@ class FedServer:
         given = {**(ends or {}), **({} if middle is None else {"b": middle})}
         rows = [closed.rows for closed in self._own if closed.rows is not None]
         averages = {**self._sums, **aggregators.combined(self._aggregator, rows, self._states)}
+        # What isn't trained was in no sum: it is what it was at the round's start.
         averages = {name: with_fixed(state, self._states[name]) for name, state in averages.items()}
         self._states = {**self._states, **averages, **given}
         with as_open_as(self._folder):
             for closed in self._own:
                 self._personal.write(closed)
-        self._round, self._collecting, self._sums, self._own = round, None, {}, []
+        self._round, self._collecting = round, None
+        self._sums, self._own = {}, []
         return Report(bytes_weights=sum(state_bytes(state) for state in given.values()))
 
     def client_state(self, turn: Turn) -> Ends:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ray_split.data.load import load as load_data
     from ray_split.data.stream import Draw
     from ray_split.errors import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
-    from ray_split.messages.turn import Start
+    from ray_split.messages.turn import JointStep, Start
     from ray_split.results.result import Result
     from ray_split.schedules.schedule import Schedule
     from ray_split.segments.aggregators import Aggregator
@@ -35,7 +35,7 @@ _PLACES = {
     "load_data": "data.load:load",
     "OutOfTimeError": "errors", "RunFailedError": "errors", "RunStoppedError": "errors", "SettingsError": "errors",
     "Result": "results.result", "Schedule": "schedules.schedule", "Aggregator": "segments.aggregators",
-    "Start": "messages.turn",
+    "Start": "messages.turn", "JointStep": "messages.turn",
     "Draw": "data.stream", "stream": "api", "Batches": "data.batches",
 }  # fmt: skip
 
@@ -47,6 +47,7 @@ __all__ = [
     "CutError",
     "DataSet",
     "Draw",
+    "JointStep",
     "LazyInputs",
     "OutOfTimeError",
     "Part",

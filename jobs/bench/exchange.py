@@ -20,8 +20,7 @@ from ray_split.messages.message import Sent, num_bytes
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.preparation.prepare import Prepared, prepare
-from ray_split.schedules.exchange import exchange, middle
-from ray_split.schedules.roles import Roles
+from ray_split.schedules.exchange import exchange
 from ray_split.segments.optimizers import OPTIMIZERS
 
 FIRST = Turn(0, 0, (0,), 0)
@@ -44,7 +43,6 @@ class Exchanges:
     def __init__(self, prepared: Prepared) -> None:
         self.client = ray.remote(Client).options(num_cpus=1).remote(*prepared[:4])
         self.server = ray.remote(Server).options(num_cpus=1).remote(prepared.settings, prepared.borders)
-        self._methods = middle(Roles([self.client], [self.server], None), self.server)
         self._last = int(prepared.stream.steps([0])[0])
         self._step = 0
         turn = FIRST
@@ -55,7 +53,7 @@ class Exchanges:
     def submit(self) -> Any:
         """Submit an exchange: the ref of its report."""
         self._step = (self._step + 1) % self._last
-        return next(iter(exchange(self.client, self._methods, FIRST._replace(step=self._step))))
+        return next(iter(exchange(self.client, self.server, FIRST._replace(step=self._step), single=False)))
 
     def messages(self) -> dict[str, Any]:
         """What crosses in one exchange."""

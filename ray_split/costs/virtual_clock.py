@@ -83,6 +83,7 @@ class Clock:
         self._server = device_of(settings.server.device).gflops * 1e9
         schedule = schedule_of(settings.schedule)
         self._schedule, self._hands_on = schedule.bind(settings.schedule.kwargs), not schedule.averages
+        self._joint_batch = schedule.way_with(settings.schedule.kwargs) == "joint_batch"
         self._servers, self._single = settings.server.replicas, is_single(settings)
 
     def round(self, stream: Stream, round: int, spans: bool = False) -> Times:
@@ -90,7 +91,7 @@ class Clock:
         phones = np.array(stream.phones(round), int)
         merged = Merged(stream, self._servers)
         taken, durations = merged.taken(round, phones), self._durations(merged, round, phones)
-        timeline = Timeline(phones, taken, durations, self._servers, spans)
+        timeline = Timeline(phones, taken, durations, self._servers, spans, self._joint_batch)
         if len(phones):
             replay(self._schedule, merged, round, timeline.submit, self._servers, self._single)
         return Times(phones, timeline.now, timeline.parts, timeline.step_ends, timeline.spans)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ray_split.arrays import Array
 from ray_split.costs.recorded_calls import Call
+from ray_split.messages.turn import USUAL
 from ray_split.results.summary import PARTS
 
 
@@ -48,11 +49,11 @@ class Result(NamedTuple):
 
 
 ARRIVES = {"forward": "activation", "backward": "hidden_gradient", "learn": "activation"}  # at the server
-SERVED = {f"{name}{kind}": name for name in ARRIVES for kind in ("", "_own", "_shared")}
-JOINT = {f"{name}_joint": name for name in ARRIVES}
+LOAD = ("turn", "ends", "own", "middle", "start")
+"""The arguments of Client.load, of which a schedule of the user's may leave out the last ones."""
 UNTIMED = {
     "client": ("release",),
-    "server": ("open", "close", "state", "rows", "pass_on", "take", "average", "step_shared", "load"),
+    "server": ("open", "close", "state", "rows", "pass_on", "take", "average", "step", "load"),
     "fed server": ("client_state", "own_state", "server_state", "collect"),
 }
 
@@ -64,8 +65,10 @@ class Timeline:
     """Takes a round's calls in the order of submission, and knows until when each phone's time is accounted for."""
 
     def __init__(
-        self, phones: Array, steps: Array, durations: Durations, servers: int = 1, trace: bool = False
-    ) -> None:
+        self, phones: Array, steps: Array, durations: Durations, servers: int = 1, trace: bool = False,
+        joint_batch: bool = False,
+    ) -> None:  # fmt: skip
+        """`joint_batch`: the server computes all batches of a call as one; else each phone's by itself."""
         self.now = np.zeros(len(phones))  # (K,) each phone's time
         self.parts = {part: np.zeros(len(phones)) for part in PARTS}
         self.step_ends = np.full((len(phones), len(durations.alone)), np.inf)
@@ -77,6 +80,7 @@ class Timeline:
         self._crosses = np.zeros(len(phones), bool)
         self._whole = np.zeros(len(phones), bool)
         self._trace = trace
+        self._joint_batch = joint_batch
         self._rows: dict[tuple[int, ...], Array] = {}
         self._on_phone = {
             "load": self._load, "forward": self._forward, "loss": self._loss, "backward": self._backward,
@@ -87,10 +91,8 @@ class Timeline:
         """A call's result. Raises NotImplementedError for one that it has no time for."""
         if call.role == "client" and call.method in self._on_phone:
             return self._on_phone[call.method](call)
-        if call.role == "server" and call.method in SERVED:
-            return self._serve(call)
-        if call.role == "server" and call.method in JOINT:
-            return self._serve_together(call)
+        if call.role == "server" and call.method in ARRIVES:
+            return self._serve_together(call) if self._joint_batch else self._serve(call)
         if call.method not in UNTIMED.get(call.role, ()):
             raise NotImplementedError(f"virtual time of {call.role}.{call.method}")
         return AT_ONCE
@@ -121,7 +123,8 @@ class Timeline:
         return Result(rows, self.now[rows])
 
     def _load(self, call: Call) -> Result:
-        _, ends, _, middle, start = call.arguments
+        given = dict(zip(LOAD, call.arguments, strict=False))
+        ends, middle, start = given["ends"], given.get("middle"), given.get("start", USUAL)
         rows, ready = self._all_of(call), float(ends.ready.max())
         self._crosses[rows], self._whole[rows] = start.crosses, middle is not None
         self._until(rows, ready, "waiting", call, "weights down")
@@ -180,7 +183,7 @@ class Timeline:
 
     def _serve(self, call: Call) -> Result:
         """One phone's batch after the other, in their order."""
-        name, sent = SERVED[call.method], call.arguments[1]
+        name, sent = call.method, call.arguments[1]
         rows, seconds = sent.rows, self._durations.serving[name][call.turn.step, sent.rows]
         arrivals, before = self._sent(call, ARRIVES[name], sent), np.cumsum(seconds) - seconds
         # end[i] = max(end[i - 1], arrival[i]) + seconds[i]
@@ -192,7 +195,7 @@ class Timeline:
 
     def _serve_together(self, call: Call) -> list[Result] | Result:
         """All batches as one, when the last one is there; of its time each phone's own share is its server's."""
-        name, step = JOINT[call.method], call.turn.step
+        name, step = call.method, call.turn.step
         each: list[Result] = [argument for argument in call.arguments if isinstance(argument, Result)]
         arrived = max(float(self._sent(call, ARRIVES[name], sent).max()) for sent in each)
         shares = [self._durations.serving[name][step, sent.rows] for sent in each]

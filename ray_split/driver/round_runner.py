@@ -56,6 +56,7 @@ class RoundRunner:
         self._checkpoints = settings.run.folder / checkpoint.FOLDER
         schedule = schedule_of(settings.schedule)
         self._schedule, self._on_server = schedule.bind(settings.schedule.kwargs), schedule.on_server
+        self._way = schedule.way_with(settings.schedule.kwargs)
         self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received: list[Report] = []  # of that load
@@ -177,7 +178,7 @@ class RoundRunner:
             return
         roles = self.backend.roles
         state = roles.fed_server.server_state.remote(turn)
-        self._loading = [server.load.remote(turn, state) for server in roles.servers]
+        self._loading = [server.load.remote(turn, state, self._way) for server in roles.servers]
         self._restored = (turn.round, turn.attempt)
 
     def _loaded(self) -> list[Report]:

@@ -27,10 +27,12 @@ from ray_split.schedules.unsplit import unsplit
 KEPT = {"statistics": tuple(STATISTICS)}
 SCHEDULES = {
     "sequential": Schedule(sequential, takes={"optimizer": OPTIMIZER}, order="in_turn", averages=False),
-    "splitfed_v1": Schedule(splitfed_v1, takes=KEPT, replicas="same_bits"),
+    "splitfed_v1": Schedule(splitfed_v1, takes=KEPT, replicas="same_bits", way="own_copies"),
     "splitfed_v2": Schedule(splitfed_v2, takes=KEPT, order="interleaved", replicas="own_b"),
-    "splitfed_v3": Schedule(splitfed_v3, takes={}, personal=True, replicas="same_bits"),
-    "parallel": Schedule(parallel, takes={**KEPT, "batch": BATCH}, replicas="own_b", joint_batch=True),
+    "splitfed_v3": Schedule(splitfed_v3, takes={}, personal=True, replicas="same_bits", way="own_copies"),
+    "parallel": Schedule(
+        parallel, takes={**KEPT, "batch": BATCH}, replicas="own_b", joint_batch=True, way="shared_step"
+    ),
     "fedavg": Schedule(fedavg, takes={}, on_server=False),
     "unsplit": Schedule(unsplit, takes={}, order="in_turn", averages=False, on_server=False),
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Start, Turn
@@ -20,39 +19,42 @@ LANES = 3  # cohorts under way for each client
 COLLECT = 32  # cohorts whose sums go to the fed server in one call
 
 
-class Middle(NamedTuple):
-    """The server's methods for an exchange; `single`: in single split `learn` stands for all between A's two calls."""
-
-    single: bool
-    forward: Method
-    backward: Method
-    learn: Method
-
-
-def middle(roles: Roles, server: Handle) -> Middle:
-    """One B for all that this server serves."""
-    return Middle(roles.single, server.forward, server.backward, server.learn)
-
-
 Visit = Generator[Sequence[Ref], None, Ref]
+Visits = Generator[Sequence[Ref], None, list[Ref]]
 
 
-def visit(client: Handle, at: Turn, activation: Ref, methods: Middle, *more: object) -> Visit:
+def visit(client: Handle, at: Turn, activation: Ref, server: Handle, single: bool) -> Visit:
     """Submit what lies between A's forward and A's backward; returns the ref of the activation's gradient.
 
-    Stops after each call to the server, and before C's is answered. `more` goes to the server's backward.
+    Stops after each call to the server, and before C's is answered. `single`: the server has the loss.
     """
-    if methods.single:
-        activation_gradient = methods.learn.remote(at, activation, *more)
+    (gradient,) = yield from visit_together([(client, at)], [activation], server, at, single)
+    return gradient
+
+
+def visit_together(
+    hosts: Sequence[tuple[Handle, Turn]], activations: Sequence[Ref], server: Handle, turn: Turn, single: bool
+) -> Visits:
+    """As `visit`, of several cohorts, each with the client that hosts it, in one call to the server; `turn` is its."""
+    count = len(hosts)
+    if single:
+        gradients = _each(server.learn, count, turn, *activations)
         yield []
-        return activation_gradient
-    hidden = methods.forward.remote(at, activation)
+        return gradients
+    hidden = _each(server.forward, count, turn, *activations)
     yield []
-    hidden_gradient = client.loss.remote(at, hidden)
+    hidden_gradients = [client.loss.remote(at, own) for (client, at), own in zip(hosts, hidden, strict=True)]
     yield []
-    activation_gradient = methods.backward.remote(at, hidden_gradient, *more)
+    gradients = _each(server.backward, count, turn, *hidden_gradients)
     yield []
-    return activation_gradient
+    return gradients
+
+
+def _each(method: Method, count: int, *arguments: object) -> list[Ref]:
+    """Call a method that has a result for each cohort: their refs."""
+    if count == 1:
+        return [method.remote(*arguments)]
+    return list(method.options(num_returns=count).remote(*arguments))
 
 
 def finish(visit: Visit) -> Ref:
@@ -64,13 +66,13 @@ def finish(visit: Visit) -> Ref:
             return stop.value
 
 
-def exchange(client: Handle, methods: Middle, turn: Turn) -> Iterator[Ref]:
+def exchange(client: Handle, server: Handle, turn: Turn, single: bool) -> Iterator[Ref]:
     """Submit one exchange of one phone; yields the ref of its report, which is there once A has stepped.
 
     A backward uses the weights of its forward because nothing is submitted to the server in between.
     """
     activation = client.forward.remote(turn)
-    activation_gradient = finish(visit(client, turn, activation, methods))
+    activation_gradient = finish(visit(client, turn, activation, server, single))
     yield client.backward.remote(turn, activation_gradient)
 
 
@@ -92,7 +94,9 @@ def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
     What they hold is in memory, copies of B at the server too (server.lanes), so not all at once; but in waves of like
     size, since one alone has nobody to overlap with. Nothing that is computed may depend on how many these are.
     """
-    count = -(-len(numbers) // min(LANES * len(roles.clients), roles.lanes * len(roles.servers)))
+    most = min(LANES * len(roles.clients), roles.lanes * len(roles.servers))
+    count = -(-len(numbers) // most)  # rounded up
+    # As even as can be: of 9 cohorts and at most 8 at a time 4 and 5, not 8 and 1.
     borders = [len(numbers) * i // count for i in range(count + 1)] if count else [0]
     return (numbers[start:stop] for start, stop in pairwise(borders))
 

@@ -12,8 +12,7 @@ Of a phone that does not finish the round A and C are left out of the average; t
 weighted by batch sizes as they were.
 Replicas of the server: the round's i-th cohort is served by replica i % N, whose own B takes a joint step on the
 batches of its phones; at the round's end the replicas' B, optimizer and statistics are averaged (server_replicas.py).
-That is
-another training than with one server.
+That is another training than with one server.
 Equal within rounding, with one local step, to one step of B on one large batch.
 Source: Pal et al. 2021, https://arxiv.org/abs/2112.01299; Jeon and Kim 2020, https://doi.org/10.1109/ICOIN48656.2020.9016486.
 """
@@ -21,23 +20,23 @@ Source: Pal et al. 2021, https://arxiv.org/abs/2112.01299; Jeon and Kim 2020, ht
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from ray_split.data.stream import Stream
-from ray_split.messages.turn import Turn
+from ray_split.messages.turn import JointStep, Turn
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
-    Middle,
     cohort_turns,
     interleave,
     most_steps,
     submit_close,
     submit_collect,
     submit_load,
-    visit,
+    visit_together,
     waves,
 )
 from ray_split.schedules.roles import Handle, Ref, Roles
@@ -58,85 +57,63 @@ def parallel(
     shares = deal(turns, roles)
     steps, left = [most_steps(stream, at) for at in turns], [None] * len(turns)
 
-    def begin(client: Handle, at: Turn) -> Ref:
-        own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-        return submit_load(client, stream, at, ends, own=own)
+    def begin(number: int) -> Ref:
+        own = roles.fed_server.own_state.remote(turns[number]) if keep != "nothing" else None
+        return submit_load(roles.client(number), stream, turns[number], ends, own=own)
 
     def end(number: int, step: int) -> None:
-        if step == steps[number]:
+        if step == steps[number]:  # so a cohort's copies at its client are free for others at once
             left[number] = submit_close(roles.client(number), stream, turns[number], keep)
 
-    def lane(number: int, step: int, largest: int) -> Lane:
-        client, at = roles.client(number), turns[number]._replace(step=step)
-        refs = [] if step else [begin(client, at)]
-        activation = client.forward.remote(at)
-        yield refs
-        activation_gradient = yield from visit(client, at, activation, _shared(roles, number), largest)
-        yield [client.backward.remote(at, activation_gradient)]
-        end(number, step + 1)
-
-    def joint(server: Handle, active: Sequence[int], largest: int, factor: float, step: int) -> Lane:
-        hosts = [(roles.client(number), turns[number]._replace(step=step)) for number in active]
-        refs = [] if step else [begin(*host) for host in hosts]
+    def lane(now: _JointStep, numbers: Sequence[int]) -> Lane:
+        """The step of cohorts whose batches B takes in one call."""
+        step = now.turn.step
+        hosts = [(roles.client(number), turns[number]._replace(step=step)) for number in numbers]
+        refs = [] if step else [begin(number) for number in numbers]
         activations = [client.forward.remote(at) for client, at in hosts]
         yield refs
-        first = turn._replace(phones=turns[active[0]].phones[:1], step=step)
-        cohorts = [at.phones for _, at in hosts]
-        if roles.single:
-            back = _each(server.learn_joint, len(hosts), first, cohorts, largest, factor, *activations)
-        else:
-            hidden = _each(server.forward_joint, len(hosts), first, cohorts, *activations)
-            yield []
-            gradients = [client.loss.remote(at, h) for (client, at), h in zip(hosts, hidden, strict=True)]
-            yield []
-            back = _each(server.backward_joint, len(hosts), first, cohorts, largest, factor, *gradients)
-        yield []
-        yield [client.backward.remote(at, g) for (client, at), g in zip(hosts, back, strict=True)]
-        for number in active:
+        together = now.of([at.phones for _, at in hosts])
+        back = yield from visit_together(hosts, activations, now.server, together, roles.single)
+        yield [client.backward.remote(at, own) for (client, at), own in zip(hosts, back, strict=True)]
+        for number in numbers:
             end(number, step + 1)
 
-    for number, at in enumerate(turns):
+    for number in range(len(turns)):
         if not steps[number]:
-            yield begin(roles.client(number), at)
+            yield begin(number)
             end(number, 0)
-    for step in range(max(steps)):  # a share's first cohort has most
-        now = [
-            _joint_step(share, steps, stream, turn.round, step) for share in shares if steps[share.numbers[0]] > step
-        ]
+    for step in range(max(steps)):
+        # A share's first cohort has most steps: if it has no batch, none has.
+        active = [share for share in shares if steps[share.numbers[0]] > step]
+        now = [_joint_step(share, steps, stream, turn._replace(step=step)) for share in active]
         if batch == "joint":
-            yield from interleave(joint(*each, step) for each in now)
+            yield from interleave(lane(each, each.active) for each in now)
         else:
-            largest = {number: each.largest for each in now for number in each.active}
-            for wave in waves(sorted(largest), roles):
-                yield from interleave(lane(number, step, largest[number]) for number in wave)
-            for each in now:
-                yield each.server.step_shared.remote(turn, each.factor)
+            of = {number: each for each in now for number in each.active}
+            for wave in waves(sorted(of), roles):
+                yield from interleave(lane(of[number], [number]) for number in wave)
+        for each in now:
+            yield each.server.step.remote(each.turn)
     yield from submit_collect(turns, stream, roles, left)
     return None, (yield from submit_average(turn, stream, shares))
 
 
 class _JointStep(NamedTuple):
-    """A replica's: the cohorts that have a batch, the largest batch of a phone, and that over all samples."""
+    """A replica's: the cohorts that have a batch, and the turn of the step, which says how phones weigh in it."""
 
     server: Handle
     active: list[int]
-    largest: int
-    factor: float
+    turn: Turn
+
+    def of(self, cohorts: Sequence[tuple[int, ...]]) -> Turn:
+        """The turn of a call that brings these cohorts' batches."""
+        assert self.turn.joint is not None
+        joint = self.turn.joint._replace(sizes=tuple(map(len, cohorts)))
+        return self.turn._replace(phones=tuple(chain.from_iterable(cohorts)), joint=joint)
 
 
-def _joint_step(share: Share, steps: Sequence[int], stream: Stream, round: int, step: int) -> _JointStep:
+def _joint_step(share: Share, steps: Sequence[int], stream: Stream, at: Turn) -> _JointStep:
     phones = np.array(share.phones)
-    sizes = stream.batch_sizes(phones[stream.taken(round, phones) > step], step)
-    active = [number for number in share.numbers if steps[number] > step]
-    return _JointStep(share.server, active, int(sizes.max()), float(sizes.max() / sizes.sum()))
-
-
-def _shared(roles: Roles, number: int) -> Middle:
-    server = roles.server_of(number)
-    return Middle(roles.single, server.forward_shared, server.backward_shared, server.learn_shared)
-
-
-def _each(method: Handle, count: int, *arguments: object) -> list[Ref]:
-    """Call a method that has a result for each cohort: their refs."""
-    refs = method.options(num_returns=count).remote(*arguments)
-    return list(refs) if count > 1 else [refs]
+    sizes = stream.batch_sizes(phones[stream.taken(at.round, phones) > at.step], at.step)
+    active = [number for number in share.numbers if steps[number] > at.step]
+    return _JointStep(share.server, active, at._replace(joint=JointStep(int(sizes.max()), int(sizes.sum()))))

@@ -17,6 +17,14 @@ Round = Generator[Ref, None, tuple[Ref | None, Ref | None]]
 
 Submit = Callable[[Turn, Stream, Roles], Round]
 
+WayOfB = Literal["in_turn", "own_copies", "shared_step", "joint_batch"]
+"""How B serves a round's phones: whose weights of B these are, and when they step (actors/b_ways/ has them).
+
+in_turn: one B, which steps after each phone's backward; nobody else has a turn in between. own_copies: a copy of B for
+each phone, from `open` to `close`. shared_step: one B, and one `step` on the gradients of several calls. joint_batch:
+the same, but all batches are one, in one call.
+"""
+
 FORM = "a generator function of (turn, stream, roles) and its kwargs, or a Schedule of one"
 
 
@@ -43,11 +51,17 @@ class Schedule:
     """The server may be several: any number gives the same bits, or each trains a B of its own through a round."""
     joint_batch: bool = False
     """B steps once for all phones' batches; `batch`, accumulated or joint, is decided by whether B mixes samples."""
+    way: WayOfB = "in_turn"
+    """How B serves a round's phones: in_turn, own_copies, shared_step or joint_batch."""
 
     @property
     def cohorts(self) -> bool:
         """Whether phones may train together, which those that take turns can't."""
         return self.order == "abreast"
+
+    def way_with(self, kwargs: Mapping[str, Any]) -> WayOfB:
+        """B's way with these kwargs, of which `batch` may ask for a joint batch."""
+        return "joint_batch" if self.joint_batch and kwargs.get("batch") == "joint" else self.way
 
     def bind(self, kwargs: Mapping[str, Any]) -> Submit:
         """How a round is submitted with these kwargs."""

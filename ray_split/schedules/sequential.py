@@ -15,7 +15,7 @@ from collections.abc import Generator
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Turn
-from ray_split.schedules.exchange import exchange, middle, most_steps, phone_turns, submit_load
+from ray_split.schedules.exchange import exchange, most_steps, phone_turns, submit_load
 from ray_split.schedules.roles import Ref, Roles
 
 OPTIMIZER = ("handed_on", "fresh")
@@ -32,7 +32,7 @@ def sequential(
         client = roles.client(number)
         yield submit_load(client, stream, at, ends, optimizer == "fresh", sender=sender)
         for step in range(most_steps(stream, at)):
-            yield from exchange(client, middle(roles, roles.server), at._replace(step=step))
+            yield from exchange(client, roles.server, at._replace(step=step), roles.single)
         if stream.finishing(turn.round, at.phones):
             ends, sender = client.state.remote(at), at.phones
         else:

@@ -21,7 +21,6 @@ from ray_split.messages.turn import Turn
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
-    Middle,
     cohort_turns,
     interleave,
     most_steps,
@@ -52,7 +51,7 @@ def train_copies(turn: Turn, stream: Stream, roles: Roles, keep: str) -> Generat
         servers = _in_blocks(wave, roles.servers)
         yield from interleave(_lane(roles, roles.client(i), servers[i], turns[i], stream, ends, keep) for i in wave)
         for i in wave:  # in their order: it is that of the sums
-            if servers[i] is not holder:
+            if servers[i] is not holder:  # the sum goes to the replica that has the next copies
                 yield servers[i].take.remote(turn, holder.pass_on.remote(turn))
                 holder = servers[i]
             left.append(submit_close(roles.client(i), stream, turns[i], keep))
@@ -67,13 +66,12 @@ def _in_blocks(wave: Sequence[int], servers: Sequence[Handle]) -> dict[int, Hand
 
 def _lane(roles: Roles, client: Handle, server: Handle, at: Turn, stream: Stream, ends: Ref, keep: str) -> Lane:
     own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-    methods = Middle(roles.single, server.forward_own, server.backward_own, server.learn_own)
     began = submit_load(client, stream, at, ends, keep != "all", own, crosses=keep != "all")
     refs = [began, server.open.remote(at)]
     for step in range(most_steps(stream, at)):
         now = at._replace(step=step)
         activation = client.forward.remote(now)
         yield refs
-        activation_gradient = yield from visit(client, now, activation, methods)
+        activation_gradient = yield from visit(client, now, activation, server, roles.single)
         refs = [client.backward.remote(now, activation_gradient)]
     yield refs

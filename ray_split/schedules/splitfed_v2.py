@@ -21,9 +21,7 @@ from ray_split.messages.turn import Turn
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
-    Middle,
     interleave,
-    middle,
     phone_turns,
     submit_close,
     submit_collect,
@@ -46,8 +44,9 @@ def splitfed_v2(
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
         yield submit_load(hosts[at.phones[0]], stream, at, ends, own=own)
     order = list(_in_order(turn, stream))
-    yield from interleave(_exchanges(_own(order, share), hosts, middle(roles, share.server)) for share in shares)
-    turns = sorted(turns, key=lambda at: at.phones)  # in the phones' order: it is that of the sums
+    yield from interleave(_exchanges(_own(order, share), hosts, share.server, roles.single) for share in shares)
+    # The host of a phone follows from its place in the round, but sums are in the phones' order.
+    turns = sorted(turns, key=lambda at: at.phones)
     left = [submit_close(hosts[at.phones[0]], stream, at, keep) for at in turns]
     yield from submit_collect(turns, stream, roles, left)
     return None, (yield from submit_average(turn, stream, shares))
@@ -64,16 +63,17 @@ def _own(order: Sequence[Turn], share: Share) -> list[Turn]:
     return [at for at in order if at.phones[0] in phones]
 
 
-def _exchanges(turns: list[Turn], hosts: dict[int, Handle], methods: Middle) -> Lane:
-    ahead: Ref | None = None
-    for i, now in enumerate(turns):
-        client, following = hosts[now.phones[0]], turns[i + 1] if i + 1 < len(turns) else None
+def _exchanges(turns: list[Turn], hosts: dict[int, Handle], server: Handle, single: bool) -> Lane:
+    ahead: Ref | None = None  # the activation of the next exchange, where it is under way already
+    for now, following in zip(turns, [*turns[1:], None], strict=True):
+        client = hosts[now.phones[0]]
         activation = ahead or client.forward.remote(now)
-        under_way = visit(client, now, activation, methods)
-        next(under_way)
+        under_way = visit(client, now, activation, server, single)
+        next(under_way)  # B's forward is submitted
         # The next phone's A runs while B does; but a phone's own A has to step first.
-        free = following is not None and following.phones != now.phones
-        ahead = hosts[following.phones[0]].forward.remote(following) if following is not None and free else None
+        ahead = None
+        if following is not None and following.phones != now.phones:
+            ahead = hosts[following.phones[0]].forward.remote(following)
         yield []
         activation_gradient = yield from under_way
         yield [client.backward.remote(now, activation_gradient)]

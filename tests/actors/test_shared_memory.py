@@ -14,7 +14,7 @@ from actors.fed_server import FedServer
 from actors.server import Server
 from ray_split.messages.message import Sent
 from ray_split.messages.state import Closed, State
-from ray_split.messages.turn import Turn
+from ray_split.messages.turn import JointStep, Turn
 from ray_split.messages.weight_checks import Expected
 from ray_split.preparation.prepare import prepare
 
@@ -88,38 +88,23 @@ def test_an_inplace_relu_first_in_copies_of_b_leaves_the_sent_object_as_it_was(
     server: Any, phones: tuple[int, ...]
 ) -> None:
     turn, sent = TURN._replace(phones=phones), ray.put(activation(200, len(phones)))
-    ray.get(server.load.remote(turn, server.initial_state.remote()))
+    ray.get(server.load.remote(turn, server.initial_state.remote(), "own_copies"))
     ray.get(server.open.remote(turn))
-    gradient = ray.put(ones_like(ray.get(server.forward_own.remote(turn, sent))))
-    ray.get(server.backward_own.remote(turn, gradient))
+    gradient = ray.put(ones_like(ray.get(server.forward.remote(turn, sent))))
+    ray.get(server.backward.remote(turn, gradient))
     assert np.array_equal(ray.get(reread.remote(sent)).groups[0][0], values(200, len(phones)))
     assert (ray.get(reread.remote(gradient)).groups[0][0] == 1).all()
 
 
-def test_an_inplace_relu_first_in_a_shared_b_leaves_the_sent_object_as_it_was(server: Any) -> None:
-    turn, sent = TURN._replace(phones=PHONES), ray.put(activation(200, 3))
-    ray.get(server.load.remote(turn, server.initial_state.remote()))
-    for forward, backward in ((forward_shared, backward_shared), (forward_joint, backward_joint)):
-        gradient = ray.put(ones_like(ray.get(forward(server, turn, sent))))
-        ray.get(backward(server, turn, gradient))
-        assert np.array_equal(ray.get(reread.remote(sent)).groups[0][0], values(200, 3))
-        assert (ray.get(reread.remote(gradient)).groups[0][0] == 1).all()
-
-
-def forward_shared(server: Any, turn: Turn, sent: Any) -> Any:
-    return server.forward_shared.remote(turn, sent)
-
-
-def forward_joint(server: Any, turn: Turn, sent: Any) -> Any:
-    return server.forward_joint.remote(turn, [turn.phones], sent)
-
-
-def backward_shared(server: Any, turn: Turn, gradient: Any) -> Any:
-    return server.backward_shared.remote(turn, gradient, 400)
-
-
-def backward_joint(server: Any, turn: Turn, gradient: Any) -> Any:
-    return server.backward_joint.remote(turn, [turn.phones], 400, 0.5, gradient)
+@pytest.mark.parametrize("way", ["shared_step", "joint_batch"])
+def test_an_inplace_relu_first_in_a_shared_b_leaves_the_sent_object_as_it_was(server: Any, way: str) -> None:
+    turn, sent = TURN._replace(phones=PHONES, joint=JointStep(400, 800)), ray.put(activation(200, 3))
+    ray.get(server.load.remote(turn, server.initial_state.remote(), way))
+    gradient = ray.put(ones_like(ray.get(server.forward.remote(turn, sent))))
+    ray.get(server.backward.remote(turn, gradient))
+    ray.get(server.step.remote(turn))
+    assert np.array_equal(ray.get(reread.remote(sent)).groups[0][0], values(200, 3))
+    assert (ray.get(reread.remote(gradient)).groups[0][0] == 1).all()
 
 
 def test_training_on_the_rounds_start_state_leaves_it_as_it_was(server: Any, fed_server: Any) -> None:
@@ -143,9 +128,9 @@ def test_training_copies_of_the_rounds_start_state_leaves_it_as_it_was(server: A
     before = ray.get(middle)
     ray.get(fed_server.commit.remote(0, {"a": {}, "c": {}}, middle))
     start = fed_server.server_state.remote(turn)
-    ray.get([server.load.remote(turn, start), server.open.remote(turn)])
-    hidden = ray.get(server.forward_own.remote(turn, activation(8, 3)))
-    ray.get(server.backward_own.remote(turn, ones_like(hidden)))
+    ray.get([server.load.remote(turn, start, "own_copies"), server.open.remote(turn)])
+    hidden = ray.get(server.forward.remote(turn, activation(8, 3)))
+    ray.get(server.backward.remote(turn, ones_like(hidden)))
     ray.get(server.close.remote(turn, np.full(3, 1 / 3)))
     assert not equal(ray.get(server.state.remote(turn)), before)
     assert equal(ray.get(reread.remote(start)), before)

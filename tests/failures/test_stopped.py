@@ -106,7 +106,7 @@ def test_a_second_signal_gives_up_the_checkpoint_and_the_one_before_stands(
     tmp_path: Path, at_call: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def twice(calls: list[str]) -> bool:
-        return calls[-1] == "save_checkpoint" or (calls.count("commit"), calls[-1]) == (4, "forward_own")
+        return calls[-1] == "save_checkpoint" or (calls.count("commit"), calls[-1]) == (4, "forward")
 
     at_call(terminate, twice)
     with pytest.raises(rs.RunStoppedError):

@@ -15,6 +15,7 @@ import pytest
 import ray_split as rs
 from ray_split.preparation.prepare import prepare
 from tests.reference import assert_same_weights
+from tests.test_docs import DOCS, blocks
 
 TAKES_TURNS = """
 import ray_split as rs
@@ -117,3 +118,32 @@ def test_a_bare_function_gets_the_defaults_and_is_asked_what_it_takes(tmp_path: 
     assert len(stream.cohorts(0)[0]) == 2
     with pytest.raises(rs.SettingsError, match=r"schedule\.name: .*unexpected keyword argument 'mine'"):
         prepare(settings_of(tmp_path, name, "refused", schedule={"kwargs": {"mine": 1}}))
+
+
+@pytest.fixture
+def copies_of_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The docs' schedule in which each phone has its own copy of B, in a folder of the user's."""
+    (tmp_path / "copies_of_mine.py").write_text("import ray_split as rs\n\n" + blocks(DOCS / "algorithm.md")[2])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "copies_of_mine"
+    sys.modules.pop("copies_of_mine", None)
+
+
+def test_one_whose_phones_have_their_own_b_is_splitfed_v1_in_bits_and_virtual_time(
+    tmp_path: Path, copies_of_mine: str
+) -> None:
+    cohorts = {**SLOW, "cohort": 3}
+    ours, theirs = (
+        rs.fit(settings_of(tmp_path, name, kind, phones=cohorts), callbacks=[])
+        for kind, name in (("ours", "splitfed_v1"), ("theirs", f"{copies_of_mine}:theirs"))
+    )
+    assert Path(ours.path, "model.safetensors").read_bytes() == Path(theirs.path, "model.safetensors").read_bytes()
+    tables = [pandas.read_parquet(f"{run.path}/phones.parquet") for run in (ours, theirs)]
+    pandas.testing.assert_frame_equal(*tables)
+    assert tables[0]["virtual_seconds"].min() > 0
+
+
+def test_a_bare_function_that_opens_copies_is_told_how_to_say_so(tmp_path: Path, copies_of_mine: str) -> None:
+    settings = settings_of(tmp_path, f"{copies_of_mine}:each_its_own", "bare")
+    with pytest.raises(RuntimeError, match=r"way='in_turn', which has no open; a schedule that calls it says own_cop"):
+        rs.fit(settings, callbacks=[])

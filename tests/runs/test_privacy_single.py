@@ -14,11 +14,11 @@ from tests.runs.test_privacy import CONFIG, Run, Seen, images, recording, window
 
 RUNS = {
     "sequential": ({}, {"learn"}),
-    "splitfed_v1": ({"phones": {"cohort": 2}}, {"learn_own"}),
+    "splitfed_v1": ({"phones": {"cohort": 2}}, {"learn"}),
     "splitfed_v2": ({}, {"learn"}),
-    "splitfed_v3": ({"phones": {"cohort": 2}}, {"learn_own"}),
-    "parallel": ({"phones": {"cohort": 2}}, {"learn_shared"}),
-    "parallel joint": ({"phones": {"cohort": 2}, "schedule": {"kwargs": {"batch": "joint"}}}, {"learn_joint"}),
+    "splitfed_v3": ({"phones": {"cohort": 2}}, {"learn"}),
+    "parallel": ({"phones": {"cohort": 2}}, {"learn"}),
+    "parallel joint": ({"phones": {"cohort": 2}, "schedule": {"kwargs": {"batch": "joint"}}}, {"learn"}),
 }
 
 

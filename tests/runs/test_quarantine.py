@@ -277,7 +277,8 @@ def test_messages_survive_a_pickle_with_their_phones() -> None:
     assert isinstance(Sent([], 0.0), tuple) and isinstance(Closed((), {}, {}, 0), tuple)
 
 
-def test_of_phones_that_vanish_between_forward_and_backward_nothing_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["own_copies", "shared_step", "joint_batch"])
+def test_of_phones_that_vanish_between_forward_and_backward_nothing_stays(tmp_path: Path, way: str) -> None:
     from actors.client import Client
     from actors.server import Server
     from ray_split.messages.turn import Turn
@@ -288,11 +289,12 @@ def test_of_phones_that_vanish_between_forward_and_backward_nothing_stays(tmp_pa
     for attempt in range(5):
         at = Turn(0, attempt, (0, 1), 0)
         client.load(at, ends)
-        server.load(at, middle)
-        server.open(at)
-        for forward in (server.forward_own, server.forward_shared):
-            forward(at, client.forward(at))
-    assert len(server._copies) == len(server._shared._passes) == len(server._checks._sent) == 1
-    server.load(at._replace(attempt=9), middle)
-    assert len(server._copies) == len(server._shared._passes) == len(server._checks._sent) == 0
-    assert sum(map(len, server._spare.values())) == 1  # one set of copies, that is used again
+        server.load(at, middle, way)
+        if way == "own_copies":
+            server.open(at)
+        server.forward(at, client.forward(at))
+    own = server._ways["own_copies"]
+    assert len(own._copies) + len(server._shared._passes) == len(server._checks._sent) == 1
+    server.load(at._replace(attempt=9), middle, way)
+    assert len(own._copies) + len(server._shared._passes) == len(server._checks._sent) == 0
+    assert sum(map(len, own._spare.values())) == (way == "own_copies")  # one set of copies, that is used again

@@ -10,14 +10,14 @@ import pytest
 import ray_split as rs
 from actors.inprocess import LocalHandle, LocalRef
 from ray_split.costs.recorded_calls import Call, Merged, replay
-from ray_split.costs.virtual_timeline import JOINT, SERVED
+from ray_split.costs.virtual_timeline import ARRIVES
 from ray_split.preparation.prepare import prepare
 from ray_split.schedules import schedule_of
 
 SCHEDULES = ("sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit")
 OF_A_SCHEDULE = {
     "client": ("load", "forward", "loss", "backward", "train_alone", "close", "state"),
-    "server": (*SERVED, *JOINT, "open", "close", "step_shared", "take", "pass_on"),
+    "server": (*ARRIVES, "open", "close", "step", "take", "pass_on"),
     "fed server": ("collect",),
 }  # the round loop calls others
 
@@ -95,7 +95,11 @@ def test_with_a_joint_batch_too(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) 
     settings = settings_of("parallel", tmp_path, phones={"cohort": 5})
     settings = settings.with_values(schedule={"kwargs": {"batch": "joint"}})
     found = called(settings, monkeypatch)
-    assert {"forward_joint", "backward_joint"} <= {call[2] for call in found}
+    served = [(method, turn) for role, _, method, turn, _ in found if role == "server"]
+    assert {method for method, _ in served} == {"forward", "backward", "step"}
+    # All phones that have a batch in one call.
+    assert all(turn.joint.sizes == (len(turn.phones),) for method, turn in served if method != "step")
+    assert sorted(served[0][1].phones) == [0, 1, 2, 3, 4]
     assert recorded(settings) == found
 
 
@@ -131,9 +135,7 @@ def test_each_replica_serves_the_phones_that_parallel_deals_it(tmp_path: Any, mo
     settings = settings_of("parallel", tmp_path, phones={"cohort": 1}, server={"replicas": 2})
 
     def served(calls: list[tuple[Any, ...]]) -> set[tuple[int, int]]:
-        forwards = [
-            (number, turn) for role, number, name, turn, _ in calls if (role, name) == ("server", "forward_shared")
-        ]
+        forwards = [(number, turn) for role, number, name, turn, _ in calls if (role, name) == ("server", "forward")]
         return {(number, phone) for number, turn in forwards for phone in turn.phones}
 
     found = served(called(settings, monkeypatch))

@@ -22,6 +22,7 @@ from ray_split.messages.message import Sent
 from ray_split.messages.state import Closed
 from ray_split.messages.turn import Start, Turn
 from ray_split.preparation.prepare import Prepared, prepare
+from ray_split.schedules.schedule import WayOfB
 
 PHONES = (0, 1, 2)
 EXAMPLES = 80  # of each test; together more than 500 messages
@@ -53,28 +54,29 @@ class Stage:
     fed_server: FedServer
     attempt: int = 0
 
-    def begin(self, phones: tuple[int, ...] = PHONES) -> Turn:
+    def begin(self, phones: tuple[int, ...] = PHONES, way: WayOfB = "own_copies") -> Turn:
         """Load everybody for a new attempt."""
         self.attempt += 1
         at = Turn(0, self.attempt, phones, 0)
-        self.server.load(at, self.fed_server.server_state(at))
+        self.server.load(at, self.fed_server.server_state(at), way)
         self.client.load(at, self.fed_server.client_state(at))
-        self.server.open(at)
+        if way == "own_copies":
+            self.server.open(at)
         return at
 
     def held(self) -> list[bytes]:
         """Every bit that the server and the fed server hold."""
         states = [self.server.b.state(), *self.fed_server._states.values()]
-        copies = [each.states() for each in self.server._copies.values()]
+        copies = [each.states() for each in self.server._ways["own_copies"]._copies.values()]
         return [array.tobytes() for state in [*states, *copies] for array in state.values()]
 
     def exchange(self, at: Turn) -> list[bytes]:
         """A whole exchange of the phones: what comes out of it."""
         activation = self.client.forward(at)
         if self.what.borders.labels and len(self.what.settings.model.cuts or ()) == 1:
-            back = self.server.learn_own(at, activation)
+            back = self.server.learn(at, activation)
         else:
-            back = self.server.backward_own(at, self.client.loss(at, self.server.forward_own(at, activation)))
+            back = self.server.backward(at, self.client.loss(at, self.server.forward(at, activation)))
         self.client.backward(at, back)
         return [array.tobytes() for group in back.groups for array in _arrays(group)]
 
@@ -212,33 +214,32 @@ def refused(stage: Stage, at: Turn, call: Callable[[], object], expected: list[b
 def test_an_activation_that_is_none(double: Stage, change: Change) -> None:
     expected, at = double.exchange(double.begin()), double.begin()
     sent = spoilt(change, double.client.forward(at))
-    refused(double, at, lambda: double.server.forward_own(at, sent), expected)
+    refused(double, at, lambda: double.server.forward(at, sent), expected)
 
 
 @PROPERTY
-@given(malformed, st.sampled_from(["forward_shared", "forward_joint"]))
-def test_an_activation_that_is_none_for_all_phones_b(double: Stage, change: Change, name: str) -> None:
-    expected, at = double.exchange(double.begin()), double.begin()
+@given(malformed, st.sampled_from(["shared_step", "joint_batch"]))
+def test_an_activation_that_is_none_for_all_phones_b(double: Stage, change: Change, way: WayOfB) -> None:
+    expected, at = double.exchange(double.begin()), double.begin(way=way)
     sent = spoilt(change, double.client.forward(at))
-    given = (at, sent) if name == "forward_shared" else (at, [at.phones], sent)
-    refused(double, at, lambda: getattr(double.server, name)(*given), expected)
+    refused(double, at, lambda: double.server.forward(at, sent), expected)
 
 
 @PROPERTY
 @given(malformed)
 def test_a_gradient_that_is_none(double: Stage, change: Change) -> None:
     expected, at = double.exchange(double.begin()), double.begin()
-    hidden = double.server.forward_own(at, double.client.forward(at))
+    hidden = double.server.forward(at, double.client.forward(at))
     sent = spoilt(change, double.client.loss(at, hidden))
     if change[0] == "no array":
         return  # of what C makes no use of there is no gradient
-    refused(double, at, lambda: double.server.backward_own(at, sent), expected)
+    refused(double, at, lambda: double.server.backward(at, sent), expected)
 
 
 @PROPERTY
 @given(malformed)
 def test_a_single_phones_messages(double: Stage, change: Change) -> None:
-    expected, at = double.exchange(double.begin()), double.begin((1,))
+    expected, at = double.exchange(double.begin()), double.begin((1,), way="in_turn")
     activation = double.client.forward(at)
     sent = spoilt(change, activation)
     before = double.held()
@@ -273,7 +274,7 @@ def test_an_activation_with_labels_that_is_none(single: Stage, change: Any) -> N
         sent = sent._replace(labels=[LABELS[change](labels) for labels in sent.labels])
     else:
         sent = spoilt(change, sent)
-    refused(single, at, lambda: single.server.learn_own(at, sent), expected)
+    refused(single, at, lambda: single.server.learn(at, sent), expected)
 
 
 def one_array(states: dict[str, Any], name: str, place: int) -> dict[str, Any]:
@@ -345,6 +346,6 @@ def test_a_bound_that_is_set_holds_for_each_phone(double: Stage) -> None:
     checks._bounds = checks._bounds.model_copy(update={"activation": float(np.sort(norms)[1])})
     try:
         with pytest.raises(BadPhoneError, match=rf"phone {at.phones[int(norms.argmax())]}: .* the bound is"):
-            double.server.forward_own(at, sent)
+            double.server.forward(at, sent)
     finally:
         checks._bounds = checks._bounds.model_copy(update={"activation": 1e9})

@@ -1,0 +1,51 @@
+"""One B for all phones, which take turns at it: sequential, splitfed_v2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.b_ways.way import Call, backward_and_step, learn_and_step, only
+from ray_split.data.stream import forward_seeds
+from ray_split.messages.message import Groups, Sent, Wanted
+from ray_split.messages.state import State
+from ray_split.messages.turn import Turn
+from ray_split.segments.copies import Copies, Learned
+from ray_split.tasks.task import Task
+
+
+class InTurn:
+    """One B, which steps after each phone's backward: between a forward and its backward nobody else has a turn."""
+
+    def __init__(self, b: Copies, seed: int, task: Task) -> None:
+        self._b, self._seed, self._task = b, seed, task
+        self._pending: Turn | None = None
+
+    def begin(self, start: State) -> None:
+        """As Way.begin."""
+        self._pending = None
+
+    def admit(self, turn: Turn, call: Call) -> None:
+        """As Way.admit."""
+        if call == "backward" and self._pending != turn:
+            raise RuntimeError(f"step {turn.step} of phone {turn.phones[0]} is not the exchange under way")
+        if call != "backward" and self._pending is not None:
+            waits = f"step {self._pending.step} of phone {self._pending.phones[0]}"
+            raise RuntimeError(f"a {call} of phone {turn.phones[0]} came while {waits} waits for its backward")
+
+    def forward(self, turn: Turn, activations: Sequence[Sent]) -> tuple[list[Groups], Wanted]:
+        """As Way.forward."""
+        activation = only(activations)
+        self._pending = turn
+        return [self._b.forward(activation.groups, self._seeds(turn), activation.wanted)], self._b.wanted
+
+    def backward(self, turn: Turn, hidden_gradients: Sequence[Sent]) -> list[Groups]:
+        """As Way.backward; B steps."""
+        self._pending = None
+        return [backward_and_step(self._b, only(hidden_gradients))]
+
+    def learn(self, turn: Turn, activations: Sequence[Sent]) -> list[Learned]:
+        """As Way.learn; B steps."""
+        return [learn_and_step(self._b, only(activations), self._seeds(turn), self._task)]
+
+    def _seeds(self, turn: Turn) -> list[int]:
+        return forward_seeds(self._seed, turn, "b", 1)

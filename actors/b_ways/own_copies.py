@@ -1,0 +1,78 @@
+"""A copy of B for each phone: splitfed_v1, splitfed_v3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.b_average import Averaging
+from actors.b_ways.way import Call, backward_and_step, learn_and_step, only, seeds_of_each
+from ray_split.arrays import Array
+from ray_split.messages.message import Groups, Sent, Wanted
+from ray_split.messages.message_checks import check_weights
+from ray_split.messages.state import State
+from ray_split.messages.turn import Turn
+from ray_split.segments.copies import Copies, Learned
+from ray_split.segments.copy_factory import Maker
+from ray_split.tasks.task import Task
+
+
+class OwnCopies:
+    """Each phone of a cohort trains a copy of B of its own, from `open` to `close`, which adds it to the average."""
+
+    def __init__(self, make: Maker, averaging: Averaging, max_norm: float, seed: int, task: Task) -> None:
+        self._make, self._averaging, self._max_norm = make, averaging, max_norm
+        self._seed, self._task = seed, task
+        self._start: State = {}
+        self._copies: dict[tuple[int, ...], Copies] = {}
+        # Those of cohorts that closed serve the next ones: to make a copy takes longer than to load it. Copies of one
+        # phone are another class than those of several.
+        self._spare: dict[bool, list[Copies]] = {True: [], False: []}
+
+    def begin(self, start: State) -> None:
+        """As Way.begin."""
+        self._start = start
+        for phones in list(self._copies):
+            self._release(phones)
+
+    def admit(self, turn: Turn, call: Call) -> None:
+        """As Way.admit."""
+        if turn.phones not in self._copies:
+            raise RuntimeError(f"a {call} of phones {turn.phones} came before open: they have no copies of B")
+
+    def open(self, turn: Turn) -> None:
+        """Give each of the turn's phones a copy of B as it was at the round's start."""
+        spare, count = self._spare[len(turn.phones) > 1], len(turn.phones)
+        self._copies[turn.phones] = spare.pop() if spare else self._make(count)
+        self._copies[turn.phones].load(self._start, count, fresh=True)
+
+    def forward(self, turn: Turn, activations: Sequence[Sent]) -> tuple[list[Groups], Wanted]:
+        """As Way.forward."""
+        activation, copies = only(activations), self._copies[turn.phones]
+        seeds = self._seeds(turn, activation, copies)
+        return [copies.forward(activation.groups, seeds, activation.wanted)], copies.wanted
+
+    def backward(self, turn: Turn, hidden_gradients: Sequence[Sent]) -> list[Groups]:
+        """As Way.backward; the copies step."""
+        return [backward_and_step(self._copies[turn.phones], only(hidden_gradients))]
+
+    def learn(self, turn: Turn, activations: Sequence[Sent]) -> list[Learned]:
+        """As Way.learn; the copies step."""
+        activation, copies = only(activations), self._copies[turn.phones]
+        return [learn_and_step(copies, activation, self._seeds(turn, activation, copies), self._task)]
+
+    def close(self, turn: Turn, shares: Array, number: int) -> None:
+        """End the phones' round: see Server.close."""
+        copies, finished = self._copies[turn.phones], np.flatnonzero(shares)
+        phones = tuple(turn.phones[i] for i in finished)
+        check_weights(phones, "copy of B", copies.norms()[finished], self._max_norm)
+        self._release(turn.phones)
+        if phones and not self._make.frozen:
+            self._averaging.add(copies, shares, number)
+
+    def _release(self, phones: tuple[int, ...]) -> None:
+        self._spare[len(phones) > 1].append(self._copies.pop(phones))
+
+    def _seeds(self, turn: Turn, activation: Sent, copies: Copies) -> list[int]:
+        return seeds_of_each(self._seed, turn, activation) if copies.draws else []
