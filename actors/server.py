@@ -99,17 +99,20 @@ class Server:
         `others`: of other replicas, what each one's `rows` gave.
         """
         with self._guard.during(turn):
+            self._ways[self._named].end()
             average = self._averaging.state(*others)
             return self.b.state() if average is None else average
 
     def rows(self, turn: Turn) -> Kept:
         """The copies that were closed and kept, by their cohorts' numbers, for the replica that aggregates them."""
         with self._guard.during(turn):
+            self._ways[self._named].end()
             return self._averaging.take_rows()
 
     def pass_on(self, turn: Turn) -> State | None:
         """The sum of the copies that were closed, here and before that, for the replica that goes on with it."""
         with self._guard.during(turn):
+            self._ways[self._named].end()
             return self._averaging.take_sum()
 
     def take(self, turn: Turn, total: State | None) -> Report:
@@ -121,6 +124,7 @@ class Server:
     def average(self, turn: Turn, shares: Sequence[float], *others: State) -> Report:
         """End a round of several replicas: from now on `state` is the average of this one's B and theirs, by shares."""
         with self._guard.during(turn):
+            self._ways[self._named].end()
             self._averaging.go_on(averaged([self.b.state(), *others], shares))
             return Report(bytes_weights=sum(state_bytes(state) for state in others))
 

@@ -47,5 +47,11 @@ class InTurn:
         """As Way.learn; B steps."""
         return [learn_and_step(self._b, only(activations), self._seeds(turn), self._task)]
 
+    def end(self) -> None:
+        """As Way.end."""
+        if self._pending is not None:
+            waits = f"step {self._pending.step} of phone {self._pending.phones[0]}"
+            raise RuntimeError(f"the round ended while {waits} waits for its backward")
+
     def _seeds(self, turn: Turn) -> list[int]:
         return forward_seeds(self._seed, turn, "b", 1)

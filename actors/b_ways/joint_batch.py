@@ -47,6 +47,13 @@ class JointBatch:
         scales = [scales_in(turn, sent) for sent in activations]
         return self._shared.learn_joint(groups, labels, self._seeds(turn), self._task, scales, _wanted(activations))
 
+    def end(self) -> None:
+        """As Way.end."""
+        if self._shared.adds_up:
+            raise RuntimeError(
+                "the round ended, and B did not step on the gradients that it has: server.step is missing"
+            )
+
     def step(self, turn: Turn) -> None:
         """The joint step."""
         self._shared.step(joint_of(turn).factor)

@@ -71,6 +71,11 @@ class OwnCopies:
         if phones and not self._make.frozen:
             self._averaging.add(copies, shares, number)
 
+    def end(self) -> None:
+        """As Way.end."""
+        for phones in self._copies:
+            raise RuntimeError(f"the round ended, and copies of B were not closed: those of phones {phones}")
+
     def _release(self, phones: tuple[int, ...]) -> None:
         self._spare[len(phones) > 1].append(self._copies.pop(phones))
 

@@ -49,6 +49,13 @@ class SharedStep:
         scales = scales_in(turn, activation)
         return [self._shared.learn(activation.groups, labels, seeds, self._task, scales, activation.wanted)]
 
+    def end(self) -> None:
+        """As Way.end."""
+        if self._shared.adds_up:
+            raise RuntimeError(
+                "the round ended, and B did not step on the gradients that it has: server.step is missing"
+            )
+
     def step(self, turn: Turn) -> None:
         """The joint step, on what the backwards added up."""
         self._shared.step(joint_of(turn).factor)

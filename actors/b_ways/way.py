@@ -33,6 +33,9 @@ class Way(Protocol):
     def learn(self, turn: Turn, activations: Sequence[Sent]) -> list[Learned]:
         """Single split: forward, the loss and backward, for each message."""
 
+    def end(self) -> None:
+        """The round's state is asked for. Raises RuntimeError if something is still under way: it would be lost."""
+
 
 def only(messages: Sequence[Sent]) -> Sent:
     """The one message of a call. Raises RuntimeError for several."""

@@ -174,6 +174,11 @@ class Shared:
         scaled = [[times(g, s) for g, s in zip(*both, strict=True)] for both in zip(gradients, scales, strict=True)]
         return _unscaled(split(self.backward("joint", join(scaled), [np.ones(1)]), like), scales)
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether there are gradients that no step has used."""
+        return any(parameter.grad is not None for parameter in self.segment.module.parameters())
+
     def step(self, factor: float) -> None:
         """One step on what the backwards added up, times `factor`."""
         if factor != 1.0:

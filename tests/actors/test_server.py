@@ -128,10 +128,17 @@ def test_a_shared_step_is_on_both_phones_batches_weighted_by_their_sizes(way: Wa
         for at, activation in zip(turns, apart(ONES), strict=True):
             server.forward(at, activation)
         back = [server.backward(at, gradient) for at, gradient in zip(turns, apart(TWOS), strict=True)]
-    assert_b(server.state(AT), expected.state())  # nobody has stepped yet
+    assert_b(server.b.state(), expected.state())  # nobody has stepped yet
     assert_gradients([array_of(own) for own in back], expected.train({2: 2 / 6, 4: 4 / 6}))
     server.step(AT._replace(joint=joint))
     assert_b(server.state(AT), expected.state())
+
+
+def forget_step(server: Server) -> None:
+    at = AT._replace(phones=(1,), joint=JointStep(largest=2, samples=2))
+    server.forward(at, *apart(ONES)[:1])
+    server.backward(at, *apart(TWOS)[:1])
+    server.state(AT)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +151,11 @@ def test_a_shared_step_is_on_both_phones_batches_weighted_by_their_sizes(way: Wa
         ("in_turn", lambda s: s.backward(AT._replace(phones=(1,)), *apart(TWOS)[:1]), "is not the exchange under way"),
         ("in_turn", lambda s: [s.forward(AT._replace(phones=(i,)), sent({2: ONES[2]})) for i in (1, 0)],
          "a forward of phone 0 came while step 0 of phone 1 waits for its backward"),
+        ("in_turn", lambda s: [s.forward(AT._replace(phones=(1,)), *apart(ONES)[:1]), s.state(AT)],
+         "the round ended while step 0 of phone 1 waits for its backward"),
+        ("own_copies", lambda s: [s.open(AT._replace(phones=(1, 0))), s.pass_on(AT)],
+         r"copies of B were not closed: those of phones \(1, 0\)"),
+        ("shared_step", forget_step, "B did not step on the gradients that it has: server.step is missing"),
         ("shared_step", lambda s: s.step(AT), r"doesn't say how they weigh in it \(Turn.joint\)"),
         ("shared_step", lambda s: s.forward(AT._replace(phones=(1, 0), joint=JointStep(4, 6, (1, 1))), *apart(ONES)),
          "2 messages in one call: only a joint batch takes more than one"),
