@@ -38,6 +38,13 @@ FAILING = {
 EVERY: dict[str, dict[str, Any]] = {**SCHEDULES, **FAILING}
 
 
+def tier(schedule: str) -> list[pytest.MarkDecorator]:
+    """Where it runs."""
+    if "trimmed_mean" in schedule:
+        return [pytest.mark.slow]
+    return [pytest.mark.thorough] * (schedule not in ("sequential", "splitfed_v1", "splitfed_v3"))
+
+
 class Killer:
     """Kills an actor at one of all the calls of a run, before it answers: with the call done, or not."""
 
@@ -114,9 +121,7 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("cuts", ["three", pytest.param("two", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "schedule", [pytest.param(name, marks=[pytest.mark.slow] * ("trimmed_mean" in name)) for name in EVERY]
-)
+@pytest.mark.parametrize("schedule", [pytest.param(name, marks=tier(name)) for name in EVERY])
 def test_an_actor_may_die_at_any_call(tmp_path: Path, schedule: str, cuts: str) -> None:
     what, watched = prepared(tmp_path, schedule, cuts), Killer(-1, False)
     rows, left, _ = fit(what, tmp_path / "undisturbed", watched)

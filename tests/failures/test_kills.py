@@ -111,6 +111,7 @@ def killed_as_undisturbed(path: Path, schedule: str, kills: int, seed: int, clie
     return killer
 
 
+@pytest.mark.thorough
 def test_four_kills_at_random_moments_change_nothing(tmp_path: Path, ray_session: object) -> None:
     killer = killed_as_undisturbed(tmp_path, "splitfed_v1", 4, seed=1, clients=1)
     assert len(set(killer.killed)) >= 2

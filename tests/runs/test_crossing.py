@@ -23,6 +23,7 @@ from tests.reference import (
     splitfed_v3,
     unsplit,
 )
+from tests.tiers import thorough
 
 ROUGH = ("float16", "bfloat16", "float8", "complex32")  # rounding alone is a thousandth there
 NOT_STACKED = ("negated", "images")  # vmap has no rule for what makes them
@@ -53,7 +54,7 @@ def test_in_sequence_each_kind_is_unsplit(tmp_path: Path, kind: str) -> None:
         assert_same_weights(unsplit(settings), path)
 
 
-@pytest.mark.parametrize("cuts", [DOUBLE, SINGLE], ids=["double", "single"])
+@pytest.mark.parametrize("cuts", [DOUBLE, *thorough(SINGLE)], ids=["double", "single"])
 @pytest.mark.parametrize("schedule", REFERENCES)
 def test_all_kinds_together_are_the_untouched_models(tmp_path: Path, schedule: str, cuts: list[str]) -> None:
     own = {} if schedule == "splitfed_v2" else {"cohort": 3, "stacked": []}

@@ -17,6 +17,7 @@ from ray_split.messages.message import Sent
 from ray_split.messages.state import Closed
 from ray_split.preparation.prepare import Prepared
 from tests.failures.test_faults import SCHEDULES, Rows, contents, prepared
+from tests.tiers import thorough
 
 BAD = 1  # the phone
 Call = Callable[[str, list[Any], Any], Any]
@@ -184,7 +185,7 @@ class Heard(rs.Callback):
         self.heard.append((round, phones, reason))
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", "parallel", "fedavg", "unsplit"])
+@pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", *thorough("parallel", "fedavg", "unsplit")])
 @pytest.mark.parametrize("kind", SPOILT)
 def test_a_phone_with_broken_data_is_left_out_and_reported(tmp_path: Path, kind: str, schedule: str) -> None:
     data, reason = SPOILT[kind]
@@ -217,6 +218,7 @@ def test_with_stop_the_run_fails_in_one_line_and_the_checkpoint_stands(tmp_path:
     assert rs.Result.from_path(tmp_path / "stopped").metrics["status"] == "failed"
 
 
+@pytest.mark.thorough
 def test_on_ray_it_is_the_same(tmp_path: Path, ray_session: object) -> None:
     data, _ = SPOILT["unreadable"]
     cluster = {"backend": "ray", "client_actors": 2}

@@ -12,6 +12,7 @@ import pytest
 
 import ray_split as rs
 from tests.conftest import alive_actors
+from tests.tiers import thorough
 
 
 def config(path: Path, name: str, backend: str = "inprocess", **run: Any) -> rs.Config:
@@ -63,7 +64,7 @@ def test_the_number_of_client_actors_changes_nothing(tmp_path: Path) -> None:
     assert model_bytes(one.path) == model_bytes(three.path)
 
 
-@pytest.mark.parametrize("backend", ["inprocess", "ray"])
+@pytest.mark.parametrize("backend", ["inprocess", *thorough("ray")])
 def test_a_run_stopped_after_a_round_and_resumed_gives_the_same_bytes(
     tmp_path: Path, ray_session: object, backend: str
 ) -> None:

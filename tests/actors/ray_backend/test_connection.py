@@ -65,7 +65,7 @@ def ended(process: psutil.Process) -> bool:
 
 
 @pytest.fixture
-def runs() -> Iterator[list[Run]]:
+def runs(own_ray: None) -> Iterator[list[Run]]:
     started: list[Run] = []
     yield started
     for run in started:

@@ -18,6 +18,7 @@ from tests import generated_models, reference
 from tests.generated_features import EITHER, EQUAL, FEATURES
 from tests.generated_models import Generated
 from tests.reference import assert_close_weights, assert_same_weights
+from tests.tiers import mostly_thorough, thorough
 
 BASE = 100_000 * int(os.environ.get("RAY_SPLIT_SEED", "0"))
 SGD = {"name": "sgd", "lr": 0.05}
@@ -111,8 +112,8 @@ def test_hooks_in_b_are_refused_where_gradients_are_added_up(tmp_path: Path) -> 
 ALL_KINDS = ["functional dropout", "statistics in a", "buffer counts", "unsaved buffer", "complex weights", "frozen"]
 
 
-@pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
-@pytest.mark.parametrize("optimizer", [MOMENTUM, ADAM], ids=["momentum", "adam"])
+@pytest.mark.parametrize("single", [False, *thorough(True)], ids=["double", "single"])
+@pytest.mark.parametrize("optimizer", [MOMENTUM, *thorough(ADAM)], ids=["momentum", "adam"])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_schedule_is_its_reference(tmp_path: Path, way: str, optimizer: dict[str, Any], single: bool) -> None:
     kwargs = {"single": True} if single else {}
@@ -126,7 +127,7 @@ def any_model(path: Path, seed: int) -> None:
     check(generated_models.generated(seed, **kwargs), outcome(path, seed, way, optimizer, **kwargs), way)
 
 
-@pytest.mark.parametrize("seed", range(BASE + 1000, BASE + 1020))
+@pytest.mark.parametrize("seed", mostly_thorough(range(BASE + 1000, BASE + 1020), *range(BASE + 1000, BASE + 1005)))
 def test_any_model_is_right_or_refused(tmp_path: Path, seed: int) -> None:
     any_model(tmp_path, seed)
 

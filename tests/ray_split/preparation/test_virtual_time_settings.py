@@ -15,6 +15,7 @@ from ray_split.errors import SettingsError
 from ray_split.filesystem import place
 from ray_split.preparation.prepare import prepare
 from ray_split.results.records import read_rows
+from tests.tiers import thorough
 
 SMALL = {"gflops": 1, "memory_mb": 0.01}
 FIGURES = ["virtual_seconds", *(f"virtual_{part}_seconds" for part in ("phone", "server", "communication", "waiting"))]
@@ -83,7 +84,7 @@ def test_the_whole_model_needs_more() -> None:
     assert needed("fedavg") == needed("unsplit") > needed("splitfed_v1")
 
 
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "sequential", "fedavg"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("sequential", "fedavg")])
 def test_virtual_time_is_in_all_files(schedule: str, tmp_path: Any) -> None:
     run = {"name": "x", "storage_path": str(tmp_path), "rounds": 2}
     phones = {"count": 4, "link": "5g", "per_round": 3}
