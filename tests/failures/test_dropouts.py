@@ -232,7 +232,8 @@ def test_a_round_lasts_until_its_deadline_at_most(tmp_path: Path, schedule: str)
     assert rows(run("enough", deadline=seconds * 1.01))[0] == rows(whole)[0]
 
 
-@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("sequential")])
+@pytest.mark.thorough
+@pytest.mark.parametrize("schedule", ["splitfed_v1", "sequential"])
 def test_on_ray_the_same_phones_fail_and_the_weights_are_the_same(
     tmp_path: Path, ray_session: object, schedule: str
 ) -> None:

@@ -140,6 +140,7 @@ def while_being_made(name: str, do: Callable[[int], None]) -> Thread:
     return thread
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("role", ["FedServer", *(pytest.param(r, marks=pytest.mark.slow) for r in ROLES[:2])])
 def test_an_actor_may_die_while_it_is_made(tmp_path: Path, ray_session: object, role: str) -> None:
     killer = while_being_made(role, lambda process: os.kill(process, signal.SIGKILL))

@@ -14,7 +14,6 @@ import torch
 import ray_split as rs
 from tests.conftest import ROOT
 from tests.reference import assert_same_weights
-from tests.tiers import thorough
 
 OLDER = "5f8185f"  # the last commit in which all modules stood in one folder
 BEGIN = """
@@ -46,7 +45,8 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("schedule", [*thorough("splitfed_v1"), "splitfed_v3"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v3"])
 def test_it_resumes_and_loads(tmp_path: Path, older: Path, schedule: str) -> None:
     held_out = {"held_out": 0.2} if schedule == "splitfed_v3" else {}
     settings = rs.Config(

@@ -61,7 +61,7 @@ def test_of_a_regression_loss_and_scores_are_told_instead_of_accuracy(tmp_path: 
 @pytest.mark.parametrize(
     ("schedule", "phones"),
     [
-        ("sequential", {}), *thorough(("splitfed_v1", {})), ("splitfed_v1", {"cohort": 2}),
+        *thorough(("sequential", {}), ("splitfed_v1", {})), ("splitfed_v1", {"cohort": 2}),
         *thorough(
             ("splitfed_v2", {}), ("splitfed_v3", {"cohort": 1}), ("parallel", {"cohort": 2}), ("fedavg", {}),
             ("unsplit", {}),

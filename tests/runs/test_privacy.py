@@ -101,7 +101,7 @@ class Run:
         return [*to_server, *self.client.to("loss", "backward", "evaluate_loss", "evaluate_own_loss")]
 
 
-OFTEN = ("sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel")
+OFTEN = ("sequential", "splitfed_v1", "parallel")
 
 
 @pytest.fixture(scope="module", params=mostly_thorough(RUNS, *OFTEN))

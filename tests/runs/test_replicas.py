@@ -74,6 +74,7 @@ def test_where_each_phone_has_its_own_b_any_number_of_replicas_gives_the_same_by
         assert len({result.metrics[name] for result in (one, two, three, more)}) == 1
 
 
+@pytest.mark.thorough
 def test_how_many_cohorts_go_abreast_changes_nothing(tmp_path: Path) -> None:
     server = {"replicas": 2, "num_gpus": 0}
     for schedule in ("splitfed_v1", "parallel"):

@@ -82,9 +82,9 @@ def test_the_command_uses_what_stands_above_and_says_so(tmp_path: Path) -> None:
         *thorough(
             ("import third", "third trains when it is imported: put it under"),
             ("import argparse\nargparse.ArgumentParser().parse_args()", "it ends the process when it is imported"),
+            ("open('/nowhere')", "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (other.py:1)"),
         ),
         ("import sys\nsys.exit(0)", "it ends the process when it is imported, SystemExit: 0 ("),
-        ("open('/nowhere')", "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (other.py:1)"),
     ],
 )
 def test_a_module_that_cannot_be_imported_so_is_refused_in_a_line(tmp_path: Path, text: str, told: str) -> None:

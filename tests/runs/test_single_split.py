@@ -30,20 +30,20 @@ DROPOUT = {"name": "tests.nets:with_dropout", "cuts": "2"}
 
 
 @pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM, ADAM], ADAM), ids=OPTIMIZERS)
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v2", "splitfed_v3"))
 def test_one_phone_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str, optimizer: dict[str, Any]) -> None:
     phones = {"count": 1, "held_out": 0.2, "local_steps": 9}
     settings, result = fit(tmp_path, schedule, optimizer, phones=phones, run={"rounds": 1}, model=ONE_CUT)
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1", "parallel"))
 def test_one_phone_with_batchnorm_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str) -> None:
     settings, result = fit(tmp_path, schedule, phones={"count": 1, "held_out": 0.2, "local_steps": 5}, model=BATCHNORM)
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "fedavg"))
 def test_one_phone_with_dropout_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str) -> None:
     settings, result = fit(tmp_path, schedule, phones={"count": 1, "held_out": 0.2, "local_steps": 5}, model=DROPOUT)
     assert_same_weights(reference.unsplit(settings), result.path)
@@ -56,7 +56,7 @@ def test_many_phones_in_sequence_are_unsplit_bit_for_bit(tmp_path: Path, schedul
 
 
 @pytest.mark.parametrize("cohort", mostly_thorough([1, 3, 7], 3))
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "fedavg"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("fedavg")])
 def test_v1_is_federated_averaging(tmp_path: Path, schedule: str, cohort: int) -> None:
     settings, result = fit(tmp_path, schedule, MOMENTUM, phones={"cohort": cohort}, model=ONE_CUT)
     assert_close_weights(lambda: reference.fedavg(settings), result.path)
@@ -76,7 +76,7 @@ def test_v3_keeps_a_with_its_phone(tmp_path: Path, cohort: int) -> None:
     assert personal_weights(result, 0).keys() == {"block1.0.weight", "block1.0.bias"}
 
 
-@pytest.mark.parametrize("batch", ["accumulated", "joint"])
+@pytest.mark.parametrize("batch", ["accumulated", *thorough("joint")])
 @pytest.mark.parametrize("cohort", mostly_thorough([1, 3, 7], 3))
 def test_parallel_is_a_joint_step_weighted_by_batch_size(tmp_path: Path, cohort: int, batch: str) -> None:
     schedule = {"kwargs": {"batch": batch}}

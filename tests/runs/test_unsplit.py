@@ -27,7 +27,7 @@ def config(path: Path, model: dict, optimizer: dict, **sections: dict) -> rs.Con
 
 
 @pytest.mark.parametrize("model", [PLAIN, BATCHNORM, DROPOUT, RESIDUAL], ids=lambda m: m["name"])
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [*thorough(SGD), MOMENTUM, *thorough(ADAM)], ids=["sgd", "momentum", "adam"])
 def test_one_phone_in_process_is_unsplit(tmp_path: Path, model: dict, optimizer: dict) -> None:
     settings = config(tmp_path, model, optimizer, cluster={"backend": "inprocess"})
     result = rs.fit(settings, callbacks=[])
@@ -45,7 +45,7 @@ def test_one_phone_through_ray_is_unsplit(tmp_path: Path, ray_session: object, m
     assert_same_weights(unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [*thorough(SGD, MOMENTUM), ADAM], ids=["sgd", "momentum", "adam"])
 def test_five_phones_in_sequence_are_unsplit_over_rounds(tmp_path: Path, optimizer: dict) -> None:
     settings = config(
         tmp_path, BATCHNORM, optimizer, phones={"count": 5, "local_epochs": 1}, cluster={"backend": "inprocess"}

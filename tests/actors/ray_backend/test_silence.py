@@ -85,6 +85,7 @@ def gone(processes: list[int]) -> bool:
     return not any(map(still_there, processes))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "roles",
     [("Client", "FedServer"), pytest.param(("Server", "Client", "FedServer", "Server"), marks=pytest.mark.slow)],

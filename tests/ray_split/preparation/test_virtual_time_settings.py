@@ -75,6 +75,7 @@ def test_the_limit_is_the_planners_memory() -> None:
         prepare(settings.with_values(phones={"device": {"gflops": 1, "memory_mb": needed * 0.999}}))
 
 
+@pytest.mark.thorough
 def test_the_whole_model_needs_more() -> None:
     def needed(schedule: str) -> float:
         with pytest.raises(SettingsError) as raised:
@@ -102,6 +103,7 @@ def test_virtual_time_is_in_all_files(schedule: str, tmp_path: Any) -> None:
         assert summary[f"{name}_total"] == pytest.approx(sum(row[name] for row in rows))
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_tells_the_same_virtual_time(tmp_path: Any) -> None:
     def run(name: str, **more: Any) -> list[float]:
         given = {"name": name, "storage_path": str(tmp_path), "seed": 4, **more}

@@ -93,7 +93,7 @@ def train(copies: Looped | Stacked, dtype: type) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *thorough(torch.float64)], ids=str)
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [*thorough(SGD, MOMENTUM), ADAM], ids=["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("make", [conv, linear, Attention, batchnorm, dropout], ids=lambda make: make.__name__)
 def test_stacked_copies_train_as_a_loop_does(make, optimizer: config.Optimizer, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
