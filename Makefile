@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH))
 
-.PHONY: install train test test-all check lint docs bench clean
+.PHONY: install train smoke test test-thorough test-all check lint docs bench clean
 
 install: .venv/.installed
 
@@ -27,11 +27,31 @@ install: .venv/.installed
 train: .venv/.installed
 	@$(BIN)/python -m jobs.submit python -m jobs.train --config jobs/configs/digits.yaml $(ARGS)
 
+PYTEST := $(BIN)/python -m pytest
+# One process runs, one after the other, all tests that need Ray; the other the rest.
+BOTH := $(PYTEST) -n 2 --dist loadgroup
+
+# In process every schedule equal to the unsplit model, on Ray one; cuts, settings, the command line.
+SMOKE := tests/runs/test_schedules.py::test_one_phone_with_batchnorm_is_unsplit_bit_for_bit \
+  'tests/runs/test_schedules.py::test_both_wirings_give_the_same_bytes[splitfed_v1]' \
+  tests/ray_split/cutting/test_cut.py --deselect tests/ray_split/cutting/test_cut.py::test_split_training_is_unsplit_training \
+  tests/ray_split/config/test_sections.py tests/ray_split/test_cli.py
+
+smoke: .venv/.dev
+	@echo "make smoke: at most 2 minutes (make test: 12)"
+	$(PYTEST) -q $(SMOKE) $(ARGS)
+
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+	@echo "make test: at most 12 minutes on two cores (make smoke: 2; make test-thorough: the rest of what CI runs)"
+	$(BOTH) -m "not slow and not thorough" $(ARGS)
+
+test-thorough: .venv/.dev
+	@echo "make test-thorough: some 25 minutes on two cores, beside the 12 of make test"
+	$(BOTH) -m "thorough and not slow" $(ARGS)
 
 test-all: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@echo "make test-all: hours; every test"
+	$(BOTH) $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

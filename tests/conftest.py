@@ -44,26 +44,19 @@ def ray_session(ray_head: RayHead) -> Iterator[RayHead]:
     ray.shutdown()
 
 
-OWN_RAY = (
-    "jobs/",
-    "actors/",
-    "clusters/",
-    "deploy/test_autoscaled",
-    "failures/test_driver_kills",
-    "failures/test_head_lost",
-    "failures/test_node_death",
-    "failures/test_oldest_ray",
-    "runs/test_tasks",
-)
-"""Tests that start a Ray of their own, or a process that looks for one."""
+@pytest.fixture(scope="session")
+def own_ray() -> None:
+    """For tests that start a Ray of their own, or a process that looks for one: they wait for each other."""
+
+
+NEEDS_RAY = {"ray_head", "ray_session", "own_ray"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever needs Ray runs in one of pytest-xdist's processes, one after the other, beside everything else."""
     for item in items:
-        place = str(item.path.relative_to(ROOT / "tests"))
-        if place.startswith(OWN_RAY) or {"ray_head", "ray_session"} & set(getattr(item, "fixturenames", ())):
+        if NEEDS_RAY & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 

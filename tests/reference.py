@@ -25,6 +25,7 @@ from ray_split.models import registry
 from ray_split.segments.optimizers import OPTIMIZERS
 from tests import rounding
 from tests.rounding import Train
+from tests.trained_once import once
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 MIDDLE = ("block2", "hidden")  # the layers of B in digits_cnn, cut as usual
@@ -94,17 +95,24 @@ class Training:
             return self._loss(model.train()(inputs), labels)
 
 
+def _patched() -> tuple[Any, ...]:
+    """What tests put others in place of, to train otherwise."""
+    return Training.loss, _load_mean, MIDDLE, REST
+
+
 def trained(settings: rs.Config, **told: Any) -> nn.Module:
     """The model that a run leaves, whatever its schedule. `told`: as for Training."""
     if settings.schedule.name == "splitfed_v3":
         model, personal = splitfed_v3(settings, **told)
         run = Training(settings, **told)
         everybody = [personal.get(phone, run.model) for phone in range(settings.phones.count)]
-        _load_mean(model, everybody, [1] * len(everybody), skip=run.b)
-        return model
+        _load_mean(run.model, everybody, [1] * len(everybody), skip=run.b)
+        _load_mean(run.model, [model], [1], only=run.b)
+        return run.model
     return BY_SCHEDULE[settings.schedule.name](settings, **told)
 
 
+@once(_patched)
 def unsplit(settings: rs.Config, **told: Any) -> nn.Module:
     """Train the unsplit model on one thread."""
     run = Training(settings, **told)
@@ -116,6 +124,7 @@ def unsplit(settings: rs.Config, **told: Any) -> nn.Module:
     return model
 
 
+@once(_patched)
 def fedavg(settings: rs.Config, **told: Any) -> nn.Module:
     """Each phone trains a copy of the unsplit model; the mean of them, weighted by samples."""
     run = Training(settings, **told)
@@ -132,6 +141,7 @@ def fedavg(settings: rs.Config, **told: Any) -> nn.Module:
     return run.model
 
 
+@once(_patched)
 def sequential(settings: rs.Config, **told: Any) -> nn.Module:
     """The unsplit model on the stream; A and C of a phone that does not finish its round are lost, with their slots."""
     run = Training(settings, **told)
@@ -152,6 +162,7 @@ def sequential(settings: rs.Config, **told: Any) -> nn.Module:
     return run.model
 
 
+@once(_patched)
 def splitfed_v2(settings: rs.Config, **told: Any) -> nn.Module:
     """The phones' models share B, which steps after each batch, in the stream's order; A and C are averaged."""
     run = Training(settings, **told)
@@ -169,6 +180,7 @@ def splitfed_v2(settings: rs.Config, **told: Any) -> nn.Module:
     return run.model
 
 
+@once(_patched)
 def splitfed_v3(settings: rs.Config, **told: Any) -> tuple[nn.Module, dict[int, nn.Module]]:
     """A and C stay with their phone, with their optimizers; copies of B are averaged. B's model, and the phones'."""
     run = Training(settings, **told)
@@ -194,6 +206,7 @@ def splitfed_v3(settings: rs.Config, **told: Any) -> tuple[nn.Module, dict[int, 
     return run.model, personal
 
 
+@once(_patched)
 def parallel(settings: rs.Config, **told: Any) -> nn.Module:
     """The phones' models share B; at each step B steps once, on the gradients weighted by batch size."""
     run = Training(settings, **told)
@@ -219,6 +232,7 @@ def parallel(settings: rs.Config, **told: Any) -> nn.Module:
     return run.model
 
 
+@once(_patched)
 def joint(settings: rs.Config, **told: Any) -> nn.Module:
     """Of a model of a, b and c: at each step B runs once, on the batches of all phones as one, and steps once."""
     run = Training(settings, **told)
@@ -265,6 +279,7 @@ def _joint_step(run: Training, draws: dict[int, rs.Draw], copies: dict[int, nn.M
         activation.backward(leaf.grad * (total / len(leaf)))
 
 
+@once(_patched)
 def one_large_batch(settings: rs.Config, **told: Any) -> nn.Module:
     """One step of the unsplit model on the first round's batches of all phones, as one batch."""
     run = Training(settings, **told)

@@ -54,6 +54,11 @@ def computed(*precision: Any) -> Iterator[None]:
         _PRECISION.reset(token)
 
 
+def computed_in() -> Precision:
+    """How references are trained now."""
+    return _PRECISION.get()
+
+
 def in_precision(model: nn.Module) -> nn.Module:
     """A new model as its training begins: in place."""
     wide, change = _PRECISION.get()

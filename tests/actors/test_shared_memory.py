@@ -17,6 +17,7 @@ from ray_split.messages.state import Closed, State
 from ray_split.messages.turn import JointStep, Turn
 from ray_split.messages.weight_checks import Expected
 from ray_split.preparation.prepare import prepare
+from tests.tiers import thorough
 
 TURN = Turn(0, 0, (0,), 0)
 PHONES = (0, 1, 2)
@@ -72,7 +73,7 @@ def equal(a: State, b: State) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("samples", [2, 500], ids=["inlined", "shared memory"])
+@pytest.mark.parametrize("samples", [*thorough(2), 500], ids=["inlined", "shared memory"])
 def test_an_inplace_relu_first_in_b_leaves_the_sent_object_as_it_was(server: Any, samples: int) -> None:
     sent = ray.put(activation(samples))
     ray.get(server.load.remote(TURN, server.initial_state.remote()))
@@ -83,7 +84,7 @@ def test_an_inplace_relu_first_in_b_leaves_the_sent_object_as_it_was(server: Any
     assert (values(samples) < 0).any()
 
 
-@pytest.mark.parametrize("phones", [PHONES, PHONES[:1]], ids=["stacked", "looped"])
+@pytest.mark.parametrize("phones", [PHONES, *thorough((PHONES[:1],))], ids=["stacked", "looped"])
 def test_an_inplace_relu_first_in_copies_of_b_leaves_the_sent_object_as_it_was(
     server: Any, phones: tuple[int, ...]
 ) -> None:

@@ -13,6 +13,8 @@ import pytest
 from tests.network import why_not
 from tests.ray_nodes import Nodes, nodes
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 STEADY = slice(1, -1)  # the counts between which whole rounds lie, without the start, evaluation or the end
 INLINED = "RAY_max_direct_call_object_size"
 
@@ -60,17 +62,20 @@ def wide(width: int) -> dict[str, Any]:
     return {"kwargs": {"width": width}}
 
 
+@pytest.mark.thorough
 def test_nodes_end_with_the_bits_of_one_process(found: dict[str, Any]) -> None:
     assert found["there"] == found["here"]
     assert found["lost"] == []
 
 
+@pytest.mark.thorough
 def test_interfaces_carry_the_bytes_that_are_counted(found: dict[str, Any]) -> None:
     total = counted(found, "bytes_up", "bytes_down", "bytes_weights")
     assert sum(moved(found, "client")) == pytest.approx(total, rel=0.1)
     assert sum(moved(found, "server")) == pytest.approx(total, rel=0.1)
 
 
+@pytest.mark.thorough
 def test_each_message_crosses_once(found: dict[str, Any]) -> None:
     up, down = counted(found, "bytes_up"), counted(found, "bytes_down")
     received, sent = moved(found, "server")
@@ -78,11 +83,13 @@ def test_each_message_crosses_once(found: dict[str, Any]) -> None:
     assert down < sent < down * 1.03
 
 
+@pytest.mark.thorough
 def test_the_heads_interface_carries_weights_and_no_messages(found: dict[str, Any]) -> None:
     messages, weights = counted(found, "bytes_up", "bytes_down"), counted(found, "bytes_weights")
     assert sum(moved(found, "head")) < weights + 0.02 * messages
 
 
+@pytest.mark.thorough
 def test_the_driver_sees_no_message(found: dict[str, Any]) -> None:
     messages = counted(found, "bytes_up", "bytes_down") / len(rounds(found))
     assert by_driver(found) < 0.02 * messages

@@ -11,6 +11,7 @@ from jobs.bench.memory import SMALL, full_store, many_rounds
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
 def test_a_full_object_store_spills_and_the_bytes_are_the_same(tmp_path: Path) -> None:
     found = full_store(SMALL, str(tmp_path))
     assert any("Spilled" in line for line in found["spilled"])

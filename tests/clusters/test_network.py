@@ -12,6 +12,8 @@ import pytest
 
 from tests.network import Machine, network, why_not
 
+pytestmark = pytest.mark.usefixtures("own_ray")  # whose nodes have networks, too
+
 BYTES = 2_000_000
 SERVE = "import socket; s = socket.create_server(('', 9)); print(flush=True); s.settimeout(300); c, _ = s.accept()"
 SERVE += "\nwhile c.recv(65536): pass"

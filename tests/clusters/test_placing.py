@@ -13,6 +13,8 @@ import pytest
 from jobs.ray_head import environment
 from tests.conftest import ROOT
 
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("own_ray")]
+
 SERVER_NODE, CLIENT_NODE = "on a node labelled ray-split/role=server", "on a node labelled ray-split/role=client"
 FREE = "are free (an actor's must be on one node)"
 

@@ -10,6 +10,9 @@ import pytest
 from tests.across_nodes import SLOW_MBPS
 from tests.network import why_not
 from tests.ray_nodes import Nodes, nodes
+from tests.tiers import thorough
+
+pytestmark = pytest.mark.usefixtures("own_ray")
 
 GOODPUT = SLOW_MBPS * 1448 / 1514  # what the headers of TCP, IP and Ethernet leave
 LINK = {"up_mbps": GOODPUT, "down_mbps": GOODPUT}
@@ -26,7 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield found
 
 
-@pytest.mark.parametrize("schedule", ["splitfed_v1", pytest.param("sequential", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedule", [*thorough("splitfed_v1"), pytest.param("sequential", marks=pytest.mark.slow)])
 def test_a_rounds_virtual_seconds_are_those_of_a_real_run_behind_such_links(cluster: Nodes, schedule: str) -> None:
     settings: dict[str, dict[str, Any]] = {
         "phones": PHONES,

@@ -13,7 +13,7 @@ import pytest
 from jobs.ray_head import environment
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_ray")]
 
 
 @pytest.fixture(scope="module")

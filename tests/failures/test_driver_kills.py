@@ -20,6 +20,8 @@ from tests.conftest import ROOT, RayHead
 from tests.failures.test_kills import processes
 from tests.runs.test_same_bytes import model_bytes
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 
 def resumed_after(path: Path, rounds: int, plan: list[str]) -> list[int]:
     """Run tests/killed_drivers.py; asserts that what it leaves is the same. Returns how the drivers ended."""

@@ -20,6 +20,7 @@ from ray_split.data.participation import Fates
 from tests import reference
 from tests.reference import assert_close_weights, assert_same_training, assert_same_weights, within
 from tests.runs.test_schedules import assert_close_personal_weights
+from tests.tiers import mostly_thorough, thorough
 
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 FAILING = {"dropout": 0.4, "availability": 0.8}
@@ -72,7 +73,7 @@ def test_sequential_goes_on_from_the_phone_before_bit_for_bit(tmp_path: Path) ->
         assert (reference.sequential(everybody).state_dict()[key] == value).all()
 
 
-@pytest.mark.parametrize("cohort", [1, 3])
+@pytest.mark.parametrize("cohort", [*thorough(1), 3])
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "fedavg"])
 def test_v1_and_fedavg_average_those_who_finish(tmp_path: Path, schedule: str, cohort: int) -> None:
     run = config(tmp_path, schedule, phones={"cohort": cohort})
@@ -110,7 +111,7 @@ def test_unsplit_passes_over_the_batches_of_those_who_do_not_finish(tmp_path: Pa
     assert_same_weights(model.model, result.path)
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1", "parallel"))
 def test_a_round_in_which_all_drop_out_at_once_leaves_the_weights(tmp_path: Path, schedule: str) -> None:
     with scripted(dict.fromkeys(range(7), 0)):
         none = rs.fit(config(tmp_path, schedule, "none", phones={"availability": 1.0}, run={"rounds": 1}), callbacks=[])
@@ -150,7 +151,7 @@ def tiny(path: Path, schedule: str, name: str, cohort: int, **phones: Any) -> rs
 PATTERNS = st.dictionaries(st.integers(0, 4), st.integers(0, 1), max_size=4)
 
 
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v3", "fedavg"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("splitfed_v3", "fedavg")])
 @given(dropped=PATTERNS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whoever_drops_out_the_weights_are_those_of_a_run_without_them(
@@ -168,7 +169,7 @@ def test_whoever_drops_out_the_weights_are_those_of_a_run_without_them(
     assert_same_training(found[1][1], found[1][0], 1e-6)
 
 
-@pytest.mark.parametrize("aggregator", ["median", "trimmed_mean", "norm_clipping"])
+@pytest.mark.parametrize("aggregator", [*thorough("median"), "trimmed_mean", *thorough("norm_clipping")])
 def test_other_aggregators_have_no_row_of_who_dropped_out(tmp_path: Path, aggregator: str) -> None:
     def run(name: str, **phones: Any) -> rs.Config:
         return tiny(tmp_path, "splitfed_v1", name, 1, **phones).with_values(aggregator={"name": aggregator})
@@ -179,7 +180,7 @@ def test_other_aggregators_have_no_row_of_who_dropped_out(tmp_path: Path, aggreg
     assert_same_weights(rs.load_model(without.path, trust=True), failing.path)
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "splitfed_v1"))
 def test_the_number_of_client_actors_changes_nothing_when_phones_fail(tmp_path: Path, schedule: str) -> None:
     cohort = {} if schedule in ("sequential", "splitfed_v2", "unsplit") else {"cohort": 3}
     device = {"device": "low_end", "deadline": 0.35, "over_select": 0.5, "per_round": 4, "held_out": 0.2}
@@ -213,7 +214,7 @@ def test_a_deadline_needs_virtual_time(tmp_path: Path) -> None:
         rs.fit(config(tmp_path, "splitfed_v1", phones={"deadline": 3.0}), callbacks=[])
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1"))
 def test_a_round_lasts_until_its_deadline_at_most(tmp_path: Path, schedule: str) -> None:
     def run(name: str, **phones: Any) -> rs.Result:
         described = {"device": [{"of": "low_end", "weight": 1}, {"of": "high_end", "weight": 1}], "link": "4g"}
@@ -231,6 +232,7 @@ def test_a_round_lasts_until_its_deadline_at_most(tmp_path: Path, schedule: str)
     assert rows(run("enough", deadline=seconds * 1.01))[0] == rows(whole)[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "sequential"])
 def test_on_ray_the_same_phones_fail_and_the_weights_are_the_same(
     tmp_path: Path, ray_session: object, schedule: str

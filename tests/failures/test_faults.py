@@ -16,6 +16,7 @@ from ray_split.driver.training_loop import run
 from ray_split.errors import ActorLostError
 from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.results.personal_state import Personal
+from tests.tiers import thorough
 
 SCHEDULES = {
     "sequential": {},
@@ -36,6 +37,15 @@ FAILING = {
     "sequential failing": {"phones": {"dropout": 0.7}},
 }
 EVERY: dict[str, dict[str, Any]] = {**SCHEDULES, **FAILING}
+FEW = ("sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel")
+PARTS = {"a seventh": lambda at: at % 7 == 3, "the others": lambda at: at % 7 != 3}  # of the calls; each of both kinds
+
+
+def tier(schedule: str) -> list[pytest.MarkDecorator]:
+    """Where it runs."""
+    if "trimmed_mean" in schedule:
+        return [pytest.mark.slow]
+    return [pytest.mark.thorough] * (schedule not in FEW)
 
 
 class Killer:
@@ -114,12 +124,13 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("cuts", ["three", pytest.param("two", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "schedule", [pytest.param(name, marks=[pytest.mark.slow] * ("trimmed_mean" in name)) for name in EVERY]
-)
-def test_an_actor_may_die_at_any_call(tmp_path: Path, schedule: str, cuts: str) -> None:
+@pytest.mark.parametrize("schedule", [pytest.param(name, marks=tier(name)) for name in EVERY])
+@pytest.mark.parametrize("part", ["a seventh", *thorough("the others")])
+def test_an_actor_may_die_at_any_call(tmp_path: Path, schedule: str, cuts: str, part: str) -> None:
     what, watched = prepared(tmp_path, schedule, cuts), Killer(-1, False)
     rows, left, _ = fit(what, tmp_path / "undisturbed", watched)
     assert len(watched.calls) > 30
     for at, call in enumerate(watched.calls):
+        if not PARTS[part](at):
+            continue
         assert fit(what, tmp_path / f"at_{at}", Killer(at, done=at % 2 == 0)) == (rows, left, 1), (at, call)

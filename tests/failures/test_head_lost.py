@@ -16,7 +16,7 @@ from jobs.ray_head import environment, head
 from tests.conftest import ROOT
 from tests.runs.test_same_bytes import model_bytes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_ray")]
 
 
 def kill_all(process: psutil.Process) -> None:

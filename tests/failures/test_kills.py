@@ -111,6 +111,7 @@ def killed_as_undisturbed(path: Path, schedule: str, kills: int, seed: int, clie
     return killer
 
 
+@pytest.mark.thorough
 def test_four_kills_at_random_moments_change_nothing(tmp_path: Path, ray_session: object) -> None:
     killer = killed_as_undisturbed(tmp_path, "splitfed_v1", 4, seed=1, clients=1)
     assert len(set(killer.killed)) >= 2
@@ -139,6 +140,7 @@ def while_being_made(name: str, do: Callable[[int], None]) -> Thread:
     return thread
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("role", ["FedServer", *(pytest.param(r, marks=pytest.mark.slow) for r in ROLES[:2])])
 def test_an_actor_may_die_while_it_is_made(tmp_path: Path, ray_session: object, role: str) -> None:
     killer = while_being_made(role, lambda process: os.kill(process, signal.SIGKILL))

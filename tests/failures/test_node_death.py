@@ -13,6 +13,8 @@ import pytest
 from jobs.ray_head import environment
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 
 def printed(*arguments: str) -> dict[str, Any]:
     """What tests/node_death.py prints."""
@@ -30,6 +32,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return printed(str(tmp_path_factory.mktemp("nodes")))
 
 
+@pytest.mark.thorough
 def test_several_nodes_end_with_the_bytes_of_one_process(tmp_path: Path) -> None:
     found = printed(str(tmp_path), "undisturbed")
     assert found["several"]["bytes"] == found["whole"]

@@ -45,6 +45,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v3"])
 def test_it_resumes_and_loads(tmp_path: Path, older: Path, schedule: str) -> None:
     held_out = {"held_out": 0.2} if schedule == "splitfed_v3" else {}

@@ -15,6 +15,8 @@ import pytest
 from jobs.ray_head import environment
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 
 def oldest() -> str:
     (version,) = re.findall(r'"ray\[default\]>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())

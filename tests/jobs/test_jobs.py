@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from ray_split.cli import COMMANDS
+from ray_split.cli import COMMANDS, main
 from tests.conftest import ROOT
+from tests.tiers import mostly_thorough
 
 
-def said(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, check=False)
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_job_is_the_command(name: str) -> None:
-    job, command = (said(*words, "--help") for words in ([f"jobs.{name}"], ["ray_split.cli", name]))
-    assert (job.returncode, job.stdout) == (0, command.stdout)
+@pytest.mark.parametrize("name", mostly_thorough(COMMANDS, "train"))
+def test_a_job_is_the_command(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # else here it may be the terminal's, and 80 there
+    command = [sys.executable, "-m", f"jobs.{name}", "--help"]
+    job = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert status(lambda: main([name, "--help"])) == 0
+    assert (job.returncode, job.stdout) == (0, capsys.readouterr().out)
     assert job.stdout.startswith(f"usage: ray-split {name} ")
-    bad = said(f"jobs.{name}", "--nonsense")
-    assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1)
+    monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", "--nonsense"])
+    assert status(lambda: runpy.run_module(f"jobs.{name}", run_name="__main__")) == 2
+    bad = capsys.readouterr()
+    assert (bad.out, bad.err.count("\n")) == ("", 1)
+
+
+def status(run: Callable[[], object]) -> object:
+    """What it returns, or ends the process with."""
+    try:
+        return run()
+    except SystemExit as ended:
+        return ended.code

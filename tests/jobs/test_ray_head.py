@@ -19,6 +19,8 @@ import pytest
 from jobs.ray_head import environment
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("own_ray")
+
 
 def listening(port: int) -> set[str]:
     """The addresses at which somebody listens on a port, of this machine's sockets for IPv4 and IPv6."""

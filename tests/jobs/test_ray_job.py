@@ -193,6 +193,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
         pass  # one side has gone: so does the other
 
 
+@pytest.mark.thorough
 def test_behind_a_proxy_with_https_the_token_goes_the_same_way(
     job: Job, https: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_behind_a_proxy_with_https_the_token_goes_the_same_way(
     assert "certificate verify failed" in said(job("list", RAY_ADDRESS=address))
 
 
+@pytest.mark.thorough
 def test_where_a_proxy_wants_the_authorization_header_the_token_goes_in_rays_own(job: Job, token: str) -> None:
     headers = {"Authorization": "Bearer the-proxys", "X-Ray-Authorization": f"Bearer {token}"}
     own = {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN": None}

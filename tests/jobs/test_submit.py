@@ -26,7 +26,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(own_ray: None) -> Iterator[Start]:
     """Starts a process of its own session, from the checkout; none is left behind."""
     started: list[subprocess.Popen[str]] = []
 
@@ -72,6 +72,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.thorough
 def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path, start: Start) -> None:
     arguments = f"--run.storage_path {tmp_path} --run.name first"
     # A fresh machine has no token yet; and a proxy knows nothing of what is on this machine.
@@ -85,6 +86,7 @@ def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path, st
     assert summary(tmp_path / "first")["test_accuracy"] >= 0.95
 
 
+@pytest.mark.thorough
 def test_b_is_worth_more_than_three_points(tmp_path: Path) -> None:
     settings = rs.Config.from_yaml(ROOT / CONFIG).with_values(cluster={"backend": "inprocess"})
     accuracy = {}
@@ -96,6 +98,7 @@ def test_b_is_worth_more_than_three_points(tmp_path: Path) -> None:
     assert accuracy["trained"] >= accuracy["frozen"] + 0.03
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)], ids=lambda n: n.name
 )

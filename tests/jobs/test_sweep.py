@@ -16,6 +16,8 @@ import ray_split as rs
 from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead, alive_actors
 
+pytestmark = pytest.mark.thorough
+
 CUTS = "[layers.0,layers.1],[nowhere,layers.1]"
 SETTINGS = ["--model.name", "mlp", "--phones.count", "4", "--run.rounds", "4", "--schedule.name", "splitfed_v1"]
 AXES = ["--over", "optimizer.lr=0.3,0.0001", "--over", f"model.cuts={CUTS}", "--seeds", "5"]

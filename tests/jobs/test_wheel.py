@@ -66,7 +66,7 @@ def empty(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel_head(python: Path) -> Iterator[tuple[str, str]]:
+def wheel_head(python: Path, own_ray: None) -> Iterator[tuple[str, str]]:
     with head(num_cpus=4, python=str(python)) as addresses:
         yield addresses
 
@@ -93,6 +93,7 @@ def test_the_example_is_25_lines() -> None:
     assert len(MY_MODEL.read_text().splitlines()) <= 25
 
 
+@pytest.mark.thorough
 def test_the_command_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str]) -> None:
     command = [str(python.parent / "ray-split"), "train", *FLAGS, "--run.storage_path", "results", "--run.name", "r"]
     run(command, empty, python, RAY_ADDRESS=wheel_head[0])
@@ -107,6 +108,7 @@ def test_a_script_trains_it(empty: Path, python: Path, wheel_head: tuple[str, st
     assert str(python.parent.parent) in output and str(ROOT) + os.sep not in output
 
 
+@pytest.mark.thorough
 def test_all_that_the_command_does_is_in_it(empty: Path, python: Path) -> None:
     command = str(python.parent / "ray-split")
     overview = run([command, "--help"], empty, python)
@@ -124,6 +126,7 @@ def test_all_that_the_command_does_is_in_it(empty: Path, python: Path) -> None:
     assert "recommended: --model.cuts" in run([command, "plan", "--out", "plan"], empty, python)
 
 
+@pytest.mark.thorough
 def test_a_submitted_job_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str], tmp_path: Path) -> None:
     results = tmp_path / "results"
     entrypoint = ["ray-split", "train", *FLAGS, "--run.storage_path", str(results), "--run.name", "job"]

@@ -9,6 +9,7 @@ from rich.console import Console
 
 import ray_split as rs
 from ray_split.callbacks import BarProgress, PlainProgress
+from tests.tiers import thorough
 
 
 def run(path: Path, callback: rs.Callback, schedule: str = "sequential", **phones: int) -> rs.Result:
@@ -60,8 +61,11 @@ def test_of_a_regression_loss_and_scores_are_told_instead_of_accuracy(tmp_path: 
 @pytest.mark.parametrize(
     ("schedule", "phones"),
     [
-        ("sequential", {}), ("splitfed_v1", {}), ("splitfed_v1", {"cohort": 2}), ("splitfed_v2", {}),
-        ("splitfed_v3", {"cohort": 1}), ("parallel", {"cohort": 2}), ("fedavg", {}), ("unsplit", {}),
+        *thorough(("sequential", {}), ("splitfed_v1", {})), ("splitfed_v1", {"cohort": 2}),
+        *thorough(
+            ("splitfed_v2", {}), ("splitfed_v3", {"cohort": 1}), ("parallel", {"cohort": 2}), ("fedavg", {}),
+            ("unsplit", {}),
+        ),
     ],
 )  # fmt: skip
 def test_a_callback_is_told_of_every_part_of_a_run_in_order(tmp_path: Path, schedule: str, phones: dict) -> None:

@@ -11,6 +11,7 @@ import pytest
 import ray_split as rs
 from actors.inprocess import LocalHandle
 from tests.runs.test_same_bytes import model_bytes
+from tests.tiers import thorough
 
 
 def config(path: Path, name: str, **sections: Any) -> rs.Config:
@@ -23,7 +24,9 @@ def config(path: Path, name: str, **sections: Any) -> rs.Config:
     return rs.Config(**base).with_values(**sections)
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", "splitfed_v3", "parallel", "fedavg", "unsplit"])
+@pytest.mark.parametrize(
+    "schedule", ["sequential", "splitfed_v1", *thorough("splitfed_v3", "parallel", "fedavg", "unsplit")]
+)
 def test_masks_of_minus_infinity_are_constants_and_not_weights(tmp_path: Path, schedule: str) -> None:
     result = rs.fit(config(tmp_path, "run", schedule={"name": schedule}), callbacks=[])
     assert result.metrics["status"] == "finished"
@@ -34,7 +37,7 @@ def test_a_number_that_depends_on_the_batch_size_may_cross(tmp_path: Path) -> No
     assert result.metrics["status"] == "finished"
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", "splitfed_v3"])
+@pytest.mark.parametrize("schedule", [*thorough("sequential"), "splitfed_v1", *thorough("splitfed_v3")])
 def test_what_adam_remembers_is_bounded_by_no_norm_of_weights(tmp_path: Path, schedule: str) -> None:
     settings = config(tmp_path, "run", schedule={"name": schedule}, optimizer={"name": "adam", "lr": 0.001})
     settings = settings.with_values(phones={"max_norm": {"weights": 5.0}}, run={"rounds": 4})

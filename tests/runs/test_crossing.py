@@ -23,6 +23,7 @@ from tests.reference import (
     splitfed_v3,
     unsplit,
 )
+from tests.tiers import mostly_thorough, thorough
 
 ROUGH = ("float16", "bfloat16", "float8", "complex32")  # rounding alone is a thousandth there
 NOT_STACKED = ("negated", "images")  # vmap has no rule for what makes them
@@ -43,7 +44,7 @@ def settings_of(folder: Path, kinds: list[str], schedule: str, cuts: list[str] =
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_thorough(KINDS, *list(KINDS)[::2]))
 def test_in_sequence_each_kind_is_unsplit(tmp_path: Path, kind: str) -> None:
     settings = settings_of(tmp_path, [kind], "sequential").with_values(run={"rounds": 1, "eval_every": 1})
     path = rs.fit(settings, callbacks=[]).path
@@ -53,7 +54,7 @@ def test_in_sequence_each_kind_is_unsplit(tmp_path: Path, kind: str) -> None:
         assert_same_weights(unsplit(settings), path)
 
 
-@pytest.mark.parametrize("cuts", [DOUBLE, SINGLE], ids=["double", "single"])
+@pytest.mark.parametrize("cuts", [DOUBLE, *thorough(SINGLE)], ids=["double", "single"])
 @pytest.mark.parametrize("schedule", REFERENCES)
 def test_all_kinds_together_are_the_untouched_models(tmp_path: Path, schedule: str, cuts: list[str]) -> None:
     own = {} if schedule == "splitfed_v2" else {"cohort": 3, "stacked": []}
@@ -94,7 +95,7 @@ COUNTED = {  # bytes of (forward, backward) beside h, of a batch of n: a gradien
 }
 
 
-@pytest.mark.parametrize("kind", COUNTED)
+@pytest.mark.parametrize("kind", mostly_thorough(COUNTED, "mask", "complex"))
 def test_bytes_are_of_what_is_sent_and_are_those_that_are_planned(tmp_path: Path, kind: str) -> None:
     settings = settings_of(tmp_path, [kind], "splitfed_v1", device="laptop", cohort=3).with_values(run={"rounds": 1})
     prepared = prepare(settings)

@@ -9,6 +9,7 @@ import torch
 
 import ray_split as rs
 from ray_split.models import registry
+from tests.tiers import thorough
 
 BOTH = {"name": "tests.nets:with_batchnorm_and_dropout", "cuts": "3,9"}
 PARTS = {"a": ("0.", "1."), "b": ("4.", "5.", "8."), "c": ("10.",)}
@@ -16,7 +17,7 @@ PARTS = {"a": ("0.", "1."), "b": ("4.", "5.", "8."), "c": ("10.",)}
 
 @pytest.mark.parametrize("frozen", ["a", "b", "c"])
 @pytest.mark.parametrize(
-    "schedule", ["sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit"]
+    "schedule", ["sequential", "splitfed_v1", *thorough("splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit")]
 )
 def test_a_frozen_segment_keeps_its_first_weights(tmp_path: Path, schedule: str, frozen: str) -> None:
     settings = rs.Config(
@@ -31,7 +32,7 @@ def test_a_frozen_segment_keeps_its_first_weights(tmp_path: Path, schedule: str,
     assert all(any(key.startswith(names) for key in changed) for name, names in PARTS.items() if name != frozen)
 
 
-SCHEDULES = ["sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel"]
+SCHEDULES = ["sequential", "splitfed_v1", *thorough("splitfed_v2", "splitfed_v3", "parallel")]
 
 
 @pytest.mark.parametrize("cuts", ["block1", "block1,hidden"])

@@ -17,6 +17,7 @@ import ray_split as rs
 from ray_split import config as settings
 from ray_split.messages.report import added
 from ray_split.tasks.task import Task
+from tests.tiers import mostly_thorough
 
 HERE = "tests.runs.test_nonfinite"
 NAN, INF = math.nan, math.inf
@@ -69,7 +70,7 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", mostly_thorough(SCHEDULES, "sequential", "splitfed_v1 stacked", "single"))
 def test_a_model_that_says_nothing_is_right_about_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, schedule: str
 ) -> None:

@@ -18,6 +18,7 @@ from ray_split.preparation.prepare import prepare
 from tests import reference
 from tests.odd_layers import LAYERS
 from tests.reference import assert_close_weights, assert_same_weights
+from tests.tiers import mostly_thorough, thorough
 
 SYNTHETIC = {"samples": 150, "shape": [1, 8, 8], "num_classes": 4}
 DATA: dict[str, Any] = {"name": "synthetic", "kwargs": SYNTHETIC, "batch_size": 8}
@@ -31,6 +32,7 @@ OFTEN = (
     "assigned", "counted", "codebook", "clamped", "own_gradient", "mixed_up", "spectral", "dropout_and_noise",
     "spectral_norm", "inplace_dropout",
 )  # fmt: skip
+FEW = ("counted", "spectral", "dropout_and_noise")
 MOVING = (
     "assigned", "slowly", "in_place", "counted", "counted_anew", "always_counted", "codebook", "clamped",
     "spectral_norm", "tracked_norm",
@@ -57,8 +59,11 @@ def settled(*arguments: Any, **sections: Any) -> rs.Config:
 
 
 def some(layers: Iterable[str]) -> list[Any]:
-    """Those of each kind; the others too, where slow tests run."""
-    return [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in layers]
+    """A few; those of each kind where thorough tests run; the others too, where slow tests do."""
+    kept = [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in layers]
+    return [
+        pytest.param(name, marks=pytest.mark.thorough) if name in OFTEN and name not in FEW else name for name in kept
+    ]
 
 
 @pytest.mark.parametrize("layer", some(LAYERS))
@@ -69,6 +74,7 @@ def test_one_phone_is_the_untouched_model_bit_for_bit(tmp_path: Path, layer: str
 
 
 @pytest.mark.parametrize("layer", some(["dropout2d", "dropout_and_noise", "assigned"]))
+@pytest.mark.thorough
 @pytest.mark.parametrize("place", ["a", "c"])
 def test_so_it_is_with_such_a_layer_in_a_or_c(tmp_path: Path, layer: str, place: str) -> None:
     for schedule in ("splitfed_v2", "splitfed_v3", "parallel", "fedavg"):
@@ -77,13 +83,13 @@ def test_so_it_is_with_such_a_layer_in_a_or_c(tmp_path: Path, layer: str, place:
         assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("layer", ["assigned", "clamped", "dropout_and_noise"])
+@pytest.mark.parametrize("layer", ["assigned", *thorough("clamped", "dropout_and_noise")])
 def test_sequential_over_many_phones_is_the_untouched_model_bit_for_bit(tmp_path: Path, layer: str) -> None:
     settings, result = fit(tmp_path, "sequential", layer)
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", mostly_thorough(LAYERS, *FEW, "mixed_up"))
 def test_what_can_be_stacked_is_and_nothing_else(tmp_path: Path, layer: str) -> None:
     stacked = settled(tmp_path, "splitfed_v1", layer).phones.stacked
     assert stacked == (["a", "b", "c"] if layer in STACKED else ["a", "c"])
@@ -103,13 +109,13 @@ def test_so_it_is_in_a_and_c_and_looped(tmp_path: Path, layer: str, place: str) 
         assert_close_weights(partial(reference.fedavg, settings), result.path, 1e-5)
 
 
-@pytest.mark.parametrize("layer", ["assigned", "dropout_and_noise", "spectral"])
+@pytest.mark.parametrize("layer", ["assigned", *thorough("dropout_and_noise", "spectral")])
 def test_v2_takes_turns_on_one_b(tmp_path: Path, layer: str) -> None:
     settings, result = fit(tmp_path, "splitfed_v2", layer)
     assert_close_weights(lambda: reference.splitfed_v2(settings), result.path)
 
 
-@pytest.mark.parametrize("layer", ["assigned", "spectral"])
+@pytest.mark.parametrize("layer", ["assigned", *thorough("spectral")])
 def test_v3_keeps_what_a_and_c_hold_with_their_phone(tmp_path: Path, layer: str) -> None:
     settings, result = fit(tmp_path, "splitfed_v3", layer, phones={"held_out": 0.2})
     assert_close_weights(lambda: reference.splitfed_v3(settings)[0], result.path, 1e-5, only=("b",))
@@ -132,7 +138,7 @@ def test_parallel_is_one_batch_where_b_mixes_samples_or_moves_and_adds_up_where_
     assert_close_weights(lambda: expected(settings), result.path, 1e-5)
 
 
-@pytest.mark.parametrize("layer", ["counted", "counted_anew"])
+@pytest.mark.parametrize("layer", ["counted", *thorough("counted_anew")])
 def test_what_b_counts_it_counts_once_a_step_of_a_joint_batch_and_once_a_phone_of_an_accumulated_one(
     tmp_path: Path, layer: str
 ) -> None:
@@ -152,8 +158,8 @@ def test_one_large_batch_counts_once_too(tmp_path: Path) -> None:
     assert int(rs.load_model(result.path, trust=True).state_dict()["b.steps"]) == settings.run.rounds
 
 
-@pytest.mark.parametrize("layer", ["assigned", "dropout_and_noise"])
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "parallel"])
+@pytest.mark.parametrize("layer", [*thorough("assigned"), "dropout_and_noise"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("parallel")])
 def test_with_one_cut_too(tmp_path: Path, schedule: str, layer: str) -> None:
     model = {"name": "tests.odd_layers:model", "kwargs": {"layer": layer}, "cuts": "a"}
     settings = settings_of(tmp_path, schedule, layer).with_values(model=model, phones={"count": 1, "local_steps": 4})

@@ -15,6 +15,7 @@ from actors.client import Client
 from actors.fed_server import FedServer
 from actors.server import Server
 from ray_split.messages.message import leaves
+from tests.tiers import mostly_thorough
 
 Arrays = list[tuple[str, np.ndarray]]
 
@@ -100,7 +101,10 @@ class Run:
         return [*to_server, *self.client.to("loss", "backward", "evaluate_loss", "evaluate_own_loss")]
 
 
-@pytest.fixture(scope="module", params=RUNS)
+OFTEN = ("sequential", "splitfed_v1", "parallel")
+
+
+@pytest.fixture(scope="module", params=mostly_thorough(RUNS, *OFTEN))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     sections, calls = RUNS[request.param]
     schedule = request.param.partition(" ")[0]

@@ -18,6 +18,7 @@ from ray_split.messages.message import Sent
 from ray_split.messages.state import Closed
 from ray_split.preparation.prepare import Prepared
 from tests.failures.test_faults import SCHEDULES, Rows, contents, prepared
+from tests.tiers import mostly_thorough, thorough
 
 BAD = 1  # the phone
 Call = Callable[[str, list[Any], Any], Any]
@@ -64,6 +65,10 @@ def lost_weights(name: str, given: list[Any], result: Any) -> Any:
     return result
 
 
+def in_words(case: Any) -> str:
+    return getattr(case, "__name__", str(case))
+
+
 def fit(what: Prepared, folder: Path, spoil: Call | None = None, **sections: Any) -> tuple[Any, ...]:
     """The run's rows, as text (of a phone that is left out a figure is no number), what it leaves, and who is out."""
     where = {"storage_path": str(folder.parent), "name": folder.name, "on_bad_phone": "skip"}
@@ -91,7 +96,9 @@ CASES += [(schedule, lost_weights, 1) for schedule in SCHEDULES if schedule not 
 CASES += [(schedule, lost_weights, 0) for schedule in ("sequential", "unsplit")]
 
 
-@pytest.mark.parametrize(("schedule", "spoil", "round"), CASES, ids=lambda x: getattr(x, "__name__", str(x)))
+@pytest.mark.parametrize(
+    ("schedule", "spoil", "round"), mostly_thorough(CASES, *CASES[::3]), ids=lambda x: getattr(x, "__name__", str(x))
+)
 def test_the_run_goes_on_as_one_that_leaves_it_out(tmp_path: Path, schedule: str, spoil: Call, round: int) -> None:
     what = prepared(tmp_path, schedule, "three")
     rows, left, out = fit(what, tmp_path / "spoilt", spoil)
@@ -185,7 +192,7 @@ class Heard(rs.Callback):
         self.heard.append((round, phones, reason))
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", "parallel", "fedavg", "unsplit"])
+@pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", *thorough("parallel", "fedavg", "unsplit")])
 @pytest.mark.parametrize("kind", SPOILT)
 def test_a_phone_with_broken_data_is_left_out_and_reported(tmp_path: Path, kind: str, schedule: str) -> None:
     data, reason = SPOILT[kind]
@@ -218,6 +225,7 @@ def test_with_stop_the_run_fails_in_one_line_and_the_checkpoint_stands(tmp_path:
     assert rs.Result.from_path(tmp_path / "stopped").metrics["status"] == "failed"
 
 
+@pytest.mark.thorough
 def test_on_ray_it_is_the_same(tmp_path: Path, ray_session: object) -> None:
     data, _ = SPOILT["unreadable"]
     cluster = {"backend": "ray", "client_actors": 2}

@@ -22,7 +22,8 @@ from ray_split.preparation.prepare import prepare
 from tests import reference
 from tests.conftest import alive_actors
 from tests.reference import Training, assert_close_weights
-from tests.runs.test_schedules import ADAM, MOMENTUM, SGD, model_bytes
+from tests.runs.test_schedules import ADAM, MOMENTUM, OPTIMIZERS, SGD, model_bytes
+from tests.tiers import mostly_thorough, thorough
 
 DATA = {"name": "synthetic", "kwargs": {"samples": 120, "shape": [4], "num_classes": 3}, "batch_size": 4}
 UNEVEN = {**DATA, "partition": {"name": "dirichlet", "alpha": 1.0}}
@@ -65,7 +66,7 @@ def left(result: rs.Result) -> list[bytes]:
     return [model_bytes(result), *(path.read_bytes() for path in own)]
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", mostly_thorough(RUNS, "splitfed_v1", "splitfed_v1 trimmed_mean", "splitfed_v3"))
 def test_where_each_phone_has_its_own_b_any_number_of_replicas_gives_the_same_bytes(tmp_path: Path, run: str) -> None:
     one, two, three, more = (fit(tmp_path, run, n, **RUNS[run]) for n in (1, 2, 3, 8))
     assert left(one) == left(two) == left(three) == left(more)
@@ -73,6 +74,7 @@ def test_where_each_phone_has_its_own_b_any_number_of_replicas_gives_the_same_by
         assert len({result.metrics[name] for result in (one, two, three, more)}) == 1
 
 
+@pytest.mark.thorough
 def test_how_many_cohorts_go_abreast_changes_nothing(tmp_path: Path) -> None:
     server = {"replicas": 2, "num_gpus": 0}
     for schedule in ("splitfed_v1", "parallel"):
@@ -149,8 +151,8 @@ def mean_of_optimizers(optimizers: Sequence[torch.optim.Optimizer], shares: list
     return mean
 
 
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
-@pytest.mark.parametrize("replicas", [2, 3, 5])
+@pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM, ADAM], ADAM), ids=OPTIMIZERS)
+@pytest.mark.parametrize("replicas", mostly_thorough([2, 3, 5], 5))
 @pytest.mark.parametrize("schedule", ["splitfed_v2", "parallel"])
 def test_replicas_train_a_b_of_their_own_and_average_it_with_its_optimizer(
     tmp_path: Path, schedule: str, replicas: int, optimizer: dict[str, Any]
@@ -227,7 +229,7 @@ def test_the_replicas_are_told_of(tmp_path: Path) -> None:
     assert "server replicas" in out.getvalue()
 
 
-@pytest.mark.parametrize("schedule", [pytest.param("splitfed_v1", marks=pytest.mark.slow), "splitfed_v2"])
+@pytest.mark.parametrize("schedule", [pytest.param("splitfed_v1", marks=pytest.mark.slow), *thorough("splitfed_v2")])
 def test_on_ray_any_replica_may_die_and_the_bytes_are_those_of_this_process(
     tmp_path: Path, ray_session: object, schedule: str
 ) -> None:

@@ -26,6 +26,7 @@ def accuracy(path: Path, aggregator: str, hostile: float) -> float:
     return found
 
 
+@pytest.mark.thorough
 def test_the_trimmed_mean_is_within_two_points_of_the_clean_run_where_the_mean_is_lost(tmp_path: Path) -> None:
     clean = accuracy(tmp_path, "mean", 0)
     assert clean >= 0.9

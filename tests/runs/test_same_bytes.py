@@ -12,6 +12,7 @@ import pytest
 
 import ray_split as rs
 from tests.conftest import alive_actors
+from tests.tiers import on_ray
 
 
 def config(path: Path, name: str, backend: str = "inprocess", **run: Any) -> rs.Config:
@@ -28,6 +29,12 @@ def model_bytes(path: Path | str) -> bytes:
     return (Path(path) / "model.safetensors").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> rs.Result:
+    """The run in one process that nothing happens to."""
+    return rs.fit(config(tmp_path_factory.mktemp("undisturbed"), "whole"), callbacks=[])
+
+
 class StopAfter(rs.Callback):
     """Stops the run as Ctrl-C would, after a round."""
 
@@ -39,11 +46,10 @@ class StopAfter(rs.Callback):
             raise KeyboardInterrupt
 
 
-def test_both_wirings_give_the_same_bytes(tmp_path: Path, ray_session: object) -> None:
-    local = rs.fit(config(tmp_path, "local"), callbacks=[])
+def test_both_wirings_give_the_same_bytes(tmp_path: Path, ray_session: object, whole: rs.Result) -> None:
     remote = rs.fit(config(tmp_path, "remote", "ray"), callbacks=[])
-    assert model_bytes(local.path) == model_bytes(remote.path)
-    for a, b in zip(rows(local.path), rows(remote.path), strict=True):
+    assert model_bytes(whole.path) == model_bytes(remote.path)
+    for a, b in zip(rows(whole.path), rows(remote.path), strict=True):
         assert list(a) == list(b)
         assert timeless(a) == timeless(b)
 
@@ -57,17 +63,19 @@ def rows(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(path) / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.thorough
 def test_the_number_of_client_actors_changes_nothing(tmp_path: Path) -> None:
     one = rs.fit(config(tmp_path, "one").with_values(cluster={"client_actors": 1}), callbacks=[])
     three = rs.fit(config(tmp_path, "three").with_values(cluster={"client_actors": 3}), callbacks=[])
     assert model_bytes(one.path) == model_bytes(three.path)
 
 
-@pytest.mark.parametrize("backend", ["inprocess", "ray"])
+@pytest.mark.parametrize("backend", ["inprocess", on_ray("ray")])
 def test_a_run_stopped_after_a_round_and_resumed_gives_the_same_bytes(
-    tmp_path: Path, ray_session: object, backend: str
+    tmp_path: Path, backend: str, whole: rs.Result, request: pytest.FixtureRequest
 ) -> None:
-    whole = rs.fit(config(tmp_path, "whole"), callbacks=[])
+    if backend == "ray":
+        request.getfixturevalue("ray_session")
     with pytest.raises(KeyboardInterrupt):
         rs.fit(config(tmp_path, "stopped", backend), callbacks=[StopAfter(1)])
     stopped = rs.Result.from_path(tmp_path / "stopped")
@@ -93,8 +101,7 @@ def test_resuming_cuts_what_lies_beyond_the_checkpoint(tmp_path: Path) -> None:
     assert sorted(zip(phones["round"], phones["phone"], strict=True)) == [(r, p) for r in range(4) for p in range(4)]
 
 
-def test_a_run_resumed_by_its_path_may_have_more_rounds(tmp_path: Path) -> None:
-    whole = rs.fit(config(tmp_path, "whole"), callbacks=[])
+def test_a_run_resumed_by_its_path_may_have_more_rounds(tmp_path: Path, whole: rs.Result) -> None:
     first = rs.fit(config(tmp_path, "first", rounds=2), callbacks=[])
     more = config(tmp_path / "elsewhere", "ignored", rounds=4, resume=first.path)
     resumed = rs.fit(more, callbacks=[])
@@ -112,7 +119,9 @@ def test_resuming_with_another_setting_is_refused_and_named(tmp_path: Path) -> N
     assert model_bytes(first.path) == before
 
 
-def test_any_actor_that_dies_is_replaced_and_the_bytes_are_the_same(tmp_path: Path, ray_session: object) -> None:
+def test_any_actor_that_dies_is_replaced_and_the_bytes_are_the_same(
+    tmp_path: Path, ray_session: object, whole: rs.Result
+) -> None:
     import ray
 
     class Kill(rs.Callback):
@@ -127,7 +136,6 @@ def test_any_actor_that_dies_is_replaced_and_the_bytes_are_the_same(tmp_path: Pa
             self.recovered += lost
 
     assert ray.is_initialized()
-    whole = rs.fit(config(tmp_path, "whole"), callbacks=[])
     killed = Kill()
     # There is no checkpoint yet when the fed server dies: from the first weights all rounds are run again.
     settings = config(tmp_path, "killed", "ray").with_values(checkpoint={"every": 10})

@@ -15,10 +15,12 @@ from ray_split.results.personal_state import Personal
 from tests import reference
 from tests.reference import assert_close_weights, assert_same_training, assert_same_weights, within
 from tests.rounding import assert_close
+from tests.tiers import mostly_thorough, thorough
 
 SGD = {"name": "sgd", "lr": 0.05}
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 ADAM = {"name": "adam", "lr": 0.002}
+OPTIMIZERS = ["sgd", "momentum", "adam"]
 ALL = ("sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit")
 COHORTS = ("splitfed_v1", "splitfed_v3", "parallel", "fedavg")
 
@@ -44,9 +46,9 @@ def personal_weights(result: rs.Result, phone: int) -> dict[str, np.ndarray]:
     return {key: array for state in own.values() for key, array in weights(state).items()}
 
 
-@pytest.mark.parametrize("cohort", [1, 3, 7])
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM], ids=["sgd", "momentum"])
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "fedavg"])
+@pytest.mark.parametrize("cohort", mostly_thorough([1, 3, 7], 3))
+@pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM], MOMENTUM), ids=["sgd", "momentum"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("fedavg")])
 def test_v1_is_federated_averaging_of_the_unsplit_model(
     tmp_path: Path, schedule: str, optimizer: dict[str, Any], cohort: int
 ) -> None:
@@ -54,7 +56,7 @@ def test_v1_is_federated_averaging_of_the_unsplit_model(
     assert_close_weights(lambda: reference.fedavg(settings), result.path)
 
 
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM, ADAM], MOMENTUM), ids=OPTIMIZERS)
 def test_v2_takes_the_phones_in_the_drawn_order_bit_for_bit(tmp_path: Path, optimizer: dict[str, Any]) -> None:
     settings, result = fit(tmp_path, "splitfed_v2", optimizer, phones={"count": 3})
     assert_same_middle(reference.splitfed_v2(settings), result)
@@ -69,8 +71,8 @@ def assert_same_middle(model: torch.nn.Module, result: rs.Result) -> None:
             assert torch.equal(trained[key], expected), key
 
 
-@pytest.mark.parametrize("cohort", [1, 3, 7])
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM], ids=["sgd", "momentum"])
+@pytest.mark.parametrize("cohort", mostly_thorough([1, 3, 7], 3))
+@pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM], MOMENTUM), ids=["sgd", "momentum"])
 def test_v3_keeps_a_and_c_with_their_phone(tmp_path: Path, optimizer: dict[str, Any], cohort: int) -> None:
     settings, result = fit(tmp_path, "splitfed_v3", optimizer, phones={"cohort": cohort, "held_out": 0.2})
     assert_close_weights(lambda: reference.trained(settings), result.path)
@@ -97,8 +99,8 @@ def assert_close_personal_weights(settings: rs.Config, result: rs.Result, **told
     assert_close(train, found)
 
 
-@pytest.mark.parametrize("cohort", [1, 3, 7])
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM], ids=["sgd", "momentum"])
+@pytest.mark.parametrize("cohort", mostly_thorough([1, 3, 7], 3))
+@pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM], MOMENTUM), ids=["sgd", "momentum"])
 def test_parallel_is_a_joint_step_weighted_by_batch_size(
     tmp_path: Path, optimizer: dict[str, Any], cohort: int
 ) -> None:
@@ -111,14 +113,14 @@ def test_parallel_with_a_joint_batch_is_the_same_where_no_layer_mixes_samples(tm
     assert_close_weights(lambda: reference.parallel(settings), result.path)
 
 
-@pytest.mark.parametrize("cohort", [1, 4])
+@pytest.mark.parametrize("cohort", mostly_thorough([1, 4], 4))
 def test_parallel_with_one_local_step_is_one_large_batch_step_of_b(tmp_path: Path, cohort: int) -> None:
     settings, result = fit(tmp_path, "parallel", phones={"local_steps": 1, "cohort": cohort}, run={"rounds": 1})
     assert_close_weights(lambda: reference.one_large_batch(settings), result.path, only=reference.MIDDLE)
 
 
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM, ADAM], SGD), ids=OPTIMIZERS)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v2", "parallel"))
 def test_one_phone_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str, optimizer: dict[str, Any]) -> None:
     rounds = 2 if optimizer is SGD else 1
     settings, result = fit(
@@ -134,7 +136,7 @@ def test_one_phone_with_batchnorm_is_unsplit_bit_for_bit(tmp_path: Path, schedul
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1"))
 def test_one_phone_with_dropout_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str) -> None:
     model = {"name": "tests.nets:with_dropout", "cuts": "2,6"}
     settings, result = fit(tmp_path, schedule, phones={"count": 1, "held_out": 0.2, "local_steps": 5}, model=model)
@@ -152,7 +154,7 @@ def model_bytes(result: rs.Result) -> bytes:
     return (Path(result.path) / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "splitfed_v3"))
 def test_any_number_of_client_actors_gives_the_same_bytes(tmp_path: Path, schedule: str) -> None:
     phones = {"cohort": 2} if schedule in COHORTS else {}
     runs = [fit(tmp_path, schedule, MOMENTUM, cluster={"client_actors": n}, phones=phones)[1] for n in (1, 2, 3)]
@@ -164,7 +166,7 @@ def test_any_number_of_client_actors_gives_the_same_bytes(tmp_path: Path, schedu
             assert all(np.array_equal(one[key], other[key]) for other in others for key in one)
 
 
-@pytest.mark.parametrize("schedule", COHORTS)
+@pytest.mark.parametrize("schedule", mostly_thorough(COHORTS, "splitfed_v1"))
 def test_stacked_is_looped_within_rounding(tmp_path: Path, schedule: str) -> None:
     looped = fit(tmp_path, schedule, phones={"cohort": 1})[1]
     stacked = fit(tmp_path, schedule, phones={"cohort": 7, "stacked": ["a", "b", "c"]})[1]
@@ -194,7 +196,7 @@ def fit_equal(path: Path, schedule: str, model: dict, data: dict, phones: dict) 
     return rs.fit(settings, callbacks=[])
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v3"))
 def test_no_sample_is_dropped_or_counted_twice(tmp_path: Path, schedule: str) -> None:
     import pandas
 
@@ -208,6 +210,7 @@ def test_no_sample_is_dropped_or_counted_twice(tmp_path: Path, schedule: str) ->
     assert result.metrics["samples"] == sum(n for (r, _), n in drawn.items() if r == 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel"])
 def test_both_wirings_give_the_same_bytes(tmp_path: Path, ray_session: object, schedule: str) -> None:
     phones = {"cohort": 3} if schedule in COHORTS else {}
@@ -290,7 +293,7 @@ def test_phones_of_a_round_are_drawn_and_the_others_do_nothing(tmp_path: Path) -
     assert_close_weights(lambda: reference.fedavg(settings), result.path)
 
 
-@pytest.mark.parametrize("cuts", ["mix", "embed,mix"])
+@pytest.mark.parametrize("cuts", [*thorough("mix"), "embed,mix"])
 def test_what_crosses_need_not_begin_with_the_batch(tmp_path: Path, cuts: str) -> None:
     model = {"name": "tests.nets:SequenceFirst", "cuts": cuts}
     for schedule in ALL:
@@ -306,7 +309,7 @@ def test_a_joint_batch_of_what_does_not_begin_with_the_batch_is_refused(tmp_path
 
 
 @pytest.mark.parametrize("stacked", [False, True])
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1", "parallel"))
 def test_weights_that_a_model_does_not_train_stay_to_the_last_bit(tmp_path: Path, schedule: str, stacked: bool) -> None:
     model = {"name": "tests.nets:partly_fixed", "cuts": "1,4"}
     phones = {"count": 3, "held_out": 0.2, **({"cohort": 3 if stacked else 1} if schedule in COHORTS else {})}

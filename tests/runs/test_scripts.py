@@ -10,6 +10,7 @@ import pytest
 
 from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead
+from tests.tiers import thorough
 
 SCRIPT = """
 import numpy as np
@@ -52,7 +53,7 @@ def trained(folder: Path) -> int:
     return len(list(folder.glob("*/model.safetensors")))
 
 
-@pytest.mark.parametrize("command", [["one_file.py"], ["-m", "one_file"]], ids=["file", "module"])
+@pytest.mark.parametrize("command", [["one_file.py"], *thorough(["-m", "one_file"])], ids=["file", "module"])
 def test_in_one_process_the_running_script_is_not_imported_again(tmp_path: Path, command: list[str]) -> None:
     done = run(tmp_path, *command)
     assert done.returncode == 0, done.stderr
@@ -78,10 +79,12 @@ def test_the_command_uses_what_stands_above_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("import third", "third trains when it is imported: put it under"),
+        *thorough(
+            ("import third", "third trains when it is imported: put it under"),
+            ("import argparse\nargparse.ArgumentParser().parse_args()", "it ends the process when it is imported"),
+            ("open('/nowhere')", "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (other.py:1)"),
+        ),
         ("import sys\nsys.exit(0)", "it ends the process when it is imported, SystemExit: 0 ("),
-        ("import argparse\nargparse.ArgumentParser().parse_args()", "it ends the process when it is imported"),
-        ("open('/nowhere')", "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere' (other.py:1)"),
     ],
 )
 def test_a_module_that_cannot_be_imported_so_is_refused_in_a_line(tmp_path: Path, text: str, told: str) -> None:

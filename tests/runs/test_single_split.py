@@ -15,46 +15,48 @@ from tests.runs.test_schedules import (
     ALL,
     COHORTS,
     MOMENTUM,
+    OPTIMIZERS,
     SGD,
     assert_close_personal_weights,
     fit,
     model_bytes,
     personal_weights,
 )
+from tests.tiers import mostly_thorough, thorough
 
 ONE_CUT = {"name": "digits_cnn", "cuts": "block1"}
 BATCHNORM = {"name": "tests.nets:with_batchnorm", "cuts": "2"}
 DROPOUT = {"name": "tests.nets:with_dropout", "cuts": "2"}
 
 
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM, ADAM], ADAM), ids=OPTIMIZERS)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v2", "splitfed_v3"))
 def test_one_phone_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str, optimizer: dict[str, Any]) -> None:
     phones = {"count": 1, "held_out": 0.2, "local_steps": 9}
     settings, result = fit(tmp_path, schedule, optimizer, phones=phones, run={"rounds": 1}, model=ONE_CUT)
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1", "parallel"))
 def test_one_phone_with_batchnorm_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str) -> None:
     settings, result = fit(tmp_path, schedule, phones={"count": 1, "held_out": 0.2, "local_steps": 5}, model=BATCHNORM)
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "fedavg"))
 def test_one_phone_with_dropout_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str) -> None:
     settings, result = fit(tmp_path, schedule, phones={"count": 1, "held_out": 0.2, "local_steps": 5}, model=DROPOUT)
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "unsplit"])
+@pytest.mark.parametrize("schedule", ["sequential", *thorough("unsplit")])
 def test_many_phones_in_sequence_are_unsplit_bit_for_bit(tmp_path: Path, schedule: str) -> None:
     settings, result = fit(tmp_path, schedule, ADAM, model=ONE_CUT)
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("cohort", [1, 3, 7])
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "fedavg"])
+@pytest.mark.parametrize("cohort", mostly_thorough([1, 3, 7], 3))
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("fedavg")])
 def test_v1_is_federated_averaging(tmp_path: Path, schedule: str, cohort: int) -> None:
     settings, result = fit(tmp_path, schedule, MOMENTUM, phones={"cohort": cohort}, model=ONE_CUT)
     assert_close_weights(lambda: reference.fedavg(settings), result.path)
@@ -65,7 +67,7 @@ def test_v2_takes_the_phones_in_the_drawn_order(tmp_path: Path) -> None:
     assert_close_weights(lambda: reference.splitfed_v2(settings), result.path)
 
 
-@pytest.mark.parametrize("cohort", [1, 7])
+@pytest.mark.parametrize("cohort", [*thorough(1), 7])
 def test_v3_keeps_a_with_its_phone(tmp_path: Path, cohort: int) -> None:
     phones = {"cohort": cohort, "held_out": 0.2}
     settings, result = fit(tmp_path, "splitfed_v3", MOMENTUM, phones=phones, model=ONE_CUT)
@@ -74,15 +76,15 @@ def test_v3_keeps_a_with_its_phone(tmp_path: Path, cohort: int) -> None:
     assert personal_weights(result, 0).keys() == {"block1.0.weight", "block1.0.bias"}
 
 
-@pytest.mark.parametrize("batch", ["accumulated", "joint"])
-@pytest.mark.parametrize("cohort", [1, 3, 7])
+@pytest.mark.parametrize("batch", ["accumulated", *thorough("joint")])
+@pytest.mark.parametrize("cohort", mostly_thorough([1, 3, 7], 3))
 def test_parallel_is_a_joint_step_weighted_by_batch_size(tmp_path: Path, cohort: int, batch: str) -> None:
     schedule = {"kwargs": {"batch": batch}}
     settings, result = fit(tmp_path, "parallel", MOMENTUM, phones={"cohort": cohort}, model=ONE_CUT, schedule=schedule)
     assert_close_weights(lambda: reference.parallel(settings), result.path)
 
 
-@pytest.mark.parametrize("schedule", COHORTS)
+@pytest.mark.parametrize("schedule", mostly_thorough(COHORTS, "splitfed_v1"))
 def test_stacked_is_looped_and_counts_the_same(tmp_path: Path, schedule: str) -> None:
     looped = fit(tmp_path, schedule, phones={"cohort": 1}, model=ONE_CUT)[1]
     stacked = fit(tmp_path, schedule, phones={"cohort": 7, "stacked": ["a", "b"]}, model=ONE_CUT)[1]
@@ -93,7 +95,9 @@ def test_stacked_is_looped_and_counts_the_same(tmp_path: Path, schedule: str) ->
         assert stacked.metrics[name] == pytest.approx(looped.metrics[name], rel=1e-5)
 
 
-@pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel"])
+@pytest.mark.parametrize(
+    "schedule", mostly_thorough(["sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel"], "parallel")
+)
 def test_both_wirings_and_any_number_of_clients_give_the_same_bytes(
     tmp_path: Path, ray_session: object, schedule: str
 ) -> None:

@@ -14,6 +14,7 @@ import ray_split as rs
 from ray_split.cutting.cut import cut
 from ray_split.models.unet import UNet
 from tests.reference import Loss, assert_same_training, assert_same_weights, unsplit
+from tests.tiers import mostly_thorough
 
 WEIGHTS = [0.5, 1.0, 1.5, 2.0, 0.25, 1.0, 1.0, 3.0, 1.0, 0.75]
 MAPS = {"name": "synthetic_segmentation", "kwargs": {"samples": 60, "size": 8}}
@@ -82,7 +83,7 @@ def test_split_is_unsplit(tmp_path: Path, name: str) -> None:
 ONE_CUT = {"regression": "layers.0", "skips across": "down1", "tokens": "blocks.0", "two heads": "stem"}
 
 
-@pytest.mark.parametrize("name", ONE_CUT)
+@pytest.mark.parametrize("name", mostly_thorough(ONE_CUT, "tokens", "two heads"))
 def test_single_split_is_unsplit_and_tells_the_same_scores(tmp_path: Path, name: str) -> None:
     sections, loss = BY_NAME[name]
     found = []
@@ -96,7 +97,7 @@ def test_single_split_is_unsplit_and_tells_the_same_scores(tmp_path: Path, name:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", mostly_thorough(BY_NAME, "class weights", "skips across", "tokens"))
 def test_stacked_is_looped(tmp_path: Path, name: str) -> None:
     sections, loss = BY_NAME[name]
     paths = []
@@ -196,6 +197,7 @@ def test_metrics_are_the_same_however_many_samples_are_evaluated_at_once(tmp_pat
     assert found[0]["test_accuracy"] < found[0]["test_top2"] <= 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["regression", "tokens"])
 def test_through_ray_everything_is_the_same(tmp_path: Path, ray_session: object, name: str) -> None:
     sections, _ = BY_NAME[name]

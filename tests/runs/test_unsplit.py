@@ -9,6 +9,7 @@ import torch
 
 import ray_split as rs
 from tests.reference import assert_same_weights, unsplit
+from tests.tiers import thorough
 
 PLAIN = {"name": "digits_cnn"}
 BATCHNORM = {"name": "tests.nets:with_batchnorm", "cuts": "2,7"}
@@ -26,7 +27,7 @@ def config(path: Path, model: dict, optimizer: dict, **sections: dict) -> rs.Con
 
 
 @pytest.mark.parametrize("model", [PLAIN, BATCHNORM, DROPOUT, RESIDUAL], ids=lambda m: m["name"])
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [*thorough(SGD), MOMENTUM, *thorough(ADAM)], ids=["sgd", "momentum", "adam"])
 def test_one_phone_in_process_is_unsplit(tmp_path: Path, model: dict, optimizer: dict) -> None:
     settings = config(tmp_path, model, optimizer, cluster={"backend": "inprocess"})
     result = rs.fit(settings, callbacks=[])
@@ -34,7 +35,9 @@ def test_one_phone_in_process_is_unsplit(tmp_path: Path, model: dict, optimizer:
 
 
 @pytest.mark.parametrize(
-    ("model", "optimizer"), [(PLAIN, SGD), (BATCHNORM, MOMENTUM), (DROPOUT, ADAM)], ids=["sgd", "momentum", "adam"]
+    ("model", "optimizer"),
+    [*thorough((PLAIN, SGD)), (BATCHNORM, MOMENTUM), *thorough((DROPOUT, ADAM))],
+    ids=["sgd", "momentum", "adam"],
 )
 def test_one_phone_through_ray_is_unsplit(tmp_path: Path, ray_session: object, model: dict, optimizer: dict) -> None:
     settings = config(tmp_path, model, optimizer, cluster={"client_actors": 1})
@@ -42,7 +45,7 @@ def test_one_phone_through_ray_is_unsplit(tmp_path: Path, ray_session: object, m
     assert_same_weights(unsplit(settings), result.path)
 
 
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", [*thorough(SGD, MOMENTUM), ADAM], ids=["sgd", "momentum", "adam"])
 def test_five_phones_in_sequence_are_unsplit_over_rounds(tmp_path: Path, optimizer: dict) -> None:
     settings = config(
         tmp_path, BATCHNORM, optimizer, phones={"count": 5, "local_epochs": 1}, cluster={"backend": "inprocess"}
@@ -51,6 +54,7 @@ def test_five_phones_in_sequence_are_unsplit_over_rounds(tmp_path: Path, optimiz
     assert_same_weights(unsplit(settings), result.path)
 
 
+@pytest.mark.thorough
 def test_five_phones_on_three_client_actors_are_unsplit(tmp_path: Path, ray_session: object) -> None:
     settings = config(
         tmp_path, PLAIN, MOMENTUM, phones={"count": 5, "local_steps": 3}, cluster={"client_actors": 3}

@@ -65,7 +65,7 @@ def ended(process: psutil.Process) -> bool:
 
 
 @pytest.fixture
-def runs() -> Iterator[list[Run]]:
+def runs(own_ray: None) -> Iterator[list[Run]]:
     started: list[Run] = []
     yield started
     for run in started:
@@ -73,6 +73,7 @@ def runs() -> Iterator[list[Run]]:
             run.process.kill()
 
 
+@pytest.mark.thorough
 def test_each_run_has_a_ray_of_its_own_that_ends_with_it_however_it_ends(tmp_path: Path, runs: list[Run]) -> None:
     runs.append(first := Run(tmp_path, "first"))
     first.reach(1)

@@ -124,6 +124,7 @@ def test_the_table_in_the_docs_names_every_metric_and_no_other(seen: Seen) -> No
     assert set(re.findall(r"^\| `(ray_split_\w+)`", text, re.M)) == set(seen.metrics)
 
 
+@pytest.mark.thorough
 def test_two_runs_of_one_name_at_the_same_time_have_both_their_actors(tmp_path: Path, ray_session: object) -> None:
     listed: list[tuple[str, str]] = []
     settings = config(tmp_path, "twin", cluster={"client_actors": 1}, server={"num_gpus": 0}, run={"rounds": 1})

@@ -72,6 +72,7 @@ def test_builds_of_one_release_are_the_same() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_ray")
 def test_a_node_with_another_torch_and_cpu_is_named_at_the_start_and_in_the_summary(
     tmp_path: Path,
 ) -> None:

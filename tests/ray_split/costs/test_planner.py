@@ -27,6 +27,7 @@ from ray_split.messages.message import num_bytes, send, tree_map
 from ray_split.models import registry
 from ray_split.models.small import DigitsCNN
 from ray_split.segments.segment import Segment, call
+from tests.tiers import thorough
 
 SGD = config.Optimizer()
 ONE = Profile(phone=Phone(gflops=1), server=Server(gflops=4), link=Link(up_mbps=8, down_mbps=16, latency_ms=50))
@@ -143,8 +144,8 @@ MEASURED = [
 KERNELS = 0.2 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 0.3
 
 
-@pytest.mark.parametrize("optimizer", [SGD, config.Optimizer(name="adam")], ids=lambda o: o.name)
-@pytest.mark.parametrize(("name", "shape", "batch", "cuts"), MEASURED)
+@pytest.mark.parametrize("optimizer", [*thorough(SGD), config.Optimizer(name="adam")], ids=lambda o: o.name)
+@pytest.mark.parametrize(("name", "shape", "batch", "cuts"), [MEASURED[0], *thorough(*MEASURED[1:4]), *MEASURED[4:]])
 def test_memory_is_what_a_phone_takes_at_its_peak(
     name: str, shape: tuple[int, ...], batch: int, cuts: list[str], optimizer: config.Optimizer
 ) -> None:

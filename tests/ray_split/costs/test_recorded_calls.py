@@ -13,6 +13,7 @@ from ray_split.costs.recorded_calls import Call, Merged, replay
 from ray_split.costs.virtual_timeline import ARRIVES
 from ray_split.preparation.prepare import prepare
 from ray_split.schedules import schedule_of
+from tests.tiers import thorough
 
 SCHEDULES = ("sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit")
 OF_A_SCHEDULE = {
@@ -81,7 +82,7 @@ def whole_cohorts(schedule: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("cuts", [None, ["block1"]])
+@pytest.mark.parametrize("cuts", [None, *thorough(["block1"])])
 def test_what_is_recorded_is_what_a_real_run_submits(
     schedule: str, cuts: list[str] | None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +119,7 @@ def by_phone(calls: list[tuple[Any, ...]], steps: dict[int, int]) -> Counter[tup
     return found
 
 
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v3", "parallel", "fedavg"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("splitfed_v3", "parallel", "fedavg")])
 @pytest.mark.parametrize("cohort", [1, 2])
 def test_smaller_cohorts_are_the_same_calls_of_each_phone(
     schedule: str, cohort: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch

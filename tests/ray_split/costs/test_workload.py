@@ -12,6 +12,7 @@ import ray_split as rs
 from ray_split.costs.position_costs import scan_of
 from ray_split.costs.workload import Line, Work
 from ray_split.preparation.prepare import prepare
+from tests.tiers import thorough
 
 MODELS = [
     {"name": "digits_cnn"}, {"name": "digits_cnn", "cuts": ["block1"]}, {"name": "tiny_cnn"}, {"name": "mlp"},
@@ -32,7 +33,7 @@ def work_of(settings: rs.Config) -> Work:
     return clock.work
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS[:2], *thorough(*MODELS[2:])])
 def test_bytes_are_those_that_a_real_run_counts(model: dict[str, Any], tmp_path: Any) -> None:
     settings = settings_of(model, tmp_path, schedule={"name": "splitfed_v1"})
     stream, work = prepare(settings).stream, work_of(settings)

@@ -18,6 +18,7 @@ from tests import generated_models, reference
 from tests.generated_features import EITHER, EQUAL, FEATURES
 from tests.generated_models import Generated
 from tests.reference import assert_close_weights, assert_same_weights
+from tests.tiers import mostly_thorough, thorough
 
 BASE = 100_000 * int(os.environ.get("RAY_SPLIT_SEED", "0"))
 SGD = {"name": "sgd", "lr": 0.05}
@@ -79,13 +80,23 @@ def check(made: Generated, found: str, way: str) -> None:
         assert any(re.search(right, found, re.IGNORECASE) for right in made.right), found
 
 
-@pytest.mark.parametrize("feature", FEATURES)
-def test_each_feature_is_right_or_refused(tmp_path: Path, feature: str) -> None:
-    seed = BASE + list(FEATURES).index(feature)
-    way = list(WAYS)[seed % len(WAYS)]
-    for each in dict.fromkeys(["sequential", way]):
-        found = outcome(tmp_path, seed, each, SGD, features=[feature])
-        check(generated_models.generated(seed, [feature]), found, each)
+def seed_of(feature: str) -> int:
+    return BASE + list(FEATURES).index(feature)
+
+
+def another_way(feature: str) -> str:
+    return list(WAYS)[seed_of(feature) % len(WAYS)]
+
+
+IN_TURN = [(feature, "sequential") for feature in FEATURES]
+OTHERWISE = [(feature, another_way(feature)) for feature in FEATURES if another_way(feature) != "sequential"]
+
+
+@pytest.mark.parametrize(("feature", "way"), [*IN_TURN, *thorough(*OTHERWISE)])
+def test_each_feature_is_right_or_refused(tmp_path: Path, feature: str, way: str) -> None:
+    seed = seed_of(feature)
+    found = outcome(tmp_path, seed, way, SGD, features=[feature])
+    check(generated_models.generated(seed, [feature]), found, way)
 
 
 @pytest.mark.parametrize("way", ["v1", "v3", "parallel"])
@@ -111,8 +122,8 @@ def test_hooks_in_b_are_refused_where_gradients_are_added_up(tmp_path: Path) -> 
 ALL_KINDS = ["functional dropout", "statistics in a", "buffer counts", "unsaved buffer", "complex weights", "frozen"]
 
 
-@pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
-@pytest.mark.parametrize("optimizer", [MOMENTUM, ADAM], ids=["momentum", "adam"])
+@pytest.mark.parametrize("single", [False, *thorough(True)], ids=["double", "single"])
+@pytest.mark.parametrize("optimizer", [MOMENTUM, *thorough(ADAM)], ids=["momentum", "adam"])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_schedule_is_its_reference(tmp_path: Path, way: str, optimizer: dict[str, Any], single: bool) -> None:
     kwargs = {"single": True} if single else {}
@@ -126,7 +137,7 @@ def any_model(path: Path, seed: int) -> None:
     check(generated_models.generated(seed, **kwargs), outcome(path, seed, way, optimizer, **kwargs), way)
 
 
-@pytest.mark.parametrize("seed", range(BASE + 1000, BASE + 1020))
+@pytest.mark.parametrize("seed", mostly_thorough(range(BASE + 1000, BASE + 1020), *range(BASE + 1000, BASE + 1005)))
 def test_any_model_is_right_or_refused(tmp_path: Path, seed: int) -> None:
     any_model(tmp_path, seed)
 

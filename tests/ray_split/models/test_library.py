@@ -19,6 +19,7 @@ from ray_split.models import library as zoo
 from ray_split.models import registry
 from ray_split.segments.segment import Segment
 from ray_split.tasks.task import Task
+from tests.tiers import mostly_thorough, thorough
 
 OPTIMIZER = config.Optimizer(lr=0.01, momentum=0.9)
 STEPS = 3
@@ -147,7 +148,7 @@ def draws(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", mostly_thorough(ARCHITECTURES, "resnet50", "mobilenet_v3_small"))
 def test_split_training_is_unsplit_training(name: str) -> None:
     torch.set_num_threads(1)
     size, batch, pairs = ARCHITECTURES[name]
@@ -213,7 +214,9 @@ def test_each_family_has_cuts_that_suit_it(name: str) -> None:
         assert round(sum(x.numel() * x.element_size() for x in crossing) / 1000) == expected
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "vgg16", "mobilenet_v3_small", "resnext50_32x4d"])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "vgg16", *thorough("densenet121", "mobilenet_v3_small", "resnext50_32x4d")]
+)
 def test_a_stem_for_small_images_keeps_their_size(name: str) -> None:
     model = registry.build(config.Model(name=name, num_classes=7, kwargs={"small_input": True}), seed=0).eval()
     plain = registry.build(config.Model(name=name, num_classes=7), seed=0).eval()

@@ -8,6 +8,7 @@ from ray_split.cutting.cut import cut
 from ray_split.preparation.cohorts import mixes, settle
 from ray_split.preparation.prepare import prepare
 from tests.nets import model_of
+from tests.tiers import mostly_thorough, thorough
 
 BATCHNORM = {"name": "tests.nets:with_batchnorm", "cuts": "2,7"}
 IMAGES = {"name": "synthetic", "kwargs": {"samples": 200, "shape": [3, 24, 24]}}
@@ -35,7 +36,7 @@ def settled_of(model, schedule="splitfed_v1", **sections):
 
 
 @pytest.mark.parametrize("schedule", COHORTS)
-@pytest.mark.parametrize("model", ["digits_cnn", "tiny_cnn", "mlp"])
+@pytest.mark.parametrize("model", ["digits_cnn", *thorough("tiny_cnn", "mlp")])
 def test_a_small_model_is_stacked_with_all_phones_of_a_round(schedule, model):
     phones = settled(schedule, model={"name": model}).phones
     assert (phones.cohort, phones.stacked) == (20, ["a", "b", "c"])
@@ -82,7 +83,7 @@ def test_schedules_in_which_phones_take_turns_have_no_cohorts(schedule):
     assert refusal(schedule, phones={"stacked": "a"}).field == "phones.stacked"
 
 
-@pytest.mark.parametrize("schedule", COHORTS + ONE_BY_ONE)
+@pytest.mark.parametrize("schedule", mostly_thorough(COHORTS + ONE_BY_ONE, "splitfed_v1", "sequential"))
 @pytest.mark.parametrize("model", [{"name": "digits_cnn"}, BATCHNORM], ids=["digits_cnn", "batchnorm"])
 def test_what_is_settled_stays_settled(schedule, model):
     first = settled(schedule, model=model)

@@ -15,6 +15,7 @@ from ray_split.errors import SettingsError
 from ray_split.filesystem import place
 from ray_split.preparation.prepare import prepare
 from ray_split.results.records import read_rows
+from tests.tiers import thorough
 
 SMALL = {"gflops": 1, "memory_mb": 0.01}
 FIGURES = ["virtual_seconds", *(f"virtual_{part}_seconds" for part in ("phone", "server", "communication", "waiting"))]
@@ -74,6 +75,7 @@ def test_the_limit_is_the_planners_memory() -> None:
         prepare(settings.with_values(phones={"device": {"gflops": 1, "memory_mb": needed * 0.999}}))
 
 
+@pytest.mark.thorough
 def test_the_whole_model_needs_more() -> None:
     def needed(schedule: str) -> float:
         with pytest.raises(SettingsError) as raised:
@@ -83,7 +85,7 @@ def test_the_whole_model_needs_more() -> None:
     assert needed("fedavg") == needed("unsplit") > needed("splitfed_v1")
 
 
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "sequential", "fedavg"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("sequential", "fedavg")])
 def test_virtual_time_is_in_all_files(schedule: str, tmp_path: Any) -> None:
     run = {"name": "x", "storage_path": str(tmp_path), "rounds": 2}
     phones = {"count": 4, "link": "5g", "per_round": 3}
@@ -101,6 +103,7 @@ def test_virtual_time_is_in_all_files(schedule: str, tmp_path: Any) -> None:
         assert summary[f"{name}_total"] == pytest.approx(sum(row[name] for row in rows))
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_tells_the_same_virtual_time(tmp_path: Any) -> None:
     def run(name: str, **more: Any) -> list[float]:
         given = {"name": name, "storage_path": str(tmp_path), "seed": 4, **more}

@@ -19,6 +19,7 @@ from ray_split.models import library
 from ray_split.segments.looped_copies import Looped
 from ray_split.segments.segment import Segment, call
 from tests.nets import Residual
+from tests.tiers import thorough
 
 CUTS = ("blocks.0.first", "blocks.1.first")
 SGD = config.Optimizer(lr=0.1)
@@ -35,6 +36,7 @@ def outputs(modules: list[nn.Module]) -> Any:
     return value
 
 
+@pytest.mark.thorough
 def test_compiled_segments_compute_the_same() -> None:
     torch.manual_seed(0)
     model = Residual()
@@ -109,7 +111,7 @@ def test_channels_last_survives_the_border() -> None:
     torch.testing.assert_close(torch.from_numpy(value), model(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "vit_b_16", "inception_v3"])
+@pytest.mark.parametrize("name", ["resnet50", *thorough("densenet121", "vit_b_16", "inception_v3")])
 def test_a_pickled_segment_adds_little_to_its_parameters(name: str) -> None:
     with torch.device("meta"):
         model = library.lookup(name).build(num_classes=10)  # type: ignore[union-attr]

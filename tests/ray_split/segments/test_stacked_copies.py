@@ -12,6 +12,7 @@ from ray_split.segments.looped_copies import Looped
 from ray_split.segments.segment import Segment
 from ray_split.segments.stacked_copies import Stacked
 from ray_split.tasks.task import Task
+from tests.tiers import thorough
 
 SGD, MOMENTUM, ADAM = (
     config.Optimizer(lr=0.1, weight_decay=0.01),
@@ -91,8 +92,8 @@ def train(copies: Looped | Stacked, dtype: type) -> list[np.ndarray]:
     return seen
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("optimizer", [SGD, MOMENTUM, ADAM], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("dtype", [torch.float32, *thorough(torch.float64)], ids=str)
+@pytest.mark.parametrize("optimizer", [*thorough(SGD, MOMENTUM), ADAM], ids=["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("make", [conv, linear, Attention, batchnorm, dropout], ids=lambda make: make.__name__)
 def test_stacked_copies_train_as_a_loop_does(make, optimizer: config.Optimizer, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
