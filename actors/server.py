@@ -112,7 +112,6 @@ class Server:
     def pass_on(self, turn: Turn) -> State | None:
         """The sum of the copies that were closed, here and before that, for the replica that goes on with it."""
         with self._guard.during(turn):
-            self._ways[self._named].end()
             return self._averaging.take_sum()
 
     def take(self, turn: Turn, total: State | None) -> Report:

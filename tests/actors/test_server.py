@@ -153,7 +153,7 @@ def forget_step(server: Server) -> None:
          "a forward of phone 0 came while step 0 of phone 1 waits for its backward"),
         ("in_turn", lambda s: [s.forward(AT._replace(phones=(1,)), *apart(ONES)[:1]), s.state(AT)],
          "the round ended while step 0 of phone 1 waits for its backward"),
-        ("own_copies", lambda s: [s.open(AT._replace(phones=(1, 0))), s.pass_on(AT)],
+        ("own_copies", lambda s: [s.open(AT._replace(phones=(1, 0))), s.state(AT)],
          r"copies of B were not closed: those of phones \(1, 0\)"),
         ("shared_step", forget_step, "B did not step on the gradients that it has: server.step is missing"),
         ("shared_step", lambda s: s.step(AT), r"doesn't say how they weigh in it \(Turn.joint\)"),
