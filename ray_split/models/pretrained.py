@@ -100,7 +100,7 @@ def _found(settings: config.Model) -> Weights:
 def _read(path: Path) -> Weights:
     try:
         if not path.is_file():
-            raise SettingsError("model.weights", str(path), f"a file of weights; {what_is(path)}")
+            raise SettingsError("model.weights", str(path), f"a file of weights that can be read; {what_is(path)}")
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -112,7 +112,9 @@ def _read(path: Path) -> Weights:
     except SettingsError:
         raise
     except Exception as error:
-        raise SettingsError("model.weights", str(path), f"a file of weights; {what_is(path)}") from error
+        raise SettingsError(
+            "model.weights", str(path), f"a file of weights that can be read; {what_is(path)}"
+        ) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         allowed = f"a file with a model's state dict, a tensor by each key; this one has {_called(found)}"

@@ -54,7 +54,7 @@ def sweep_of(arguments: Sequence[str], parser: Parser) -> Sweep:
     """The sweep that a command line asks for. Raises SettingsError."""
     add_own_flags(parser)
     flags, rest = parser.parse_known_args(arguments)
-    base, wanted = settings_of(rest)
+    base, wanted = settings_of(rest, parser.flags())
     if wanted != "train" or base.run.name is not None or base.run.resume != "never":
         raise SettingsError(
             "command line", " ".join(rest), "without --run.name, --run.resume, --dry-run: runs get names"

@@ -63,7 +63,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, trained: dict[str,
 
 
 def test_what_cannot_be_read_or_found_is_refused(tmp_path: Path) -> None:
-    assert "a file of weights that can be read: FileNotFoundError" in refusal(settings(tmp_path / "nothing.pt"))
+    assert "a file of weights that can be read; there is no such file" in refusal(settings(tmp_path / "nothing.pt"))
     (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
     assert "a file of weights that can be read" in refusal(settings(tmp_path / "broken.safetensors"))
     torch.save([1, 2], tmp_path / "list.pt")
