@@ -33,7 +33,6 @@ def wrapped(turn, stream, roles):
     return schedule(turn, stream, roles)
 """,
     "slow": "async def net(*given, **more):\n    return 1\n",
-    
     "stops": "class Stop(BaseException):\n    pass\nraise Stop('no')\n", 
     "dividing": "1 / 0\n", "leaving": "import sys\nsys.exit(0)\n", "wrong": "def f(:\n",
     "lacking": "import not_there\n",
