@@ -54,6 +54,9 @@ def by_fifths(folders: list[Path], trust: bool = False) -> list[float]:
         allowed = "folders of runs with phones.held_out: these have no phone's accuracy on samples of its own"
         raise SettingsError("RUN", " ".join(map(str, folders)), allowed)
     part = np.minimum((found[:, 0] * PARTS).astype(int), PARTS - 1)
+    if empty := sorted(set(range(PARTS)) - set(part.tolist())):
+        allowed = f"folders of runs with {PARTS} phones a round or more: no phone is in {len(empty)} of the fifths"
+        raise SettingsError("RUN", " ".join(map(str, folders)), allowed)
     return [float(found[part == i, 1].mean()) for i in range(PARTS)]
 
 

@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while it is loaded, which takes seconds
+        print("stopped", file=sys.stderr)
+        return 130
     return command(given[1:])
 
 

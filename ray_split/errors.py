@@ -10,11 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# What a model or a loss raises when it is given data that it isn't made for.
-MISFITS = (
-    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, NotImplementedError),
-    *(ArithmeticError, AssertionError, MemoryError, NameError, OSError, ImportError, StopIteration),
-)
+# What a model or a loss raises when it is given data that it isn't made for: of classes of its own too.
+MISFITS = (Exception,)
 
 # What somebody's function may raise where it is called for the first time: whatever it is, a setting named it.
 BROKEN = (Exception, SystemExit)

@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
@@ -177,6 +178,7 @@ def file_system(root: str, query: str) -> tuple[Any, str, Any]:
 
     try:
         files, base = FileSystem.from_uri(root + query)
+        _check_answers(root, query)
         return files, base.rstrip("/"), lambda: None
     except ArrowInvalid as error:
         if "Unrecognized filesystem type" not in str(error):
@@ -188,6 +190,47 @@ def file_system(root: str, query: str) -> tuple[Any, str, Any]:
     found, base = url_to_fs(root)
     # Another process may have written since: a fed server its checkpoints.
     return PyFileSystem(FSSpecHandler(found)), base.rstrip("/"), found.invalidate_cache
+
+
+GOOGLE = ("gs://", "gcs://")
+FIRST_SECONDS = 10
+"""For a store's first answer. Later ones may take as long as the library waits: a store may be down for a while."""
+
+
+def _check_answers(root: str, query: str) -> None:
+    """Google's library tries again for a quarter of an hour, without a word. Raises OSError if nobody answers."""
+    from pyarrow.fs import FileSystem
+
+    if not root.startswith(GOOGLE) or "retry_limit_seconds" in query:
+        return
+    limit = f"{query}{'&' if query else '?'}retry_limit_seconds={FIRST_SECONDS}"
+    try:
+        files, base = FileSystem.from_uri(root + limit)
+        files.get_file_info(f"{base.rstrip('/')}/{PARTIAL}trial")
+    except OSError as error:
+        if "Retry policy exhausted" in (said := str(error)):
+            why = said.rpartition("underlying error message was: ")[2].partition(" error_info=")[0]
+            raise OSError(f"no answer from {root} within {FIRST_SECONDS} s and more: {why[:200]}") from error
+        # Any other answer is one: whoever asks for something is told what.
+
+
+def is_in_memory(path: Place) -> bool:
+    """Whether a place is of a process's own memory: others don't see it, and it goes with the process."""
+    return isinstance(path, Uri) and path.root.startswith("memory://")
+
+
+def is_waiting(path: Path) -> bool:
+    """Whether whoever opens a file may wait for ever: for a pipe's other end, or for somebody who types.
+
+    A pipe that the shell made for us has its other end: `--config <(make_settings)`.
+    """
+    kind = path.stat().st_mode
+    if stat.S_ISFIFO(kind):
+        return not os.path.realpath(path).startswith(("/proc/", "/dev/fd/"))
+    if not stat.S_ISCHR(kind):
+        return False
+    with path.open("rb", buffering=0) as opened:
+        return opened.isatty()
 
 
 def try_out(folder: Place) -> None:

@@ -33,6 +33,10 @@ from jobs.bench.stacking import stacking_row
 from jobs.bench.submitting import SUBMITTING_ROWS
 from jobs.bench.timing import Row
 from jobs.ray_head import head
+from ray_split.command_line.parser import Parser
+from ray_split.config.plugins import suggest
+from ray_split.errors import SettingsError, first_line
+from ray_split.experiments.out_folder import check_writable
 
 BENCH = Path("bench.json")
 
@@ -84,16 +88,44 @@ def _connected(**where: str) -> Iterator[None]:
 
 def main(arguments: list[str]) -> int:
     """Measure the rows named, or all, and merge them into bench.json."""
-    parser = argparse.ArgumentParser(prog="jobs.bench", description=__doc__)
+    try:
+        return _measure(asked_by(arguments))
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def asked_by(arguments: list[str]) -> argparse.Namespace:
+    """What is to be measured, and with `found` what is in the file of rows. Raises SettingsError."""
+    parser = Parser(prog="jobs.bench", description=__doc__)
     parser.add_argument("rows", nargs="*", help=f"of: {', '.join(ROWS)} (default: all)")
     parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--calls", type=int, default=30)
     parser.add_argument("--out", type=Path, default=BENCH)
-    options = parser.parse_args(arguments)
+    options: argparse.Namespace = parser.parse_args(arguments)
     if unknown := [row for row in options.rows if row not in ROWS]:
-        print(f"error: rows: {unknown} are not known; they may be {', '.join(ROWS)}", file=sys.stderr)
-        return 2
-    found = json.loads(options.out.read_text()) if options.out.exists() else {"rows": {}}
+        raise SettingsError("rows", unknown[0], f"of {', '.join(ROWS)}{suggest(unknown[0], ROWS)}")
+    for name in ("repeats", "calls"):
+        if getattr(options, name) < 1:
+            raise SettingsError(f"--{name}", getattr(options, name), "1 or more")
+    check_writable(options.out.absolute().parent)
+    options.found = rows_in(options.out)
+    return options
+
+
+def rows_in(file: Path) -> dict[str, Any]:
+    """What is in a file of rows, which need not be there. Raises SettingsError."""
+    try:
+        found = json.loads(file.read_text()) if file.exists() else {"rows": {}}
+    except (OSError, ValueError) as error:
+        raise SettingsError("--out", str(file), f"a file of rows, as this writes: {first_line(error)}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("rows"), dict):
+        raise SettingsError("--out", str(file), "a file of rows, as this writes: it has none")
+    return found
+
+
+def _measure(options: argparse.Namespace) -> int:
+    found = options.found
     with a_ray():
         for name in options.rows or ROWS:
             found["rows"][name] = ROWS[name](options.repeats, options.calls) | {"machine": machine()}

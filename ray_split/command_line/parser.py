@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from ray_split import logs
 from ray_split.config.exposed_credentials import check_flags, in_job
+from ray_split.config.plugins import suggest
 from ray_split.errors import SettingsError
 
 logger = logs.get(__name__)
@@ -33,6 +34,18 @@ class Parser(argparse.ArgumentParser):
         if in_job():
             check_flags(self.given)
         return super().parse_known_args(self.given, namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; of a flag that there is not, which may be meant."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            meant = suggest(unknown[0].partition("=")[0], self.flags())
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return found
+
+    def flags(self) -> list[str]:
+        """All that it takes."""
+        return [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError("command line", " ".join(self.given), f"as --help shows: {message}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray_split import config, logs
 from ray_split.command_line import training_help
-from ray_split.command_line.flags import add_flags, fields_of, merged, nested, section_of
+from ray_split.command_line.flags import add_flags, merged, nested, section_of
 from ray_split.command_line.parser import Last, Parser
 from ray_split.config.fields import Section, read_yaml
 from ray_split.config.plugins import suggest
@@ -42,18 +42,23 @@ def _parser() -> Parser:
     return parser
 
 
-def settings_of(arguments: Sequence[str]) -> tuple[config.Config, str]:
-    """The settings that a command line and its file say, and what to do by them. Raises SettingsError."""
+def settings_of(arguments: Sequence[str], beside: Sequence[str] = ()) -> tuple[config.Config, str]:
+    """The settings that a command line and its file say, and what to do by them. Raises SettingsError.
+
+    `beside`: flags that the command takes too.
+    """
     parser = _parser()
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
-        known = [f"--{name}" for name, _ in fields_of(config.Config)]
+        known = [*beside, *parser.flags()]
         flag = unknown[0].partition("=")[0]
         allowed = f"one of the flags that --help-all shows{suggest(flag, known)}"
         raise SettingsError(flag, " ".join(unknown[1:2]), allowed)
     flags = vars(namespace)
     flags.pop("help")
     file, wanted = flags.pop("config"), [name for name in INSTEAD if flags.pop(name)]
+    if len(wanted) > 1:
+        raise SettingsError("command line", "--print-config --dry-run", "one of them: each does one thing, and exits")
     values = {} if file is None else read_yaml(file)
     _check_sections(values, config.Config)
     settings = config.Config(**merged(values, nested(flags)))

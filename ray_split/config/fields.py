@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ray_split.config import text, yaml12
 from ray_split.errors import SettingsError, first_line
-from ray_split.filesystem import Place, Uri, place
+from ray_split.filesystem import Place, Uri, is_waiting, place
 
 MOST = 10**9  # of what is counted one by one: phones, rounds, samples of a batch
 LARGEST, SMALLEST = 1e18, 1e-30  # the square of the one, and the other times a gradient, are of single precision
@@ -141,5 +141,7 @@ def read_yaml(path: str | Place) -> dict[str, Any]:
 
 def _content(file: Place) -> bytes:
     """No more of a file than settings are: it may be a device that has no end."""
+    if isinstance(file, Path) and is_waiting(file):
+        raise ValueError("it is a pipe or a terminal, and no file")
     with file.open() if isinstance(file, Uri) else file.open("rb") as opened:
         return bytes(opened.read(yaml12.MOST_BYTES + 1))

@@ -9,14 +9,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ray_split.config import scripts
-from ray_split.errors import BROKEN, SettingsError, told
+from ray_split.errors import SettingsError, told
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+PASS_ON = (KeyboardInterrupt, scripts.TrainsWhenImportedError)
+"""What is no fault of who raised it: somebody stops us, or we stopped an import."""
 
 _untrusted: ContextVar[str | None] = ContextVar("untrusted", default=None)
 
@@ -78,16 +82,42 @@ def _imported(field: str, name: str, ours: Mapping[str, object]) -> Any:
         allowed = f"imported only if you trust {folder}, which names it: trust=True, or --trust in a command"
         raise SettingsError(field, name, allowed)
     _import_from_here()
-    try:
+    with _refused(field, name, "an importable module", _as_file(module_name, attribute)):
         found: Any = scripts.module(module_name)
-    except BROKEN as error:
-        raise SettingsError(field, name, f"an importable module: {_why(error)}") from error
-    try:
+    with _refused(field, name, f"a function of {module_name}"):
         for part in attribute.split("."):
             found = getattr(found, part)
-    except BROKEN as error:
-        raise SettingsError(field, name, f"a function of {module_name}: {_why(error)}") from error
+    if _is_async(found):
+        raise SettingsError(
+            field, name, "a function that isn't async: a call of that makes a coroutine, and is no result"
+        )
     return found
+
+
+@contextmanager
+def _refused(field: str, name: str, allowed: str, instead: str | None = None) -> Iterator[None]:
+    try:
+        yield
+    except PASS_ON:
+        raise
+    except BaseException as error:  # whatever it is, a setting named it
+        raise SettingsError(field, name, instead or f"{allowed}: {_why(error)}") from error
+
+
+def _as_file(module: str, attribute: str) -> str | None:
+    """What is said to the name of a file where a module's is asked for."""
+    if not module.endswith(".py"):
+        return None
+    folder, _, file = module.removeprefix("./").removesuffix(".py").rpartition("/")
+    if folder.startswith(("/", "~", "..")):
+        return f"{file}:{attribute}, with {folder} as the folder to start in or on PYTHONPATH"
+    return f"{'.'.join(filter(None, [*folder.split('/'), file]))}:{attribute}, a module's name without .py"
+
+
+def _is_async(found: Any) -> bool:
+    """Of an object, whether its calls are."""
+    called = found if inspect.isroutine(found) or isinstance(found, (type, partial)) else type(found).__call__
+    return inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called)
 
 
 def _why(error: BaseException) -> str:
@@ -144,9 +174,9 @@ def blamed(field: str, name: str, kwargs: Mapping[str, Any] | None = None) -> It
     """
     try:
         yield
-    except SettingsError:
+    except (SettingsError, *PASS_ON):
         raise
-    except BROKEN as error:
+    except BaseException as error:
         if kwargs:
             where, takes = f"{field.rpartition('.')[0]}.kwargs", "what its function takes"
             raise SettingsError(where, dict(kwargs), f"{takes}; it raised {told(error)}") from error

@@ -16,6 +16,14 @@ MOST_BYTES = 255
 PATH_BYTES = 3800
 """Of a folder's path: Linux takes 4,095, and a run has files below it."""
 
+HIDDEN = re.compile(
+    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+"""Of no width, or turning around how what follows is read: two names that look alike would be two folders."""
+
+NEEDED = re.compile(r"(?<=[^\x00-\u02ff])[\u200c\u200d](?=[^\x00-\u02ff])|\U0001f3f4[\U000e0020-\U000e007f]+")
+"""Joiners within words of scripts that have them, and within emoji; the flags of countries' parts."""
+
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?!//)(/?)")
 SCHEMES = ("file", "s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "az", "adl", "wasb", "wasbs", "hdfs", "viewfs",
            "webhdfs", "http", "https", "ftp", "sftp", "ssh", "smb", "memory")  # fmt: skip
@@ -38,6 +46,9 @@ def check(text: str, lines: bool) -> None:
         raise ValueError(f"at most {MOST_CHARACTERS} characters, not {len(text)}")
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in text):
         raise ValueError("in one line, without control characters")
+    if hidden := HIDDEN.search(NEEDED.sub("", text)):
+        name = unicodedata.name(hidden[0], "a character").lower()
+        raise ValueError(f"text that shows all that it has: U+{ord(hidden[0]):04X} in it ({name}) can't be seen")
 
 
 def folder_name(name: str) -> str:

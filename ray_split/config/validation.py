@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -9,6 +10,17 @@ from pydantic import BaseModel, ValidationError
 from ray_split.config.fields import Section
 from ray_split.config.plugins import suggest
 from ray_split.errors import SettingsError
+
+WORDS = {
+    "^Value error, |^Input should be ": "",
+    "^Unable to parse input string as an integer, exceeded maximum size": "a valid integer, with fewer digits",
+    "a valid (integer|number), unable to parse string as an? (integer|number)": r"a valid \1",
+    "a valid integer, got a number with a fractional part": "a valid integer, without a fraction",
+    "a valid boolean(, unable to interpret input)?": "a valid boolean, true or false",
+    "^List should have at least ([0-9]+) items? after validation, not ([0-9]+)": r"a list with \1 or more, not \2",
+    "^Input is not a valid path for .*": "a path",
+}
+"""Of pydantic, as patterns, and of ours."""
 
 BRANCHES = ("int", "float", "str", "path")
 
@@ -33,8 +45,10 @@ def one_line(error: ValidationError, root: type[BaseModel]) -> SettingsError:
     if first["type"] == "extra_forbidden":
         known = list(_fields_beside(place, root))
         return SettingsError(name, first["input"], f"one of the fields {', '.join(known)}{suggest(place[-1], known)}")
-    kinds = [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
-    return SettingsError(name, first["input"], _lower(" or: ".join(dict.fromkeys(kinds))))
+    kinds = [_plain(e["msg"]) for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
+    if first["type"] == "model_type":
+        kinds = [f"a valid dictionary, of the fields {', '.join(_names(place, root))}"]
+    return SettingsError(name, first["input"], " or: ".join(dict.fromkeys(kinds)))
 
 
 def _names(place: list[str], root: type[BaseModel]) -> list[str]:
@@ -43,8 +57,10 @@ def _names(place: list[str], root: type[BaseModel]) -> list[str]:
     return list(getattr(section, "model_fields", ()))
 
 
-def _lower(message: str) -> str:
-    message = message.replace("Input should be ", "")
+def _plain(message: str) -> str:
+    """What pydantic says, as a person would."""
+    for theirs, ours in WORDS.items():
+        message = re.sub(theirs, ours, message)
     return message[:1].lower() + message[1:]
 
 

@@ -12,7 +12,7 @@ from torch import fx, nn
 from ray_split.cutting.references import HOOKS
 from ray_split.cutting.segment_module import is_device, is_size
 from ray_split.cutting.tracer import MADE, UNTRACEABLE, Tracer
-from ray_split.errors import SettingsError, told
+from ray_split.errors import MISFITS, SettingsError, told
 
 
 class Position(NamedTuple):
@@ -102,7 +102,7 @@ def trace(model: nn.Module, training: bool) -> Trace:
     try:
         with torch.enable_grad(), drawing_nothing():
             graph = tracer.trace(model.train(training))
-    except UNTRACEABLE as error:
+    except (*UNTRACEABLE, *MISFITS, SystemExit) as error:
         allowed = f"a model whose forward can be traced by torch.fx: {told(error)}"
         raise SettingsError("model.name", type(model).__name__, allowed) from error
     finally:

@@ -5,7 +5,9 @@ The tensors are torch's FakeTensors: they have shapes, types and storages, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,17 +89,28 @@ def costs_of(
     The loss counts as a log-softmax of what the model returns. Raises SettingsError if the model can't take this.
     """
     run = _Run(model, trace)
-    with mode:
+    with mode, _unlogged():
         try:
             inputs = torch.empty(shape, dtype=dtype)
             run.step(inputs)
-        except MISFITS as error:
+        except (*MISFITS, SystemExit) as error:
             said = " ".join(str(error).partition("While executing")[0].split())  # what follows is fx's own
             raise SettingsError(
                 "input", list(shape), f"what the model takes: {type(error).__name__}: {said}"
             ) from error
     columns: dict[str, Any] = {**run.columns(), **_weights(model, trace, len(run.alive)), **_live(trace, run)}
     return Costs(**columns, inputs=bytes_of(inputs), outputs=run.outputs)
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """torch logs a traceback of what then is raised, and told in a line."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def bytes_of(value: Any) -> int:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from ray_split.command_line.flags import add_flags, fields_of, nested
 from ray_split.command_line.parser import Parser
 from ray_split.config.validation import Root
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import RunStoppedError, SettingsError, first_line
 
 Asked = TypeVar("Asked", bound=Root)
 Main = Callable[[Sequence[str]], int]
@@ -52,7 +52,7 @@ def seeds_of(text: str) -> list[int]:
 
 
 def exit_status(main: Main) -> Main:
-    """A command that says in one line what it raises: its exit status is then 2 for a setting, 1 for the system's."""
+    """A command that says in one line what it raises: status 2 for a setting, 1 for the system's, 130 for Ctrl-C."""
 
     @functools.wraps(main)
     def run(arguments: Sequence[str]) -> int:
@@ -64,5 +64,8 @@ def exit_status(main: Main) -> Main:
         except OSError as error:
             print(f"error: {first_line(error)}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt as error:
+            print("stopped", file=sys.stderr)
+            return 128 + error.signal_number if isinstance(error, RunStoppedError) else 130
 
     return run

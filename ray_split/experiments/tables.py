@@ -6,10 +6,10 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ray_split.errors import SettingsError
+from ray_split.errors import SettingsError, first_line
+from ray_split.filesystem import Place, make_folder, write
 
 Row = Mapping[str, Any]
 
@@ -23,14 +23,15 @@ def to_csv(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def write_csv(tables: Mapping[str, Sequence[Row]], out: Path) -> None:
+def write_csv(tables: Mapping[str, Sequence[Row]], out: Place) -> None:
     """Write each table as a CSV file called after it into the folder, made if need be. Raises SettingsError."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for name, rows in tables.items():
-            (out / f"{name}.csv").write_text(to_csv(rows))
+            write(out / f"{name}.csv", to_csv(rows).encode())
     except OSError as error:
-        raise SettingsError("out", str(out), f"a folder to write to: {error.strerror}") from error
+        reason = error.strerror or first_line(error)
+        raise SettingsError("out", str(out), f"a folder to write to: {reason}") from error
 
 
 def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> list[list[str]]:

@@ -13,8 +13,9 @@ from torch import nn
 
 from ray_split import config
 from ray_split.config.plugins import suggest
-from ray_split.errors import SettingsError, told
+from ray_split.errors import SettingsError, brief, first_line, told
 from ray_split.models import library as zoo
+from ray_split.models.weights_file import what_is
 
 Weights = dict[str, torch.Tensor]
 
@@ -98,17 +99,35 @@ def _found(settings: config.Model) -> Weights:
 
 def _read(path: Path) -> Weights:
     try:
+        if not path.is_file():
+            raise SettingsError("model.weights", str(path), f"a file of weights that can be read; {what_is(path)}")
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return dict(load_file(path))
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        allowed = f"a file of weights that can be read: {error.strerror or first_line(error)}"
+        raise SettingsError("model.weights", str(path), allowed) from error
+    except SettingsError:
+        raise
     except Exception as error:
-        raise SettingsError("model.weights", str(path), f"a file of weights that can be read: {told(error)}") from error
+        raise SettingsError(
+            "model.weights", str(path), f"a file of weights that can be read; {what_is(path)}"
+        ) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise SettingsError("model.weights", str(path), "a file with a model's state dict")
+        allowed = f"a file with a model's state dict, a tensor by each key; this one has {_called(found)}"
+        raise SettingsError("model.weights", str(path), allowed)
     return found
+
+
+def _called(found: Any) -> str:
+    """What is in a file that could be read and has no state dict."""
+    if isinstance(found, dict):
+        key = next(key for key, value in found.items() if not isinstance(value, torch.Tensor))
+        return f"{type(found[key]).__name__} at {brief(key, 60)}"
+    return f"a {type(found).__name__}"
 
 
 def _torchvision(model: str, name: str) -> Weights:

@@ -13,7 +13,7 @@ NEAR = 64  # how far from the batch size asked for another is looked for
 MOST_LEFT_OUT = 5  # phones that are not too many to name
 
 
-def misfit(settings: config.Config, stream: Stream, batch: torch.Tensor, error: Exception) -> SettingsError:
+def misfit(settings: config.Config, stream: Stream, batch: torch.Tensor, error: BaseException) -> SettingsError:
     """The line about a batch (n, ...) that the model raised `error` for."""
     if "more than 1 value per channel" in str(error) and len(batch) == 1:
         return _batch_of_one(settings, stream)
@@ -22,7 +22,7 @@ def misfit(settings: config.Config, stream: Stream, batch: torch.Tensor, error: 
     return SettingsError("model.name", settings.model.name, allowed)
 
 
-def _hint(batch: torch.Tensor, error: Exception) -> str:
+def _hint(batch: torch.Tensor, error: BaseException) -> str:
     """What may be the matter with the data, if it looks like it."""
     if batch.dtype != torch.float32 and "type" in str(error):
         return "; if these are values, not numbers of words, let data.name return float32"

@@ -258,5 +258,5 @@ def _forward(
             return made(example)
     except SettingsError:
         raise
-    except MISFITS as error:
+    except (*MISFITS, SystemExit) as error:
         raise misfit(settings, stream, example, error) from error

@@ -55,6 +55,8 @@ def inherit(settings: config.Config) -> config.Config:
 def claimed(settings: config.Config, any_name: bool = False) -> Iterator[Claimed]:
     """Have a run's folder alone, and see where it goes on; as `claim`. `any_name`: if it is taken, by another name."""
     found = next(found for name in _names(settings, any_name) if (found := _try(settings, name, any_name)))
+    if filesystem.is_in_memory(found.hold.folder):
+        logger.warning("%s is in this process's memory, and gone when the process ends", found.hold.folder)
     try:
         with filesystem.as_open_as(found.hold.folder):
             yield found
@@ -250,6 +252,7 @@ def _check_place(settings: config.Config) -> None:
     if isinstance(folder, Uri):
         if settings.run.private:
             raise SettingsError("run.private", True, "false at a URI: who may read there is the store's to say")
+        _check_memory(settings, folder)
         _check_reached(folder)
         return
     try:
@@ -262,6 +265,14 @@ def _check_place(settings: config.Config) -> None:
     if there == folder:
         raise SettingsError("run.name", settings.run.name, f"a name that is free: {there} is a file")
     raise SettingsError("run.storage_path", settings.run.storage_path, f"a folder; {there} is a file")
+
+
+def _check_memory(settings: config.Config, folder: Uri) -> None:
+    if filesystem.is_in_memory(folder) and settings.cluster.backend == "ray":
+        allowed = (
+            "a place that all processes see: memory:// is one's own memory, and each of the run's actors has another"
+        )
+        raise SettingsError("run.storage_path", str(folder.parent), allowed)
 
 
 def _check_reached(folder: Uri) -> None:

@@ -58,6 +58,17 @@ def outputs_of(labels: Array) -> int | None:
 
 def try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> None:
     """Take the loss of a batch's outputs in train mode, which must have a gradient."""
+    given, wanted = settings.model.kwargs.get("num_classes"), settings.model.num_classes
+    try:
+        _try_loss(settings, outputs, labels)
+    except SettingsError as error:
+        if error.field != "task.loss" or given in (None, wanted):
+            raise
+        allowed = f"without num_classes, which model.num_classes says: {wanted} here; with {given}, {error.allowed}"
+        raise SettingsError("model.kwargs", settings.model.kwargs, allowed) from error
+
+
+def _try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> None:
     task = settings.task
     _check_classes(settings, outputs)
     as_in_training = tree_map(_with_gradient, outputs)

@@ -69,6 +69,9 @@ def fitting(settings: config.Config, example: torch.Tensor) -> config.Config:
             f"{settings.phones.count} phones {len(phones)} have less ({names}); or phones.on_misfit: skip"
         )
         raise SettingsError("phones.device", settings.phones.device, allowed)
+    if len(set(settings.phones.left_out) | set(phones.tolist())) == settings.phones.count:
+        allowed = f"refuse: skip would leave out every phone, as training needs {needed:.4g} MB there, and {names}"
+        raise SettingsError("phones.on_misfit", settings.phones.on_misfit, allowed)
     told = "%d of %d phones are left out: training needs %.4g MB there, and %s"
     logger.warning(told, len(phones), settings.phones.count, needed, names)
     return settings.with_values(phones={"left_out": {**settings.phones.left_out, **dict.fromkeys(phones.tolist(), 0)}})

@@ -35,3 +35,17 @@ def test_a_folder_that_is_no_run_and_a_run_without_own_samples_are_a_line(tmp_pa
     assert "RUN" in first and "with its config.yaml" in first
     assert "RUN" in second and "phones.held_out" in second
     assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_run_whose_phones_do_not_fill_the_fifths_is_a_line(tmp_path: Path, capsys, count: int) -> None:
+    settings = rs.Config(
+        model={"name": "mlp"}, phones={"count": count, "held_out": 0.2, "local_steps": 1},
+        cluster={"backend": "inprocess"}, run={"storage_path": str(tmp_path), "name": "run", "rounds": 1},
+    )  # fmt: skip
+    folder = rs.fit(settings, callbacks=[]).path
+    capsys.readouterr()
+    assert main([str(folder)]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert f"5 phones a round or more: no phone is in {5 - count} of the fifths" in said.err

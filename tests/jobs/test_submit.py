@@ -16,6 +16,7 @@ import pytest
 
 import ray_split as rs
 from jobs.ray_head import environment
+from jobs.submit import main
 from tests.conftest import ROOT, RayHead, alive_actors, hear_hangup
 
 CONFIG = "jobs/configs/digits.yaml"
@@ -166,3 +167,12 @@ def test_a_job_without_the_token_is_refused(ray_session: RayHead, start: Start, 
     output = process.communicate(timeout=600)[0]
     assert process.returncode != 0
     assert "ran" not in output.splitlines()
+
+
+def test_help_and_nothing_to_submit_start_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, status in (["--help"], 0), (["-h"], 0), ([], 2):
+        assert main(arguments) == status
+        said = capsys.readouterr()
+        told, other = (said.err, said.out) if status else (said.out, said.err)
+        assert "python -m jobs.submit python -m jobs.train" in told
+        assert other == ""

@@ -54,7 +54,12 @@ def test_runs_that_fail_do_not_stop_the_others_and_are_told_of(swept: Swept) -> 
     failed = [line for line in swept.done.stdout.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 2
     assert all("model.cuts: 'nowhere' is not possible" in line for line in failed)
-    assert "Traceback" not in swept.done.stderr + swept.done.stdout
+    assert all(
+        line.startswith("failed: ") and "optimizer.lr=" in line and "SettingsError" not in line for line in failed
+    )
+    said = swept.done.stderr.splitlines() + swept.done.stdout.splitlines()
+    assert [line for line in said if "nowhere' is not possible" in line] == failed  # and in no traceback of the run's
+    assert not [line for line in said if "SystemExit" in line]
     assert json.loads((swept.runs["0.3"] / "summary.json").read_text())["status"] == "finished"
 
 

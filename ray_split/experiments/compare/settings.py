@@ -11,12 +11,13 @@ from ray_split import config
 from ray_split.arrays import Array
 from ray_split.command_line.parser import Parser
 from ray_split.command_line.training import settings_of
+from ray_split.config import text
 from ray_split.config.plugins import find_record
 from ray_split.errors import SettingsError
 from ray_split.experiments.command import seeds_of, words_of
 from ray_split.experiments.compare.results import folder_name, label
-from ray_split.experiments.out_folder import unnamed
-from ray_split.filesystem import Place, full, place
+from ray_split.experiments.out_folder import check_writable, unnamed
+from ray_split.filesystem import Place, full, is_in_memory, place
 from ray_split.preparation.prepare import prepare
 from ray_split.preparation.run_folder import claim, inherit
 from ray_split.results.left_behind import CONFIG
@@ -58,7 +59,8 @@ def comparison_of(arguments: Sequence[str], parser: Parser) -> Comparison:
     schedules, seeds, target = _schedules(flags.schedules), seeds_of(flags.seeds), _target(flags.target)
     if flags.out == "":
         raise SettingsError("--out", flags.out, "a folder, a local path or a URI")
-    base, wanted = settings_of(rest)
+    base, wanted = settings_of(rest, parser.flags())
+    _check_out(flags.out)
     if wanted == "dry_run":
         raise SettingsError("command line", "--dry-run", "left out: it is about one run, as ray-split train --dry-run")
     _check_base(base, schedules)
@@ -72,6 +74,15 @@ def comparison_of(arguments: Sequence[str], parser: Parser) -> Comparison:
     if (out / CONFIG).exists():
         raise SettingsError("--out", str(out), "a folder for runs; this one is a run's own")
     return Comparison(out, schedules, seeds, target, runs, wanted == "print_config")
+
+
+def _check_out(out: str | None) -> None:
+    try:
+        folder = None if out is None else place(text.path(out))
+    except ValueError as error:
+        raise SettingsError("--out", out, str(error)) from error
+    if folder is not None and not is_in_memory(folder):  # what lies there is told of with the runs
+        check_writable(folder, *(f"compare.{ending}" for ending in ("csv", "md", "tex", "png")))
 
 
 def _check_ours(rest: Sequence[str]) -> None:

@@ -13,14 +13,14 @@ Exit status: 0, or 2 for a bad setting.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from ray_split.config.fields import LocalPath, Positive
+from ray_split.config.fields import Positive, StoragePath
 from ray_split.config.validation import Root
 from ray_split.experiments.command import exit_status, parser_of, settings_of
+from ray_split.experiments.out_folder import check_writable
 from ray_split.experiments.paper import tables, text
 from ray_split.experiments.paper.plots import figures
 from ray_split.experiments.paper.predict import scan_network
@@ -28,6 +28,7 @@ from ray_split.experiments.paper.published import NETWORKS
 from ray_split.experiments.paper.tables import Assumed, System
 from ray_split.experiments.plots import save
 from ray_split.experiments.tables import Row, write_csv
+from ray_split.filesystem import Place, place
 
 
 class Settings(Root):
@@ -40,7 +41,7 @@ class Settings(Root):
     phone_memory_mb: Positive | None = Field(
         None, description="million bytes that training may take; none: what ResNet50 needs, as that is known to fit"
     )
-    out: LocalPath = Field(Path("~/ray_results/paper"), description="folder for CSV and plots")
+    out: StoragePath = Field("~/ray_results/paper", description="folder for CSV and plots")
 
 
 def system_of(settings: Settings) -> System:
@@ -72,7 +73,7 @@ def all_tables(system: System) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def write(found: Mapping[str, Sequence[Row]], out: Path) -> None:
+def write(found: Mapping[str, Sequence[Row]], out: Place) -> None:
     """CSV files and plots. Raises SettingsError."""
     write_csv(found, out)
     save(figures(found), out)
@@ -83,7 +84,9 @@ def write(found: Mapping[str, Sequence[Row]], out: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Predict; returns the exit status."""
     settings = settings_of(Settings, arguments, parser_of("paper", __doc__))
+    out = place(settings.out)
+    check_writable(out, field="out")
     system = system_of(settings)
     print(report(system))
-    write(all_tables(system), settings.out.expanduser())
+    write(all_tables(system), out)
     return 0

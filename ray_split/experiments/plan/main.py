@@ -20,11 +20,14 @@ from ray_split.config import Model
 from ray_split.costs.planner import Plan, plan
 from ray_split.costs.position_costs import scan_of
 from ray_split.experiments.command import exit_status, parser_of, settings_of
+from ray_split.experiments.out_folder import check_writable
 from ray_split.experiments.plan.plots import figure_of
 from ray_split.experiments.plan.rows import front_rows, position_rows, to_text
 from ray_split.experiments.plan.settings import Settings
 from ray_split.experiments.plots import save
 from ray_split.experiments.tables import figures, write_csv
+
+FILES = ("positions.csv", "pareto.csv", "plan.png")
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -63,5 +66,6 @@ def recommendation(found: Plan, settings: Settings) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Plan; returns the exit status."""
     settings = settings_of(Settings, arguments, parser_of("plan", __doc__))
+    check_writable(settings.folder(), *FILES, field="out")
     write(plan_of(settings), settings)
     return 0

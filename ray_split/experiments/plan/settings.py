@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -12,6 +11,7 @@ from ray_split import config
 from ray_split.config import fields
 from ray_split.config.validation import Root
 from ray_split.costs.planner_hardware import Link, Phone, Profile, Server
+from ray_split.filesystem import Place, place
 
 SIZE = re.compile("[0-9]{1,9}")
 
@@ -59,7 +59,7 @@ class Settings(Root):
     phone: Phone = Phone()
     server: Server = Server()
     link: Link = Link()
-    out: fields.LocalPath | None = Field(None, description="folder for CSV and plot; none: plan_<model> here")
+    out: fields.StoragePath | None = Field(None, description="folder for CSV and plot; none: plan_<model> here")
 
     def trained_with(self) -> config.Optimizer:
         """The optimizer as training has it. Raises SettingsError."""
@@ -69,6 +69,6 @@ class Settings(Root):
         """Phone, server and link."""
         return Profile(phone=self.phone, server=self.server, link=self.link)
 
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """Where CSV and plot go."""
-        return (self.out or Path(f"plan_{self.model.name.rpartition(':')[2]}")).expanduser()
+        return place(self.out or f"plan_{self.model.name.rpartition(':')[2]}")

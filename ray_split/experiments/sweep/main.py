@@ -29,7 +29,7 @@ from ray_split import config, filesystem
 from ray_split.experiments.command import exit_status, parser_of
 from ray_split.experiments.out_folder import alone
 from ray_split.experiments.sweep.axes import SEED, settings_at
-from ray_split.experiments.sweep.report import Lines, best_of, by_point, last_line, table_of
+from ray_split.experiments.sweep.report import Lines, best_of, by_point, failure, table_of
 from ray_split.experiments.sweep.settings import ASKED, TUNE, Sweep, asked_by, check_same, check_trusted, sweep_of
 from ray_split.experiments.sweep.trials import Trial, resources
 from ray_split.filesystem import full
@@ -98,7 +98,8 @@ def _write_results(sweep: Sweep, base: config.Config, grid: tune.ResultGrid, con
         console.print(table_of(points, sweep.flags.metric))
         point = best_of(points, axes, grid)
         filesystem.write(sweep.out / BEST, settings_at(sweep.base, point).to_yaml().encode())
-    for error in grid.errors:
-        console.print(f"failed: {last_line(error)}")
+    for result in grid:
+        if result.error is not None:
+            console.print(f"failed: {failure(result)}")
     console.print(f"results: {sweep.out}")
     return 1 if grid.num_errors else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray import tune
 from rich.table import Table
 
 from ray_split.experiments.sweep.axes import SEED
+from ray_split.experiments.sweep.points import shown
 from ray_split.experiments.sweep.trials import name_of
 from ray_split.experiments.tables import with_spread
 
@@ -38,9 +40,14 @@ class Lines(tune.Callback):  # type: ignore[misc]
         print(f"{self._done}/{len(trials)} {name}: {what}", flush=True)
 
 
-def last_line(error: BaseException) -> str:
-    """What an error says at its end: Ray puts the traceback of another process before it."""
-    return str(error).strip().splitlines()[-1]
+CLASS = re.compile(r"^(?:\w+\.)+\w+: ")
+"""What Python puts before an error's words."""
+
+
+def failure(result: tune.Result) -> str:
+    """Which run failed, and what its error says at its end: Ray puts the traceback of another process before it."""
+    last = CLASS.sub("", str(result.error).strip().splitlines()[-1])
+    return f"{shown(result.config or {})}: {last}"
 
 
 def by_point(frame: pd.DataFrame, axes: Sequence[str], metric: str, mode: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,8 @@ from ray_split.errors import SettingsError
 from ray_split.experiments.command import seeds_of
 from ray_split.experiments.out_folder import unnamed
 from ray_split.experiments.sweep.axes import space
-from ray_split.filesystem import Place, full, place
+from ray_split.experiments.sweep.points import check_metric, check_points
+from ray_split.filesystem import Place, full, is_in_memory, place
 from ray_split.results import folder_lock
 
 MOST_RUNS = 100_000
@@ -52,7 +54,7 @@ def sweep_of(arguments: Sequence[str], parser: Parser) -> Sweep:
     """The sweep that a command line asks for. Raises SettingsError."""
     add_own_flags(parser)
     flags, rest = parser.parse_known_args(arguments)
-    base, wanted = settings_of(rest)
+    base, wanted = settings_of(rest, parser.flags())
     if wanted != "train" or base.run.name is not None or base.run.resume != "never":
         raise SettingsError(
             "command line", " ".join(rest), "without --run.name, --run.resume, --dry-run: runs get names"
@@ -64,8 +66,13 @@ def sweep_of(arguments: Sequence[str], parser: Parser) -> Sweep:
         raise SettingsError("command line", " ".join(arguments), "with --over or --seeds: there is nothing to search")
     flags.mode = flags.mode or ("min" if "loss" in flags.metric else "max")
     _check_counts(flags)
+    for settings in check_points(base, axes):
+        check_metric(flags.metric, settings)
+    _check_number(flags, axes)
     out = _out(flags, base)
     out = out.absolute() if isinstance(out, Path) else out
+    if is_in_memory(out):
+        raise SettingsError("--out", str(out), "a place that all processes see: memory:// is one's own memory")
     return Sweep(base.with_values(run={"storage_path": full(out / RUNS)}), axes, flags, out)
 
 
@@ -75,6 +82,12 @@ def _check_counts(flags: argparse.Namespace) -> None:
         value = getattr(flags, name)
         if value is not None and not 1 <= value <= MOST_RUNS:
             raise SettingsError(f"--{name}", value, f"1 to {MOST_RUNS}")
+
+
+def _check_number(flags: argparse.Namespace, axes: dict[str, Any]) -> None:
+    runs = flags.samples * math.prod(len(axis["grid_search"]) for axis in axes.values() if isinstance(axis, dict))
+    if runs > MOST_RUNS:
+        raise SettingsError("--samples", flags.samples, f"fewer, or shorter lists: these are {runs} runs")
 
 
 def _out(flags: argparse.Namespace, base: config.Config) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 from collections.abc import Mapping
 from hashlib import sha256
@@ -15,7 +16,7 @@ from actors import placement
 from ray_split import config
 from ray_split.api import fit
 from ray_split.callbacks import Callback
-from ray_split.errors import RunStoppedError
+from ray_split.errors import RunFailedError, RunStoppedError, SettingsError, told
 
 NOT_FOLDERS = str.maketrans(dict.fromkeys("/\\: ", "_"))
 
@@ -55,6 +56,14 @@ class Reports(Callback):
             raise RunStoppedError(15)
 
 
+class TrialFailedError(RuntimeError):
+    """A run of the sweep failed: a line that says why."""
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split()) if isinstance(error, (SettingsError, RunFailedError)) else told(error)
+
+
 class Trial(Trainable):  # type: ignore[misc]
     """A run at a point of the search space. A step is a round; one that is stopped ends in order."""
 
@@ -77,10 +86,10 @@ class Trial(Trainable):  # type: ignore[misc]
             return
 
     def step(self) -> dict[str, Any]:
-        """The next round's row. Raises what the run raised."""
+        """The next round's row. Raises TrialFailedError."""
         found = self._rows.get()
         if isinstance(found, Exception):
-            raise found
+            raise TrialFailedError(_told(found)) from found
         self._last = {**self._last, **found}
         return self._last
 
@@ -97,6 +106,9 @@ class Trial(Trainable):  # type: ignore[misc]
         while self._thread.is_alive():
             self._drained()
             self._thread.join(1.0)
+        # Nothing is left to be ended in order. Ray's own handler raises SystemExit, wherever that then comes up.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _drained(self) -> None:
         while not self._rows.empty():

@@ -21,6 +21,7 @@ from ray_split.command_line.parser import Parser
 from ray_split.config import text
 from ray_split.errors import SettingsError, first_line
 from ray_split.experiments.command import exit_status, parser_of
+from ray_split.experiments.out_folder import check_writable
 from ray_split.experiments.plots import save
 from ray_split.experiments.trace.events import events
 from ray_split.experiments.trace.plots import figure_of
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str]) -> int:
         raise SettingsError("--most", given.most, "1 or more phones")
     folder = _folder("RUN_FOLDER", given.folder)
     out = folder if given.out is None else _folder("--out", given.out)
+    if given.out is not None:
+        check_writable(out, *(f"trace_{given.round}.{ending}" for ending in ("json", "png")))
     try:
         found = trace(folder, given.round, given.trust)
     except OSError as error:

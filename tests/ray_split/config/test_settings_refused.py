@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ def schedule(turn, stream, roles):
 def wrapped(turn, stream, roles):
     return schedule(turn, stream, roles)
 """,
+    "slow": "async def net(*given, **more):\n    return 1\n",
+    "stops": "class Stop(BaseException):\n    pass\nraise Stop('no')\n", 
     "dividing": "1 / 0\n", "leaving": "import sys\nsys.exit(0)\n", "wrong": "def f(:\n",
     "lacking": "import not_there\n",
 }  # fmt: skip
@@ -115,6 +118,7 @@ def test_a_nasty_value_is_one_line_that_names_the_field(
         ("dividing", "ZeroDivisionError: division by zero (dividing.py:1)"),
         ("leaving", "SystemExit: 0 (leaving.py:2)"),
         ("wrong", "SyntaxError: invalid syntax (wrong.py:1)"),
+        ("stops", "Stop: no (stops.py:3)"),
         ("lacking", "No module named 'not_there' (lacking.py:1)"),
     ],
 )  # fmt: skip
@@ -122,6 +126,26 @@ def test_a_module_that_fails_when_it_is_imported_is_told_of_with_its_line(
     capsys: pytest.CaptureFixture[str], field: str, module: str, told: str
 ) -> None:
     assert told in refused(capsys, f"--{field}={module}:f")
+
+
+@pytest.mark.parametrize("field", ["model.name", "data.name", "schedule.name", "task.loss", "aggregator.name"])
+def test_an_async_function_and_the_name_of_a_file_are_one_line(
+    capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder, field: str
+) -> None:
+    assert "a function that isn't async" in refused(capsys, f"--{field}=slow:net")
+    assert "it may be slow:net, a module's name without .py" in refused(capsys, f"--{field}=slow.py:net")
+    assert "it may be models.slow:net, " in refused(capsys, f"--{field}=models/slow.py:net")
+    assert not [warning for warning in recwarn if "never awaited" in str(warning.message)]
+
+
+def test_a_pipe_of_the_shells_is_read_and_one_with_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("named")
+    assert "it is a pipe or a terminal" in refused(capsys, "--config=named")
+    end, begin = os.pipe()
+    os.write(begin, b"run: {rounds: 7}\n")
+    os.close(begin)
+    assert settings_of([f"--config=/dev/fd/{end}"])[0].run.rounds == 7
+    os.close(end)
 
 
 def test_an_interrupt_while_a_module_is_imported_is_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

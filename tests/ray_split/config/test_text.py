@@ -23,6 +23,8 @@ def refused(section: str, field: str, value: object) -> str:
         ("x" * 256, "at most 255 bytes; it has 256"), ("é" * 128, "at most 255 bytes; it has 256"),
         ("x" * 5000, "at most 4096 characters"), ("a\nb", "in one line"), ("a\tb", "control"), ("a\x00", "control"),
         ("a\u2028b", "in one line"), ("\udcff", "UTF-8"), (" a", "without a space at its ends"), ("a ", "at its ends"),
+        ("a\u202eb", "U+202E"), ("\ufeffa", "zero width no-break space"), ("a\u200bb", "zero width space"),
+        ("a\u200db", "U+200D"), ("a\u200f", "right-to-left mark"), ("a\u3164", "U+3164"), ("a\u2066b", "U+2066"),
         (".partial_a", ".partial_"), ("a/b", "folder"), ("..", "folder"), (".", "folder"), ("", "folder"),
     ],
     ids=lambda text: repr(text)[:20],
@@ -31,7 +33,22 @@ def test_a_name_that_no_folder_can_have_is_refused(name: str, allowed: str) -> N
     assert allowed in refused("run", "name", name)
 
 
-@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "日本語", "a b", "a:b", "-1", ".hidden", "null", "10%", "👩‍👧"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 255,
+        "é" * 127,
+        "日本語",
+        "a b",
+        "a:b",
+        "-1",
+        ".hidden",
+        "null",
+        "10%",
+        "👩‍👧",
+        "\u0645\u06cc\u200c\u062e\u0648",
+    ],
+)
 def test_any_other_name_is_taken(name: str) -> None:
     assert Config(run={"name": name}).run.name == name
 

@@ -63,7 +63,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, trained: dict[str,
 
 
 def test_what_cannot_be_read_or_found_is_refused(tmp_path: Path) -> None:
-    assert "a file of weights that can be read: FileNotFoundError" in refusal(settings(tmp_path / "nothing.pt"))
+    assert "a file of weights that can be read; there is no such file" in refusal(settings(tmp_path / "nothing.pt"))
     (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
     assert "a file of weights that can be read" in refusal(settings(tmp_path / "broken.safetensors"))
     torch.save([1, 2], tmp_path / "list.pt")
@@ -182,3 +182,24 @@ def with_extra(num_classes: int) -> torch.nn.Module:
 def test_state_that_is_no_tensor_is_refused_by_its_layer() -> None:
     with pytest.raises(rs.SettingsError, match=r"model\.name.*2 \(Extra\) has get_extra_state; make it a buffer"):
         registry.build(config.Model(name="tests.ray_split.models.test_pretrained:with_extra", num_classes=3), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "an empty file"), (b"<!DOCTYPE html>", "a web page"), (b"hello", "text"), (b"\x89PNG\r\n", "a PNG image"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"PK\x03\x04xx", "a zip archive that is cut off"),
+        (bytes(range(200, 250)), "none that begins as torch's"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_is_no_file_of_weights_is_called_by_what_it_is(tmp_path: Path, content: bytes, said: str) -> None:
+    for name in ("w.pt", "w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        assert said in refusal(settings(tmp_path / name))
+
+
+def test_a_whole_model_is_not_unpickled_and_named(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pt")
+    assert "a pickle of torch.nn.modules.linear.Linear" in refusal(settings(tmp_path / "w.pt"))
