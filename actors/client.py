@@ -20,8 +20,8 @@ from ray_split.cutting.cut import cut
 from ray_split.data import byzantine
 from ray_split.data.load import Parts
 from ray_split.data.stream import Group, Stream
-from ray_split.messages.contract import Borders
-from ray_split.messages.message import Groups, Sent, send, times
+from ray_split.messages.contract import Contract
+from ray_split.messages.message import Groups, Message, send, times
 from ray_split.messages.message_checks import check_weights
 from ray_split.messages.report import Report, Spent, padded_sum
 from ray_split.messages.state import Closed, Ends, Rows, State, kept, place_of, places_of, state_bytes
@@ -31,7 +31,7 @@ from ray_split.models import registry
 from ray_split.models.registry import first_states
 from ray_split.segments import aggregators
 from ray_split.segments.copies import Copies
-from ray_split.segments.copy_factory import Maker
+from ray_split.segments.copy_factory import CopyFactory
 from ray_split.tasks.task import Task
 
 
@@ -58,18 +58,18 @@ class Client:
     In single split there is no C: labels go to the server with the activation, and only then; `loss` is not called.
     """
 
-    def __init__(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
+    def __init__(self, settings: config.Config, parts: Parts, stream: Stream, contract: Contract) -> None:
         torch.set_num_threads(settings.cluster.cpus_per_client)
         segments = cut(registry.build(settings.model, settings.run.seed), settings.model.cuts or ())
         self._settings = settings
-        self._make = {name: Maker(name, module, settings) for name, module in segments.modules().items()}
+        self._make = {name: CopyFactory(name, module, settings) for name, module in segments.modules().items()}
         self._last = "b" if segments.c is None else "c"
         self._task = Task(settings.task)
         self._parts = parts
-        self._reader = Reader(settings, parts, stream, borders.labels)
+        self._reader = Reader(settings, parts, stream, contract.labels)
         self._stream = stream
         self._max_norm = settings.phones.max_norm.weights
-        self._expected = Expected(borders.learned, borders.slots, self._max_norm, borders.bounded)
+        self._expected = Expected(contract.learned, contract.slots, self._max_norm, contract.bounded)
         self._like: dict[str, State] = {}  # for what is handed on
         self._scales = byzantine.scales(settings)  # of gradients, where there are hostile phones
         self._by_sums = aggregators.aggregator_of(settings.aggregator).by_sums
@@ -171,16 +171,16 @@ class Client:
             check_weights(phones, f"part {name.upper()}", each.norms()[finished], self._max_norm)
         return copies
 
-    def forward(self, turn: Turn) -> Sent:
+    def forward(self, turn: Turn) -> Message:
         """A forward on the turn's batches: the activation."""
         with self._guard.during(turn):
             return self._with_labels(self._forward(turn), self._cohorts[turn.phones].labels)
 
-    def _with_labels(self, activation: Sent, labels: list[Array]) -> Sent:
+    def _with_labels(self, activation: Message, labels: list[Array]) -> Message:
         """In single split the labels go along."""
         return activation if self._last == "c" else activation._replace(labels=labels)
 
-    def _forward(self, turn: Turn) -> Sent:
+    def _forward(self, turn: Turn) -> Message:
         cohort = self._cohorts[turn.phones]
         if not cohort.batches:  # of the whole round at once, at its first step
             cohort.batches = self._stream.cohort_batches(turn.round, turn.phones, cohort.steps)
@@ -194,17 +194,17 @@ class Client:
         up = bytes_each(activation, cohort.counts)
         up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
         cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=up), turn
-        return Sent(activation, time.time(), tuple(sizes.tolist()), wanted=cohort.copies["a"].wanted)
+        return Message(activation, time.time(), tuple(sizes.tolist()), wanted=cohort.copies["a"].wanted)
 
     def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
         return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
 
-    def loss(self, turn: Turn, hidden: Sent) -> Sent:
+    def loss(self, turn: Turn, hidden: Message) -> Message:
         """C forward, loss, C backward, C step: the gradient of hidden."""
         with self._guard.during(turn, hidden):
             return self._learn(turn, hidden)
 
-    def _learn(self, turn: Turn, hidden: Sent) -> Sent:
+    def _learn(self, turn: Turn, hidden: Message) -> Message:
         cohort = self._expect(turn)
         sizes = cohort.report.samples
         assert isinstance(sizes, np.ndarray)
@@ -216,17 +216,17 @@ class Client:
         down, up = bytes_each(hidden.groups, cohort.counts), bytes_each(learned.gradients, cohort.counts)
         cohort.report = cohort.report._replace(bytes_down=down, bytes_up=cohort.report.bytes_up + up)
         self._tell(cohort, learned.losses, learned.correct)
-        return Sent(learned.gradients, time.time(), tuple(sizes.tolist()))
+        return Message(learned.gradients, time.time(), tuple(sizes.tolist()))
 
     def _tell(self, cohort: _Cohort, losses: Array, correct: Array) -> None:
         cohort.report = cohort.report._replace(loss=losses * cohort.report.samples, correct=correct)
 
-    def backward(self, turn: Turn, activation_gradient: Sent) -> Report:
+    def backward(self, turn: Turn, activation_gradient: Message) -> Report:
         """A backward, A step: the report of the exchange."""
         with self._guard.during(turn, activation_gradient):
             return self._backward(turn, activation_gradient)
 
-    def _backward(self, turn: Turn, activation_gradient: Sent) -> Report:
+    def _backward(self, turn: Turn, activation_gradient: Message) -> Report:
         cohort = self._expect(turn)
         cohort.at, gradient = None, activation_gradient.groups
         if activation_gradient.figures is not None:  # the loss was on the server: single split
@@ -265,30 +265,30 @@ class Client:
         hidden = middle.forward(
             activation.groups, self._seeds(turn, "b", cohort, sum(cohort.counts)), activation.wanted
         )
-        gradient = middle.backward(self._learn(turn, Sent(hidden, 0.0, wanted=middle.wanted)).groups)
+        gradient = middle.backward(self._learn(turn, Message(hidden, 0.0, wanted=middle.wanted)).groups)
         middle.step()
-        return self._backward(turn, Sent(gradient, 0.0))
+        return self._backward(turn, Message(gradient, 0.0))
 
-    def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Sent:
+    def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Message:
         """A in eval mode on samples start:stop of 'val' or 'test': the activation."""
         with self._guard.during(turn):
             inputs, labels = self._reader.part(part, start, stop)
             return self._with_labels(self._evaluate_a(turn, [inputs[None]]), [labels[None]])
 
-    def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
+    def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Message) -> Report:
         """C in eval mode and the loss: how many of the samples came out right."""
         with self._guard.during(turn, hidden):
             labels = self._parts.labels(part, slice(start, stop))
             return self._evaluate_c(turn, hidden, [labels[None]])._replace(phones=None)
 
-    def evaluate_own_forward(self, turn: Turn, part: str, start: int, stop: int) -> Sent:
+    def evaluate_own_forward(self, turn: Turn, part: str, start: int, stop: int) -> Message:
         """A in eval mode on samples start:stop of what each phone holds out for 'val' or 'test': the activation."""
         with self._guard.during(turn):
             batches = self._reader.held_out(turn.phones, part, start, stop)
             activation = self._evaluate_a(turn, [inputs for inputs, _ in batches])
             return self._with_labels(activation, [labels for _, labels in batches])
 
-    def evaluate_own_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Sent) -> Report:
+    def evaluate_own_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Message) -> Report:
         """C in eval mode and the loss, phone by phone."""
         with self._guard.during(turn, hidden):
             held = self._stream.held_out(turn.phones, part, start, stop)
@@ -299,11 +299,11 @@ class Client:
         with self._guard.during(turn):
             self._release(turn.phones)
 
-    def _evaluate_a(self, turn: Turn, groups: Groups) -> Sent:
+    def _evaluate_a(self, turn: Turn, groups: Groups) -> Message:
         outputs = self._cohorts[turn.phones].copies["a"].evaluate(groups)
-        return Sent(send(outputs), time.time())
+        return Message(send(outputs), time.time())
 
-    def _evaluate_c(self, turn: Turn, hidden: Sent, labels: list[Array]) -> Report:
+    def _evaluate_c(self, turn: Turn, hidden: Message, labels: list[Array]) -> Report:
         outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)
         return evaluated(self._task, outputs, labels, turn.phones)
 

@@ -24,7 +24,7 @@ from ray_split.callbacks import Callback
 from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
 from ray_split.errors import ActorLostError
-from ray_split.messages.contract import Borders
+from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, Roles, is_single, server_names
 
 
@@ -161,18 +161,18 @@ class InProcessBackend:
         """Settle what is `auto`: one client is as good as many here. Raises SettingsError."""
         return resolve(settings, [whole("this process", 1, float(torch.cuda.is_available()))])
 
-    def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
+    def start(self, settings: config.Config, parts: Parts, stream: Stream, contract: Contract) -> None:
         """Make the actors."""
         client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors
         clients = [
-            LocalHandle(f"client {i}", lambda: Client(settings, parts, stream, borders), client_threads)
+            LocalHandle(f"client {i}", lambda: Client(settings, parts, stream, contract), client_threads)
             for i in range(int(count))
         ]
         servers = [
-            LocalHandle(name, lambda: Server(settings, borders), settings.server.num_cpus)
+            LocalHandle(name, lambda: Server(settings, contract), settings.server.num_cpus)
             for name in server_names(settings.server.replicas)
         ]
-        fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, borders)), 1)
+        fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, contract)), 1)
         self._roles = Roles(clients, servers, fed_server, is_single(settings), settings.server.lanes)
 
     def ready(self) -> list[str]:

@@ -20,8 +20,8 @@ from actors.state_guard import Guard
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.cutting.cut import cut
-from ray_split.messages.contract import Borders
-from ray_split.messages.message import Sent, labels_of, receive
+from ray_split.messages.contract import Contract
+from ray_split.messages.message import Message, labels_of, receive
 from ray_split.messages.message_checks import Checks, Phones
 from ray_split.messages.report import Report, Spent
 from ray_split.messages.state import State, state_bytes
@@ -30,9 +30,9 @@ from ray_split.models import registry
 from ray_split.models.registry import first_states
 from ray_split.schedules.schedule import WayOfB
 from ray_split.segments.copies import Learned
-from ray_split.segments.copy_factory import Maker
-from ray_split.segments.looped_copies import Looped
-from ray_split.segments.shared_segment import Shared
+from ray_split.segments.copy_factory import CopyFactory
+from ray_split.segments.looped_copies import LoopedCopies
+from ray_split.segments.shared_segment import SharedSegment
 from ray_split.segments.weighted_mean import averaged
 from ray_split.tasks.task import Task
 
@@ -50,7 +50,7 @@ class Server:
     What phones send is checked first (message_checks.py): a message that is refused has changed nothing.
     """
 
-    def __init__(self, settings: config.Config, borders: Borders) -> None:
+    def __init__(self, settings: config.Config, contract: Contract) -> None:
         torch.set_num_threads(settings.server.num_cpus)
         gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
         if gpu:
@@ -58,11 +58,11 @@ class Server:
         segments = cut(registry.build(settings.model, settings.run.seed), settings.model.cuts or ())
         self._settings = settings
         seed, max_norm = settings.run.seed, settings.phones.max_norm
-        make = Maker("b", segments.b, settings, "cuda" if gpu else "cpu")
+        make = CopyFactory("b", segments.b, settings, "cuda" if gpu else "cpu")
         self._task = Task(settings.task)
         self.b = make.segment()
-        self._one = Looped(lambda: self.b)
-        self._shared = Shared(self.b, vmapped=make.stacked)
+        self._one = LoopedCopies(lambda: self.b)
+        self._shared = SharedSegment(self.b, vmapped=make.stacked)
         self._averaging = Averaging(settings.aggregator)
         self._ways: dict[WayOfB, Way] = {
             "in_turn": InTurn(self._one, seed, self._task),
@@ -72,7 +72,7 @@ class Server:
         }
         self._named: WayOfB = "in_turn"
         self._guard = Guard("server")
-        self._checks = Checks(borders, max_norm, labels=segments.c is None)
+        self._checks = Checks(contract, max_norm, labels=segments.c is None)
 
     def device(self) -> str:
         """What B computes on, for people."""
@@ -135,7 +135,7 @@ class Server:
         """Where its time of this round went."""
         return self._guard.spent(turn)
 
-    def forward(self, turn: Turn, *activations: Sent) -> Sent | list[Sent]:
+    def forward(self, turn: Turn, *activations: Message) -> Message | list[Message]:
         """B forward: hidden, for each of the turn's cohorts (of one, not in a list)."""
         with self._guard.during(turn, *activations):
             way = self._admitted(turn, "forward")
@@ -143,16 +143,16 @@ class Server:
             hidden, wanted = way.forward(turn, activations)
             for phones, sent, groups in zip(cohorts, activations, hidden, strict=True):
                 self._checks.expect(phones, sent.sizes or (), groups, wanted)
-            return _each([Sent(groups, time.time(), wanted=wanted) for groups in hidden])
+            return _each([Message(groups, time.time(), wanted=wanted) for groups in hidden])
 
-    def backward(self, turn: Turn, *hidden_gradients: Sent) -> Sent | list[Sent]:
+    def backward(self, turn: Turn, *hidden_gradients: Message) -> Message | list[Message]:
         """B backward, and B's step but where phones share one: the gradient of the activation, for each cohort."""
         with self._guard.during(turn, *hidden_gradients):
             way = self._admitted(turn, "backward")
             self._check(turn, hidden_gradients, self._checks.gradient)
-            return _each([Sent(groups, time.time()) for groups in way.backward(turn, hidden_gradients)])
+            return _each([Message(groups, time.time()) for groups in way.backward(turn, hidden_gradients)])
 
-    def learn(self, turn: Turn, *activations: Sent) -> Sent | list[Sent]:
+    def learn(self, turn: Turn, *activations: Message) -> Message | list[Message]:
         """Single split: forward, the loss and backward in one: the gradient of the activation, for each cohort."""
         with self._guard.during(turn, *activations):
             way = self._admitted(turn, "learn")
@@ -164,7 +164,7 @@ class Server:
         way.admit(turn, call)
         return way
 
-    def _check(self, turn: Turn, messages: Sequence[Sent], check: Callable[[Phones, Sent], None]) -> list[Phones]:
+    def _check(self, turn: Turn, messages: Sequence[Message], check: Callable[[Phones, Message], None]) -> list[Phones]:
         """Check all of a call's messages before anything is computed; returns the cohorts that they are of."""
         cohorts = turn.cohorts()
         for phones, sent in zip(cohorts, messages, strict=True):
@@ -203,22 +203,22 @@ class Server:
         said = f"the schedule's record says way={self._named!r}, which has no {call}"
         return RuntimeError(f"server.{call}: {said}; a schedule that calls it says {ways}")
 
-    def evaluate(self, turn: Turn, activation: Sent) -> Sent:
+    def evaluate(self, turn: Turn, activation: Message) -> Message:
         """B in eval mode: hidden."""
         with self._guard.during(turn, activation):
-            return Sent(self._shared.evaluate(activation.groups), time.time())
+            return Message(self._shared.evaluate(activation.groups), time.time())
 
-    def evaluate_loss(self, turn: Turn, activation: Sent) -> Report:
+    def evaluate_loss(self, turn: Turn, activation: Message) -> Report:
         """Single split: B in eval mode and the loss, phone by phone if the turn has phones."""
         with self._guard.during(turn, activation):
             outputs = [receive(group, CPU) for group in self._shared.evaluate(activation.groups)]
             return evaluated(self._task, outputs, labels_of(activation), turn.phones)
 
 
-def _told(learned: Learned) -> Sent:
-    return Sent(learned.gradients, time.time(), figures=(learned.losses, learned.correct))
+def _told(learned: Learned) -> Message:
+    return Message(learned.gradients, time.time(), figures=(learned.losses, learned.correct))
 
 
-def _each(cohorts: list[Sent]) -> Sent | list[Sent]:
+def _each(cohorts: list[Message]) -> Message | list[Message]:
     """What a call returns that has a result for each cohort: of one, not in a list, as Ray's num_returns wants it."""
     return cohorts if len(cohorts) > 1 else cohorts[0]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from actors.process_memory import trim
 from ray_split.errors import StateNotLoadedError
-from ray_split.messages.message import Sent
+from ray_split.messages.message import Message
 from ray_split.messages.report import Spent
 from ray_split.messages.turn import Turn
 
@@ -43,7 +43,7 @@ class Guard:
         return self._spent if self._holds == (turn.round, turn.attempt) else Spent()
 
     @contextmanager
-    def during(self, turn: Turn, *arrived: Sent) -> Iterator[None]:
+    def during(self, turn: Turn, *arrived: Message) -> Iterator[None]:
         """Around every call. Raises StateNotLoadedError; if the call raises, those after it raise the same."""
         at = (turn.round, turn.attempt)
         if self._failed is not None and self._failed[0] == at:

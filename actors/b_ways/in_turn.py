@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from actors.b_ways.way import Call, backward_and_step, learn_and_step, only
 from ray_split.data.stream import forward_seeds
-from ray_split.messages.message import Groups, Sent, Wanted
+from ray_split.messages.message import Groups, Message, Wanted
 from ray_split.messages.state import State
 from ray_split.messages.turn import Turn
 from ray_split.segments.copies import Copies, Learned
@@ -32,18 +32,18 @@ class InTurn:
             waits = f"step {self._pending.step} of phone {self._pending.phones[0]}"
             raise RuntimeError(f"a {call} of phone {turn.phones[0]} came while {waits} waits for its backward")
 
-    def forward(self, turn: Turn, activations: Sequence[Sent]) -> tuple[list[Groups], Wanted]:
+    def forward(self, turn: Turn, activations: Sequence[Message]) -> tuple[list[Groups], Wanted]:
         """As Way.forward."""
         activation = only(activations)
         self._pending = turn
         return [self._b.forward(activation.groups, self._seeds(turn), activation.wanted)], self._b.wanted
 
-    def backward(self, turn: Turn, hidden_gradients: Sequence[Sent]) -> list[Groups]:
+    def backward(self, turn: Turn, hidden_gradients: Sequence[Message]) -> list[Groups]:
         """As Way.backward; B steps."""
         self._pending = None
         return [backward_and_step(self._b, only(hidden_gradients))]
 
-    def learn(self, turn: Turn, activations: Sequence[Sent]) -> list[Learned]:
+    def learn(self, turn: Turn, activations: Sequence[Message]) -> list[Learned]:
         """As Way.learn; B steps."""
         return [learn_and_step(self._b, only(activations), self._seeds(turn), self._task)]
 

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from actors.b_ways.shared_step import joint_of, scales_in
 from actors.b_ways.way import Call
 from ray_split.data.stream import forward_seeds
-from ray_split.messages.message import Groups, Sent, Wanted, labels_of, wanted_by_any
+from ray_split.messages.message import Groups, Message, Wanted, labels_of, wanted_by_any
 from ray_split.messages.state import State
 from ray_split.messages.turn import Turn
 from ray_split.segments.copies import Learned
-from ray_split.segments.shared_segment import Shared, join, split
+from ray_split.segments.shared_segment import SharedSegment, join, split
 from ray_split.tasks.task import Task
 
 
 class JointBatch:
     """One B, which takes the batches of all cohorts as one: as it must where it mixes a batch's samples (BatchNorm)."""
 
-    def __init__(self, shared: Shared, seed: int, task: Task) -> None:
+    def __init__(self, shared: SharedSegment, seed: int, task: Task) -> None:
         self._shared, self._seed, self._task = shared, seed, task
         self._arrived: list[Groups] = []  # the activations under way: how the joint batch comes apart again
 
@@ -30,18 +30,18 @@ class JointBatch:
     def admit(self, turn: Turn, call: Call) -> None:
         """Whatever comes: the weights stay what they are until `step`."""
 
-    def forward(self, turn: Turn, activations: Sequence[Sent]) -> tuple[list[Groups], Wanted]:
+    def forward(self, turn: Turn, activations: Sequence[Message]) -> tuple[list[Groups], Wanted]:
         """As Way.forward."""
         self._arrived = [sent.groups for sent in activations]
         hidden = self._shared.forward("joint", join(self._arrived), self._seeds(turn), _wanted(activations))
         return split(hidden, self._arrived), self._shared.wanted
 
-    def backward(self, turn: Turn, hidden_gradients: Sequence[Sent]) -> list[Groups]:
+    def backward(self, turn: Turn, hidden_gradients: Sequence[Message]) -> list[Groups]:
         """As Way.backward."""
         scales = [scales_in(turn, sent) for sent in hidden_gradients]
         return self._shared.backward_joint([sent.groups for sent in hidden_gradients], scales, self._arrived)
 
-    def learn(self, turn: Turn, activations: Sequence[Sent]) -> list[Learned]:
+    def learn(self, turn: Turn, activations: Sequence[Message]) -> list[Learned]:
         """As Way.learn."""
         groups, labels = [sent.groups for sent in activations], [labels_of(sent) for sent in activations]
         scales = [scales_in(turn, sent) for sent in activations]
@@ -63,5 +63,5 @@ class JointBatch:
         return forward_seeds(self._seed, turn, "b", 1)
 
 
-def _wanted(activations: Sequence[Sent]) -> Wanted:
+def _wanted(activations: Sequence[Message]) -> Wanted:
     return wanted_by_any([sent.wanted for sent in activations])

@@ -9,19 +9,19 @@ import numpy as np
 from actors.b_average import Averaging
 from actors.b_ways.way import Call, backward_and_step, learn_and_step, only, seeds_of_each
 from ray_split.arrays import Array
-from ray_split.messages.message import Groups, Sent, Wanted
+from ray_split.messages.message import Groups, Message, Wanted
 from ray_split.messages.message_checks import check_weights
 from ray_split.messages.state import State
 from ray_split.messages.turn import Turn
 from ray_split.segments.copies import Copies, Learned
-from ray_split.segments.copy_factory import Maker
+from ray_split.segments.copy_factory import CopyFactory
 from ray_split.tasks.task import Task
 
 
 class OwnCopies:
     """Each phone of a cohort trains a copy of B of its own, from `open` to `close`, which adds it to the average."""
 
-    def __init__(self, make: Maker, averaging: Averaging, max_norm: float, seed: int, task: Task) -> None:
+    def __init__(self, make: CopyFactory, averaging: Averaging, max_norm: float, seed: int, task: Task) -> None:
         self._make, self._averaging, self._max_norm = make, averaging, max_norm
         self._seed, self._task = seed, task
         self._start: State = {}
@@ -47,17 +47,17 @@ class OwnCopies:
         self._copies[turn.phones] = spare.pop() if spare else self._make(count)
         self._copies[turn.phones].load(self._start, count, fresh=True)
 
-    def forward(self, turn: Turn, activations: Sequence[Sent]) -> tuple[list[Groups], Wanted]:
+    def forward(self, turn: Turn, activations: Sequence[Message]) -> tuple[list[Groups], Wanted]:
         """As Way.forward."""
         activation, copies = only(activations), self._copies[turn.phones]
         seeds = self._seeds(turn, activation, copies)
         return [copies.forward(activation.groups, seeds, activation.wanted)], copies.wanted
 
-    def backward(self, turn: Turn, hidden_gradients: Sequence[Sent]) -> list[Groups]:
+    def backward(self, turn: Turn, hidden_gradients: Sequence[Message]) -> list[Groups]:
         """As Way.backward; the copies step."""
         return [backward_and_step(self._copies[turn.phones], only(hidden_gradients))]
 
-    def learn(self, turn: Turn, activations: Sequence[Sent]) -> list[Learned]:
+    def learn(self, turn: Turn, activations: Sequence[Message]) -> list[Learned]:
         """As Way.learn; the copies step."""
         activation, copies = only(activations), self._copies[turn.phones]
         return [learn_and_step(copies, activation, self._seeds(turn, activation, copies), self._task)]
@@ -79,5 +79,5 @@ class OwnCopies:
     def _release(self, phones: tuple[int, ...]) -> None:
         self._spare[len(phones) > 1].append(self._copies.pop(phones))
 
-    def _seeds(self, turn: Turn, activation: Sent, copies: Copies) -> list[int]:
+    def _seeds(self, turn: Turn, activation: Message, copies: Copies) -> list[int]:
         return seeds_of_each(self._seed, turn, activation) if copies.draws else []

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from actors.b_ways.way import Call, only, seeds_of_each
 from ray_split.arrays import Array
-from ray_split.messages.message import Groups, Sent, Wanted, labels_of, scales_of
+from ray_split.messages.message import Groups, Message, Wanted, labels_of, scales_of
 from ray_split.messages.state import State
 from ray_split.messages.turn import JointStep, Turn
 from ray_split.segments.copies import Learned
-from ray_split.segments.shared_segment import Shared
+from ray_split.segments.shared_segment import SharedSegment
 from ray_split.tasks.task import Task
 
 
@@ -20,7 +20,7 @@ class SharedStep:
     What goes back to a phone is the gradient of its own mean loss, unscaled.
     """
 
-    def __init__(self, shared: Shared, seed: int, task: Task) -> None:
+    def __init__(self, shared: SharedSegment, seed: int, task: Task) -> None:
         self._shared, self._seed, self._task = shared, seed, task
 
     def begin(self, start: State) -> None:
@@ -30,19 +30,19 @@ class SharedStep:
     def admit(self, turn: Turn, call: Call) -> None:
         """Whatever comes: the weights stay what they are until `step`."""
 
-    def forward(self, turn: Turn, activations: Sequence[Sent]) -> tuple[list[Groups], Wanted]:
+    def forward(self, turn: Turn, activations: Sequence[Message]) -> tuple[list[Groups], Wanted]:
         """As Way.forward."""
         activation = only(activations)
         seeds = seeds_of_each(self._seed, turn, activation)
         hidden = self._shared.forward(turn.phones, activation.groups, seeds, activation.wanted)
         return [hidden], self._shared.wanted
 
-    def backward(self, turn: Turn, hidden_gradients: Sequence[Sent]) -> list[Groups]:
+    def backward(self, turn: Turn, hidden_gradients: Sequence[Message]) -> list[Groups]:
         """As Way.backward."""
         gradient = only(hidden_gradients)
         return [self._shared.backward(turn.phones, gradient.groups, scales_in(turn, gradient))]
 
-    def learn(self, turn: Turn, activations: Sequence[Sent]) -> list[Learned]:
+    def learn(self, turn: Turn, activations: Sequence[Message]) -> list[Learned]:
         """As Way.learn."""
         activation = only(activations)
         seeds, labels = seeds_of_each(self._seed, turn, activation), labels_of(activation)
@@ -68,6 +68,6 @@ def joint_of(turn: Turn) -> JointStep:
     return turn.joint
 
 
-def scales_in(turn: Turn, sent: Sent) -> list[Array]:
+def scales_in(turn: Turn, sent: Message) -> list[Array]:
     """Each phone's batch size over the largest one, for each group."""
     return scales_of(sent, joint_of(turn).largest)

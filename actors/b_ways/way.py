@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from ray_split.data.stream import forward_seeds
-from ray_split.messages.message import Groups, Sent, Wanted, group_size, labels_of
+from ray_split.messages.message import Groups, Message, Wanted, group_size, labels_of
 from ray_split.messages.state import State
 from ray_split.messages.turn import Turn
 from ray_split.segments.copies import Copies, Learned
@@ -24,41 +24,41 @@ class Way(Protocol):
     def admit(self, turn: Turn, call: Call) -> None:
         """Raises RuntimeError for a call that may not come now: the schedule's mistake, told before a phone's is."""
 
-    def forward(self, turn: Turn, activations: Sequence[Sent]) -> tuple[list[Groups], Wanted]:
+    def forward(self, turn: Turn, activations: Sequence[Message]) -> tuple[list[Groups], Wanted]:
         """Hidden, for each message; and of which of its leaves the gradient is to come."""
 
-    def backward(self, turn: Turn, hidden_gradients: Sequence[Sent]) -> list[Groups]:
+    def backward(self, turn: Turn, hidden_gradients: Sequence[Message]) -> list[Groups]:
         """The gradient of the activation, for each message."""
 
-    def learn(self, turn: Turn, activations: Sequence[Sent]) -> list[Learned]:
+    def learn(self, turn: Turn, activations: Sequence[Message]) -> list[Learned]:
         """Single split: forward, the loss and backward, for each message."""
 
     def end(self) -> None:
         """The round's state is asked for. Raises RuntimeError if something is still under way: it would be lost."""
 
 
-def only(messages: Sequence[Sent]) -> Sent:
+def only(messages: Sequence[Message]) -> Message:
     """The one message of a call. Raises RuntimeError for several."""
     if len(messages) != 1:
         raise RuntimeError(f"{len(messages)} messages in one call: only a joint batch takes more than one")
     return messages[0]
 
 
-def backward_and_step(copies: Copies, hidden_gradient: Sent) -> Groups:
+def backward_and_step(copies: Copies, hidden_gradient: Message) -> Groups:
     """The gradient of what arrived; the copies have stepped."""
     gradient = copies.backward(hidden_gradient.groups)
     copies.step()
     return gradient
 
 
-def learn_and_step(copies: Copies, activation: Sent, seeds: Sequence[int], task: Task) -> Learned:
+def learn_and_step(copies: Copies, activation: Message, seeds: Sequence[int], task: Task) -> Learned:
     """As Copies.learn; the copies have stepped."""
     learned = copies.learn(activation.groups, labels_of(activation), seeds, task, activation.wanted)
     copies.step()
     return learned
 
 
-def seeds_of_each(seed: int, turn: Turn, activation: Sent) -> list[int]:
+def seeds_of_each(seed: int, turn: Turn, activation: Message) -> list[int]:
     """One for each phone that has a batch at this step: a cohort's first."""
     count = sum(group_size(group) for group in activation.groups)
     return forward_seeds(seed, turn, "b", count) if count else []

@@ -34,7 +34,7 @@ from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
 from ray_split.errors import RunFailedError
 from actors.resources import resolve
-from ray_split.messages.contract import Borders
+from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, Handle, Ref, Roles, is_single, server_names
 from actors.role_arguments import fed_server_arguments
 
@@ -86,10 +86,10 @@ class RayBackend:
         """Settle what the cluster's nodes decide. Raises SettingsError if they could never have room for the actors."""
         return resolve(settings, list(nodes().values()))
 
-    def start(self, settings: config.Config, parts: Parts, stream: Stream, borders: Borders) -> None:
+    def start(self, settings: config.Config, parts: Parts, stream: Stream, contract: Contract) -> None:
         """Ask for room for all actors at once, and make them; `ready` waits for them."""
         # Shared by all clients of a node, read without a copy.
-        data = (settings, ray.put(parts), ray.put(stream), borders)
+        data = (settings, ray.put(parts), ray.put(stream), contract)
         self._settings, self._group = settings, group_of(settings)
         self._watch = Watch(settings.cluster.silent_seconds, self._named, lambda: self._between())
         gpus = 0 if settings.server.num_gpus == "auto" else settings.server.num_gpus
@@ -99,8 +99,8 @@ class RayBackend:
         fed_server = self._maker(FedServer, names, num_cpus=0)
         self._makers = {name: partial(client, name, *data) for name in (f"client {i}" for i in clients)}
         servers = server_names(settings.server.replicas)
-        self._makers |= {name: partial(server, name, settings, borders) for name in servers}
-        self._makers[FED_SERVER] = partial(fed_server, FED_SERVER, *fed_server_arguments(settings, borders))
+        self._makers |= {name: partial(server, name, settings, contract) for name in servers}
+        self._makers[FED_SERVER] = partial(fed_server, FED_SERVER, *fed_server_arguments(settings, contract))
         self._single = is_single(settings)
         self._roles = self._of({name: make() for name, make in self._makers.items()})
 

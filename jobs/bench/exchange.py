@@ -16,7 +16,7 @@ from actors.client import Client
 from actors.process_memory import settle
 from actors.server import Server
 from jobs.bench.timing import Row, interleaved, ratio
-from ray_split.messages.message import Sent, num_bytes
+from ray_split.messages.message import Message, num_bytes
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.preparation.prepare import Prepared, prepare
@@ -42,7 +42,7 @@ class Exchanges:
 
     def __init__(self, prepared: Prepared) -> None:
         self.client = ray.remote(Client).options(num_cpus=1).remote(*prepared[:4])
-        self.server = ray.remote(Server).options(num_cpus=1).remote(prepared.settings, prepared.borders)
+        self.server = ray.remote(Server).options(num_cpus=1).remote(prepared.settings, prepared.contract)
         self._last = int(prepared.stream.steps([0])[0])
         self._step = 0
         turn = FIRST
@@ -119,7 +119,7 @@ def exchange_row(model: str, repeats: int, calls: int) -> Row:
         "one_process": lambda: [plain() for _ in range(calls)],
     }
     times = interleaved(cases, repeats, calls)
-    sizes = {name: num_bytes(message.groups) for name, message in messages.items() if isinstance(message, Sent)}
+    sizes = {name: num_bytes(message.groups) for name, message in messages.items() if isinstance(message, Message)}
     return {
         "median_ms": {name: round(median(t) * 1e3, 3) for name, t in times.items()},
         "ratio_to_floor": ratio(times, "exchange", "floor"),

@@ -15,9 +15,9 @@ from jobs.bench.timing import Row, interleaved
 from ray_split import config
 from ray_split.preparation import cohort_rule
 from ray_split.segments.copies import Copies
-from ray_split.segments.looped_copies import Looped
+from ray_split.segments.looped_copies import LoopedCopies
 from ray_split.segments.segment import Segment
-from ray_split.segments.stacked_copies import Stacked
+from ray_split.segments.stacked_copies import StackedCopies
 
 OPTIMIZER = config.Optimizer(lr=0.01)
 
@@ -59,10 +59,10 @@ def step(copies: Copies, inputs: np.ndarray[Any, Any]) -> Callable[[], None]:
 def measured(module: nn.Module, shape: tuple[int, ...], phones: int, batch: int, repeats: int) -> dict[str, Any]:
     """How many times faster stacked copies are than looped ones, and what the rule says."""
     size, _ = cohort_rule.sizes(module, torch.zeros(batch, *shape))
-    looped: Looped = Looped(lambda: Segment(copy.deepcopy(module), OPTIMIZER))
+    looped: LoopedCopies = LoopedCopies(lambda: Segment(copy.deepcopy(module), OPTIMIZER))
     cases = {}
     inputs = np.random.default_rng(0).normal(size=(phones, batch, *shape)).astype(np.float32)
-    for name, copies in (("looped", looped), ("stacked", Stacked(module, OPTIMIZER))):
+    for name, copies in (("looped", looped), ("stacked", StackedCopies(module, OPTIMIZER))):
         copies.load(Segment(copy.deepcopy(module), OPTIMIZER).state(), phones)
         cases[name] = step(copies, inputs)
     times = interleaved(cases, repeats, 1)

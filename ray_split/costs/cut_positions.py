@@ -123,19 +123,21 @@ def positions_of(model: nn.Module, training: Trace, evaluating: Trace) -> list[P
     ones, and places on whose two sides the same weight is used.
     """
     modes = (training, evaluating)
-    borders = [(_raw_until(trace), _ends_at(trace), _tied(model, trace)) for trace in modes]
+    contract = [(_raw_until(trace), _ends_at(trace), _tied(model, trace)) for trace in modes]
     trained = _first_trained(model, training)
     found: dict[tuple[int, ...], list[str]] = {}
     for name in training.ends.keys() & evaluating.ends.keys():
         found.setdefault(tuple(trace.places[trace.ends[name]] for trace in modes), []).append(name)
     positions, so_far = [], -1
     for places, names in sorted(found.items()):
-        tied = any(start <= at < stop for at, (_, _, ties) in zip(places, borders, strict=True) for start, stop in ties)
-        over = any(at >= end for at, (_, end, _) in zip(places, borders, strict=True))
+        tied = any(
+            start <= at < stop for at, (_, _, ties) in zip(places, contract, strict=True) for start, stop in ties
+        )
+        over = any(at >= end for at, (_, end, _) in zip(places, contract, strict=True))
         if tied or over or places[1] <= so_far:
             continue
         so_far = places[1]
-        raw = any(at < until for at, (until, _, _) in zip(places, borders, strict=True))
+        raw = any(at < until for at, (until, _, _) in zip(places, contract, strict=True))
         positions.append(Position(tuple(sorted(names, key=_shortest)), places[0], not raw and trained <= places[0]))
     return positions
 

@@ -12,7 +12,7 @@ import numpy as np
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.costs.node_costs import Costs
-from ray_split.costs.position_costs import Scan
+from ray_split.costs.position_costs import PositionCosts
 from ray_split.segments import optimizers
 
 
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     waiting: Array  # more from its forward to its backward
 
 
-def phone_memory(scanned: Scan, optimizer: config.Optimizer, first: Array, second: Array | None) -> Array:
+def phone_memory(scanned: PositionCosts, optimizer: config.Optimizer, first: Array, second: Array | None) -> Array:
     """Peak bytes (K,) of A and C in a step, cut at these positions (K,); of A alone without a second cut."""
     a = _a(scanned, optimizer)
     if second is None:
@@ -34,13 +34,13 @@ def phone_memory(scanned: Scan, optimizer: config.Optimizer, first: Array, secon
     return np.asarray(a.rest[first] + c.rest[second] + worst)
 
 
-def alone(scanned: Scan, optimizer: config.Optimizer) -> tuple[Array, Array]:
+def alone(scanned: PositionCosts, optimizer: config.Optimizer) -> tuple[Array, Array]:
     """Peak bytes of A by its last position, and of C by the position before it (P,), each if it were alone."""
     a, c = _a(scanned, optimizer), _c(scanned, optimizer)
     return np.asarray(a.rest + a.worst), np.asarray(c.rest + c.worst)
 
 
-def _a(scanned: Scan, optimizer: config.Optimizer) -> Part:
+def _a(scanned: PositionCosts, optimizer: config.Optimizer) -> Part:
     costs, at = scanned.costs, scanned.at
     trained = scanned.up_to(costs.trained)
     # The batch, too, of which the module gets a copy.
@@ -56,7 +56,7 @@ def _a(scanned: Scan, optimizer: config.Optimizer) -> Part:
     return Part(rest, worst, waiting=scanned.up_to(costs.saved) + at(costs.unkept))
 
 
-def _c(scanned: Scan, optimizer: config.Optimizer) -> Part:
+def _c(scanned: PositionCosts, optimizer: config.Optimizer) -> Part:
     costs, kept_before = scanned.costs, scanned.up_to(scanned.costs.saved)
     trained = costs.trained.sum() - scanned.up_to(costs.trained)
     rest = costs.weights.sum() - scanned.up_to(costs.weights) + len(optimizers.slots(optimizer)) * trained
@@ -76,7 +76,7 @@ def _backward(costs: Costs) -> Array:
     return np.asarray(np.cumsum(costs.saved) + costs.touched + costs.workspace - not_yet)
 
 
-def _after(scanned: Scan, column: Array) -> Array:
+def _after(scanned: PositionCosts, column: Array) -> Array:
     """The largest of a column over nodes (N,) to the right of each position (P,)."""
     largest: Array = np.maximum.accumulate(column[::-1])[::-1]
     return largest[[position.place + 1 for position in scanned.positions]]

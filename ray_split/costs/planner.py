@@ -11,7 +11,7 @@ from ray_split.arrays import Array
 from ray_split.costs.pareto import front
 from ray_split.costs.phone_memory import phone_memory
 from ray_split.costs.planner_hardware import Profile
-from ray_split.costs.position_costs import Scan
+from ray_split.costs.position_costs import PositionCosts
 from ray_split.errors import SettingsError
 
 LABEL_BYTES = 8  # of a class: an int64
@@ -36,7 +36,7 @@ class Candidates(NamedTuple):
 class Plan(NamedTuple):
     """What the planner found: all ways that there are, which fit the phone, and the best of these."""
 
-    scan: Scan
+    scan: PositionCosts
     candidates: Candidates
     fits: Array  # (K,) of bool
     pareto: Array  # (K,) of bool: it fits, and none that fits is better in time, memory or bytes and as good in all
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
         return int(order[self.fits.sum() // 2])
 
 
-def plan(scanned: Scan, optimizer: config.Optimizer, profile: Profile, double: bool = True) -> Plan:
+def plan(scanned: PositionCosts, optimizer: config.Optimizer, profile: Profile, double: bool = True) -> Plan:
     """The best way to cut for this phone and link. Raises SettingsError if none fits the phone's memory."""
     candidates = candidates_of(scanned, optimizer, profile, double)
     limit = profile.phone.memory_mb * 1e6
@@ -71,7 +71,7 @@ def plan(scanned: Scan, optimizer: config.Optimizer, profile: Profile, double: b
     return Plan(scanned, candidates, fits, pareto, int(best))
 
 
-def candidates_of(scanned: Scan, optimizer: config.Optimizer, profile: Profile, double: bool) -> Candidates:
+def candidates_of(scanned: PositionCosts, optimizer: config.Optimizer, profile: Profile, double: bool) -> Candidates:
     """Every way to cut that leaves B something to train, with what it costs. Raises SettingsError if there is none."""
     trained = scanned.up_to(scanned.costs.trained)
     may = np.flatnonzero([position.first for position in scanned.positions])
@@ -93,7 +93,7 @@ def candidates_of(scanned: Scan, optimizer: config.Optimizer, profile: Profile, 
     return Candidates(first, second, up, down, flops, memory, seconds)
 
 
-def _single(scanned: Scan, first: Array, optimizer: config.Optimizer, profile: Profile) -> Candidates:
+def _single(scanned: PositionCosts, first: Array, optimizer: config.Optimizer, profile: Profile) -> Candidates:
     up = scanned.at(scanned.costs.crossing)[first] + LABEL_BYTES * scanned.batch
     down, flops = scanned.at(scanned.costs.returning)[first], scanned.flops[first]
     memory = phone_memory(scanned, optimizer, first, None)
@@ -101,7 +101,7 @@ def _single(scanned: Scan, first: Array, optimizer: config.Optimizer, profile: P
     return Candidates(first, np.full(len(first), -1), up, down, flops, memory, seconds)
 
 
-def _seconds(scanned: Scan, profile: Profile, flops: Array, up: Array, down: Array, messages: int) -> Array:
+def _seconds(scanned: PositionCosts, profile: Profile, flops: Array, up: Array, down: Array, messages: int) -> Array:
     """Of one sample: nothing overlaps."""
     computing = flops / (profile.phone.gflops * 1e9) + (scanned.total_flops - flops) / (profile.server.gflops * 1e9)
     sending = up * 8 / (profile.link.up_mbps * 1e6) + down * 8 / (profile.link.down_mbps * 1e6)

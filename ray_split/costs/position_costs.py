@@ -18,7 +18,7 @@ from ray_split.errors import SettingsError
 from ray_split.models import registry
 
 
-class Scan(NamedTuple):
+class PositionCosts(NamedTuple):
     """A model's positions (P,), and what each side of them costs in a step on a batch."""
 
     name: str  # of the model's class
@@ -46,7 +46,9 @@ class Scan(NamedTuple):
         return [position.place for position in self.positions]
 
 
-def scan_of(settings: config.Model, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32) -> Scan:
+def scan_of(
+    settings: config.Model, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32
+) -> PositionCosts:
     """Every position of a model for inputs (batch, *shape), and its costs. Raises SettingsError."""
     return scan(_weightless(settings), shape, batch, dtype)
 
@@ -60,7 +62,7 @@ def _weightless(settings: config.Model) -> nn.Module:
         return registry.build(settings, seed=0)
 
 
-def scan(model: nn.Module, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32) -> Scan:
+def scan(model: nn.Module, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32) -> PositionCosts:
     """Every position of a model, as `scan_of`. The model's own tensors are replaced by some without data."""
     mode = FakeTensorMode()
     model = without_data(model, mode)
@@ -73,4 +75,6 @@ def scan(model: nn.Module, shape: Sequence[int], batch: int, dtype: torch.dtype 
     costs = costs_of(model, training, (batch, *shape), mode, dtype)
     flops, places = costs.forward + costs.backward, [position.place for position in positions]
     left, numbers = np.cumsum(flops)[places], np.cumsum(costs.parameters)[places]
-    return Scan(type(model).__name__, positions, costs, batch, left, flops.sum(), numbers, costs.parameters.sum())
+    return PositionCosts(
+        type(model).__name__, positions, costs, batch, left, flops.sum(), numbers, costs.parameters.sum()
+    )

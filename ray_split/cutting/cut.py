@@ -21,7 +21,7 @@ from ray_split.cutting.cut_trial import Trial, equal
 from ray_split.cutting.own_segments import Chain
 from ray_split.cutting.random_generators import TORCH, Generators, drawing_line
 from ray_split.cutting.references import names_of, references_of
-from ray_split.cutting.segment_module import Part, Program, adopt, is_size, program_of
+from ray_split.cutting.segment_module import Program, SegmentModule, adopt, is_size, program_of
 from ray_split.cutting.tracer import UNTRACEABLE, Tracer, line_of, lost_by_opening
 from ray_split.errors import SettingsError
 from ray_split.messages.message import leaves
@@ -74,7 +74,7 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     _check_unchanged(model, traced.train(), cuts)
     for name, layer in made.items():
         traced.add_module(name, layer)
-    parts = [Part(traced, program, modes) for program in programs]
+    parts = [SegmentModule(traced, program, modes) for program in programs]
     _adopt_unused(traced, parts)
     _check_keys(model, parts, cuts)
     _check_references(traced, parts, cuts)
@@ -154,17 +154,17 @@ def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str], fixe
         if name not in ends:
             called = ", ".join(sorted(ends))
             raise CutError(name, f"a layer that forward calls: {called}{suggest(name, ends)}")
-    borders = [order[ends[name]] for name in cuts]
-    if borders != sorted(set(borders)):
+    contract = [order[ends[name]] for name in cuts]
+    if contract != sorted(set(contract)):
         right = sorted(cuts, key=lambda name: order[ends[name]])
         raise CutError(list(cuts), f"different places in the order they run: {', '.join(right)}")
-    if all(node.op == "output" or node in fixed for node in order if order[node] > borders[-1]):
+    if all(node.op == "output" or node in fixed for node in order if order[node] > contract[-1]):
         raise CutError(cuts[-1], "a layer that is not the last: nothing would be left after it")
     places: dict[fx.Node, int] = {}
     for node, i in order.items():
         if node in fixed:
             continue
-        places[node] = sum(i > border for border in borders)
+        places[node] = sum(i > border for border in contract)
         if is_size(node):
             places[node] = max((places[arg] for arg in node.all_input_nodes if arg in places), default=0)
     return places
@@ -214,7 +214,7 @@ def _check_hidden(a: nn.Module, example: torch.Tensor, cuts: Sequence[str]) -> N
             raise CutError(list(cuts), allowed)
 
 
-def _adopt_unused(model: nn.Module, parts: list[Part]) -> None:
+def _adopt_unused(model: nn.Module, parts: list[SegmentModule]) -> None:
     """What forward never uses is still in the model's state dict: it goes to B, and stays as it is."""
     held = {key for part in parts for key in part.state_dict()}
     there = {*dict(model.named_parameters(remove_duplicate=False)), *dict(model.named_buffers(remove_duplicate=False))}

@@ -166,7 +166,7 @@ def _map(tree: Any, function: Callable[[Any], Any]) -> Any:
     return function(tree)
 
 
-class Part(nn.Module):
+class SegmentModule(nn.Module):
     """A segment of a cut model: `forward` makes the calls of its program, one for train and one for eval mode.
 
     Its layers keep their names, so it has nothing else by a name that a layer might have.
@@ -183,7 +183,7 @@ class Part(nn.Module):
                 elif call.kind == "get_attr":
                     adopt(self, model, call.target)
 
-    def train(self, mode: bool = True) -> Part:
+    def train(self, mode: bool = True) -> SegmentModule:
         """Put every layer in the mode that the model's own train() or eval() puts it in."""
         super().train(mode)
         if kept := self._ray_split_modes[mode]:
@@ -203,7 +203,7 @@ class Part(nn.Module):
         return _fill(program.result, values)
 
 
-def _run(part: Part, call: Call, values: dict[str, Any]) -> Any:
+def _run(part: SegmentModule, call: Call, values: dict[str, Any]) -> Any:
     if call.plain is not None:  # nearly all calls, and several times faster
         args, kwargs = [values[name] for name in call.plain], {}
     else:
@@ -219,13 +219,13 @@ def _run(part: Part, call: Call, values: dict[str, Any]) -> Any:
     return functools.reduce(getattr, call.target.split("."), part)
 
 
-def _device(part: Part, values: dict[str, Any]) -> torch.device:
+def _device(part: SegmentModule, values: dict[str, Any]) -> torch.device:
     """Where a segment computes."""
     tensors = itertools.chain(part.parameters(), part.buffers(), leaves(list(values.values())))
     return next((x.device for x in tensors if isinstance(x, torch.Tensor)), torch.device("cpu"))
 
 
-def _hold(part: Part, model: nn.Module, layer: nn.Module) -> None:
+def _hold(part: SegmentModule, model: nn.Module, layer: nn.Module) -> None:
     """Take a layer in, under every name that the model has for it."""
     for name, module in model.named_modules(remove_duplicate=False):
         if module is layer:
@@ -233,7 +233,7 @@ def _hold(part: Part, model: nn.Module, layer: nn.Module) -> None:
             _container(part, parent).add_module(attribute, layer)
 
 
-def adopt(part: Part, model: nn.Module, name: str) -> None:
+def adopt(part: SegmentModule, model: nn.Module, name: str) -> None:
     """Take in a single parameter or buffer that a model has."""
     parent, _, attribute = name.rpartition(".")
     owner, container = model.get_submodule(parent), _container(part, parent)
@@ -247,7 +247,7 @@ def adopt(part: Part, model: nn.Module, name: str) -> None:
         setattr(container, attribute, tensor)
 
 
-def _container(part: Part, path: str) -> nn.Module:
+def _container(part: SegmentModule, path: str) -> nn.Module:
     module: nn.Module = part
     for name in path.split(".") if path else []:
         if name not in module._modules:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ray_split import config
 from ray_split.callbacks import Callback
-from ray_split.messages.contract import Borders
+from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import Ref, Roles
 
 
@@ -24,7 +24,7 @@ class Backend(Protocol):
     def resolve(self, settings: config.Config) -> config.Config:
         """The settings with all decided that only who has the actors' room can know. Raises SettingsError."""
 
-    def start(self, settings: config.Config, parts: Any, stream: Any, borders: Borders) -> None:
+    def start(self, settings: config.Config, parts: Any, stream: Any, contract: Contract) -> None:
         """Make the actors of a run with its data, without waiting for them."""
 
     def ready(self) -> list[str]:

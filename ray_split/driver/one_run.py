@@ -20,7 +20,7 @@ def carry_out(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: 
 
     Raises RunFailedError if it could not finish, OutOfTimeError and KeyboardInterrupt if it was stopped.
     """
-    settings, parts, stream, borders, clock = prepared
+    settings, parts, stream, contract, clock = prepared
     first = round_of(folder.checkpoint) if folder.checkpoint else 0
     try:
         records = Records(settings, first, backend.differing, folder.hold, parts.classes)
@@ -34,7 +34,7 @@ def carry_out(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: 
     status, error = "failed", None
     try:
         with stop.telling():
-            backend.start(settings, parts, stream, borders)
+            backend.start(settings, parts, stream, contract)
             runner.start()
             for callback in callbacks:
                 callback.on_run_start(settings, runner.where, first)

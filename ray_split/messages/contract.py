@@ -78,7 +78,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Borders:
+class Contract:
     """Everything that a run's phones may send."""
 
     activation: Promise

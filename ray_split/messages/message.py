@@ -25,7 +25,7 @@ from ray_split.messages.weight_checks import norms
 # Said once per process by torch.from_numpy of a read-only array; what it warns of is what receive() prevents.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-Message = Any
+Tree = Any
 
 Groups = list[Any]
 """A cohort's message: for each run of phones with equally large batches a tree of arrays (phones, batch size, ...)."""
@@ -35,7 +35,7 @@ Wanted = bool | tuple[bool, ...]
 """Whether the gradient of what crosses is wanted: of all leaves of its tree alike, or of each, in their order."""
 
 
-class Sent(NamedTuple):
+class Message(NamedTuple):
     """What crosses between client and server in one call."""
 
     groups: Groups
@@ -46,7 +46,7 @@ class Sent(NamedTuple):
     figures: tuple[Array, Array] | None = None  # with the gradient, of a loss on the server: Learned's
 
 
-def send(tree: Any) -> Message:
+def send(tree: Any) -> Tree:
     """Tensors as numpy arrays, detached and on the CPU; other leaves as they are. Shares memory with CPU tensors."""
     return tree_map(lambda x: as_bits(x) if isinstance(x, torch.Tensor) else x, tree)
 
@@ -91,7 +91,7 @@ def _either(one: Wanted, other: Wanted) -> Wanted:
     return tuple([a or b for a, b in zip(one, other, strict=True)])
 
 
-def times(message: Message, scale: Array) -> Message:
+def times(message: Tree, scale: Array) -> Tree:
     """Every array (phones, ...) times its phone's scale (phones,)."""
 
     def scaled(x: Any) -> Any:
@@ -111,7 +111,7 @@ def single(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.complex64 if tensor.is_complex() else torch.float32)
 
 
-def receive(message: Message, device: torch.device) -> Any:
+def receive(message: Tree, device: torch.device) -> Any:
     """Arrays as fresh tensors on `device`, that are nobody else's; other leaves as they are."""
     return tree_map(lambda x: _copy(x, device) if isinstance(x, np.ndarray) else x, message)
 
@@ -155,12 +155,12 @@ def group_size(tree: Any) -> int:
     return next(len(x) for x in leaves(tree) if isinstance(x, (np.ndarray, torch.Tensor)))
 
 
-def num_bytes(message: Message) -> int:
+def num_bytes(message: Tree) -> int:
     """Bytes of a message's arrays: what the four messages of an exchange are counted by."""
     return sum(leaf.nbytes for leaf in leaves(message) if isinstance(leaf, np.ndarray))
 
 
-def norms_of(message: Message) -> Array:
+def norms_of(message: Tree) -> Array:
     """Of each phone of a group the L2 norm over all its arrays (k, ...) of numbers with a fraction."""
     floats = [x for x in leaves(message) if isinstance(x, np.ndarray) and differentiable(x.dtype)]
     return norms([single(receive_leaf(x)).numpy() if x.dtype.names else x for x in floats], of_each=True)
@@ -171,14 +171,14 @@ def differentiable(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "fcV"
 
 
-def labels_of(activation: Sent) -> Sequence[Array]:
+def labels_of(activation: Message) -> Sequence[Array]:
     """Single split: the labels that came with an activation."""
     if activation.labels is None:
         raise ValueError("single split, and the activation came without labels")
     return activation.labels
 
 
-def scales_of(sent: Sent, largest: int) -> list[Array]:
+def scales_of(sent: Message, largest: int) -> list[Array]:
     """Each phone's batch size over the largest one, for each group; of gradients that nobody wanted none."""
     if sent.sizes is None:
         raise ValueError("a message without its phones' batch sizes")

@@ -16,8 +16,8 @@ import numpy as np
 from ray_split.arrays import Array
 from ray_split.config.phones import MaxNorm
 from ray_split.errors import BadPhoneError
-from ray_split.messages.contract import Borders, Labels
-from ray_split.messages.message import Groups, Sent, Wanted, differentiable, leaves, norms_of, tree_map
+from ray_split.messages.contract import Contract, Labels
+from ray_split.messages.message import Groups, Message, Wanted, differentiable, leaves, norms_of, tree_map
 from ray_split.messages.trees import structure
 from ray_split.messages.weight_checks import norm_shown, shown
 
@@ -28,9 +28,9 @@ Run = tuple[int, int]  # k, n
 class Checks:
     """What a server expects next of its phones."""
 
-    def __init__(self, borders: Borders, bounds: MaxNorm, labels: bool) -> None:
+    def __init__(self, contract: Contract, bounds: MaxNorm, labels: bool) -> None:
         """`labels`: whether they come with the activation (single split)."""
-        self._borders, self._bounds, self._with_labels = borders, bounds, labels
+        self._borders, self._bounds, self._with_labels = contract, bounds, labels
         self._sent: dict[Phones, tuple[tuple[int, ...], Groups]] = {}  # sizes, and what a gradient is to be like
 
     def forget(self) -> None:
@@ -119,7 +119,7 @@ def labels_problem(labels: Any, promised: Labels, runs: Sequence[Run]) -> str | 
     return None
 
 
-def _pairs(sent: Sent, runs: Sequence[Run]) -> Iterable[tuple[Any, Run]]:
+def _pairs(sent: Message, runs: Sequence[Run]) -> Iterable[tuple[Any, Run]]:
     return zip(sent.groups, runs, strict=True)
 
 
@@ -128,7 +128,7 @@ def _first(problems: Iterable[str | None]) -> str | None:
 
 
 def _envelope_problem(sent: Any) -> str | None:
-    if type(sent) is not Sent:
+    if type(sent) is not Message:
         return f"is {shown(sent)}, no message"
     if type(sent.groups) is not list or type(sent.at) is not float:
         return "is no message of groups"

@@ -28,7 +28,7 @@ from ray_split.models.model_checks import check_built
 from ray_split.models.small import MLP, DigitsCNN, TinyCNN
 from ray_split.models.transformer import Transformer
 from ray_split.models.unet import UNet
-from ray_split.segments.copy_factory import Maker
+from ray_split.segments.copy_factory import CopyFactory
 
 
 class Known(NamedTuple):
@@ -141,4 +141,4 @@ def first_states(settings: config.Config) -> dict[str, State]:
     model = build(settings.model, settings.run.seed)
     pretrained.load(model, settings.model)
     segments = cut(model, settings.model.cuts or ()).modules()
-    return {name: Maker(name, module, settings).first_state() for name, module in segments.items()}
+    return {name: CopyFactory(name, module, settings).first_state() for name, module in segments.items()}

@@ -18,7 +18,7 @@ from ray_split.preparation import cohort_rule, stacking_trial
 from ray_split.preparation.alike import Tolerance, different
 from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import can_have_gradient
-from ray_split.segments.copy_factory import Maker
+from ray_split.segments.copy_factory import CopyFactory
 from ray_split.segments.parameter_hooks import first_hooked
 from ray_split.segments.segment import call
 
@@ -113,7 +113,7 @@ def _stackable(
     accumulated = settings.schedule.kwargs.get("batch") == "accumulated"
     problems = {}
     for name in names:
-        make = Maker(name, modules[name], settings)
+        make = CopyFactory(name, modules[name], settings)
         tried = (
             stacking_trial.why_not(
                 make, batch.inputs[name], batch.evaluated[name], name != "a", shared=accumulated and name == "b"
@@ -134,7 +134,7 @@ def _stackable(
     return {name for name in names if not problems[name]}
 
 
-def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any], batch: int) -> config.Config:
+def _joint(settings: config.Config, middle: nn.Module, contract: tuple[Any, Any], batch: int) -> config.Config:
     """Where B mixes the samples of a batch, `parallel` must make one batch of all phones'. Raises SettingsError.
 
     So it does, if it can, where B's forward changes buffers or weights: as one large batch would, once a step.
@@ -143,9 +143,9 @@ def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any],
         allowed = f"another: the hook on {name}, in B, would be called with the gradients of several phones, scaled"
         raise SettingsError("schedule.name", settings.schedule.name, allowed)
     kwargs = settings.schedule.kwargs
-    asked, possible = kwargs.get("batch"), all(_of_samples(x, batch) for x in leaves(borders))
-    mixed = mixes(middle, borders[0], batch)
-    if not mixed and asked is None and possible and changes(middle, borders[0]):
+    asked, possible = kwargs.get("batch"), all(_of_samples(x, batch) for x in leaves(contract))
+    mixed = mixes(middle, contract[0], batch)
+    if not mixed and asked is None and possible and changes(middle, contract[0]):
         return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
     if not mixed and asked != "joint":
         return settings.with_values(schedule={"kwargs": {"batch": "accumulated", **kwargs}})

@@ -10,23 +10,23 @@ import torch
 
 from ray_split import config
 from ray_split.cutting.cut import Segments
-from ray_split.messages.contract import Borders, Labels, promise
+from ray_split.messages.contract import Contract, Labels, promise
 from ray_split.messages.message import send
 from ray_split.segments.optimizers import slots
 from ray_split.segments.segment import bounded_keys, call, learned_keys
 from ray_split.tasks.losses import LOSSES, CrossEntropy, Distance
 
 
-def borders(
+def contract(
     settings: config.Config, segments: Segments, examples: Sequence[torch.Tensor], labels: torch.Tensor
-) -> Borders:
+) -> Contract:
     """What is promised by the segments, tried with the smallest and the largest batch (n, ...); `labels` of that.
 
     Raises ValueError if an activation's shape doesn't grow with the batch.
     """
     few, many = (_activation(segments, inputs) for inputs in (examples[0], examples[-1]))
     frozen, modules = settings.model.freeze, segments.modules()
-    return Borders(
+    return Contract(
         promise(few, len(examples[0]), many, len(examples[-1])),
         _labels_of(settings, labels),
         len(examples[0]),

@@ -23,11 +23,11 @@ from ray_split.data.batches import Batches
 from ray_split.data.stream import Stream
 from ray_split.errors import MISFITS, SettingsError, told
 from ray_split.filesystem import Place, full, place
-from ray_split.messages.contract import Borders
+from ray_split.messages.contract import Contract
 from ray_split.models import library, pretrained, registry
 from ray_split.preparation import futile_settings
 from ray_split.preparation.cohorts import settle
-from ray_split.preparation.contract import borders
+from ray_split.preparation.contract import contract
 from ray_split.preparation.crossing import check_crossing, check_values
 from ray_split.preparation.data_checks import check_data
 from ray_split.preparation.misfit import misfit
@@ -47,7 +47,7 @@ class Prepared(NamedTuple):
     settings: config.Config
     parts: data.Parts
     stream: Stream
-    borders: Borders
+    contract: Contract
     clock: Clock | None = None  # of virtual time, if phones, link and server are described
 
 
@@ -195,9 +195,9 @@ def _try(
 
 def _borders(
     settings: config.Config, segments: Segments, examples: list[torch.Tensor], targets: torch.Tensor
-) -> Borders:
+) -> Contract:
     try:
-        return borders(settings, segments, examples, targets)
+        return contract(settings, segments, examples, targets)
     except MISFITS as error:
         allowed = f"others: what crosses is checked, and must have a shape that follows from the batch size ({error})"
         raise SettingsError("model.cuts", settings.model.cuts, allowed) from error

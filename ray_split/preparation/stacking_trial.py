@@ -17,10 +17,10 @@ from ray_split.errors import MISFITS, told
 from ray_split.messages.message import Groups, as_bits, leaves, receive_leaf, send, tree_map
 from ray_split.messages.state import State
 from ray_split.preparation.alike import Tolerance, different
-from ray_split.segments.copy_factory import Maker
+from ray_split.segments.copy_factory import CopyFactory
 from ray_split.segments.parameter_hooks import first_hooked
 from ray_split.segments.segment import Segment
-from ray_split.segments.shared_segment import Shared
+from ray_split.segments.shared_segment import SharedSegment
 
 FAILURES = (*MISFITS, LookupError, ArithmeticError, AssertionError)
 PHONES, STEPS, SEED = 2, 2, 1
@@ -48,7 +48,7 @@ class _AsCopies:
     """A segment that phones share, in the words of copies."""
 
     def __init__(self, segment: Segment, vmapped: bool) -> None:
-        self._shared = Shared(segment, vmapped)
+        self._shared = SharedSegment(segment, vmapped)
         self.evaluate = self._shared.evaluate
         self.states = segment.state
 
@@ -75,7 +75,7 @@ class _LoopError(Exception):
     """The loop itself fails, as the untouched model would."""
 
 
-def why_not(make: Maker, arrived: Any, evaluated: Any, differentiable: bool, shared: bool = False) -> str | None:
+def why_not(make: CopyFactory, arrived: Any, evaluated: Any, differentiable: bool, shared: bool = False) -> str | None:
     """Why phones can't be computed at once, each with its copy or (`shared`) all with one, if so.
 
     `arrived`: a batch's inputs of the segment, of one phone, and `evaluated` those in eval mode; `differentiable`:
@@ -97,7 +97,7 @@ def why_not(make: Maker, arrived: Any, evaluated: Any, differentiable: bool, sha
             return str(error)
 
 
-def why_not_evaluated(make: Maker, shown: Any, shared: bool) -> str | None:
+def why_not_evaluated(make: CopyFactory, shown: Any, shared: bool) -> str | None:
     """Why phones can't be evaluated at once on so many samples, if so; where the loop fails too there is no choice."""
     with torch.random.fork_rng(devices=[]):
         groups = [_batches(shown, 0)]
@@ -113,7 +113,9 @@ def why_not_evaluated(make: Maker, shown: Any, shared: bool) -> str | None:
         return None if name is None else f"stacked it computes something else: in eval mode an output {name}"
 
 
-def _problem(make: Maker, inputs: list[Any], differentiable: bool, shared: bool, tolerance: Tolerance) -> str | None:
+def _problem(
+    make: CopyFactory, inputs: list[Any], differentiable: bool, shared: bool, tolerance: Tolerance
+) -> str | None:
     arrived, evaluated = inputs
     batches = [[_batches(arrived, step)] for step in range(STEPS)] + [[_batches(evaluated, 0)]]
     weights = {f"weights/{n}" for n, _ in make.segment().module.named_parameters(remove_duplicate=False)}
@@ -141,7 +143,7 @@ def _guarded(steps: Iterator[_Found]) -> Iterator[_Found]:
         raise _LoopError(told(error)) from error
 
 
-def _made(make: Maker, shared: bool, at_once: bool) -> _Tried:
+def _made(make: CopyFactory, shared: bool, at_once: bool) -> _Tried:
     if shared:
         return _AsCopies(make.segment(), vmapped=at_once)
     copies = make.stack() if at_once else make.looped()
@@ -218,6 +220,6 @@ def _is_real(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and x.is_floating_point()
 
 
-def _tolerance(make: Maker, arrived: Any) -> Tolerance:
+def _tolerance(make: CopyFactory, arrived: Any) -> Tolerance:
     tensors = [x for x in [*make.segment().tensors().values(), *leaves(arrived)] if _is_real(x)]
     return HALF if any(torch.finfo(x.dtype).bits < 32 for x in tensors) else SINGLE

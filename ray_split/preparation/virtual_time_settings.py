@@ -13,7 +13,7 @@ from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Position
 from ray_split.costs.phone_devices import devices_of
 from ray_split.costs.phone_memory import phone_memory
-from ray_split.costs.position_costs import Scan, scan_of
+from ray_split.costs.position_costs import PositionCosts, scan_of
 from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import work_of
 from ray_split.cutting.cut import Segments
@@ -82,7 +82,7 @@ def _needed_mb(settings: config.Config, example: torch.Tensor) -> float:
     return float(_needed(settings, scanned)) / 1e6
 
 
-def _needed(settings: config.Config, scanned: Scan) -> float:
+def _needed(settings: config.Config, scanned: PositionCosts) -> float:
     """Peak bytes of what a phone has of the model: A and C, or all of it."""
     if not schedule_of(settings.schedule).on_server:
         end = Position(("the whole model",), len(scanned.costs.forward) - 1, True)
@@ -92,7 +92,7 @@ def _needed(settings: config.Config, scanned: Scan) -> float:
     return float(phone_memory(scanned, settings.optimizer, first, second)[0])
 
 
-def _place(scanned: Scan, cut: str) -> Array:
+def _place(scanned: PositionCosts, cut: str) -> Array:
     found = [i for i, position in enumerate(scanned.positions) if cut in position.names]
     if not found:
         raise SettingsError("model.cuts", cut, "a place that the split planner finds too (docs/planner.md)")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ray_split.messages.message import Message, Wanted, leaves, receive, receive_leaf, send, tree_map
+from ray_split.messages.message import Tree, Wanted, leaves, receive, receive_leaf, send, tree_map
 
 Backprop = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
 
@@ -26,7 +26,7 @@ def can_have_gradient(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def as_leaves(message: Message, wanted: Wanted) -> Any:
+def as_leaves(message: Tree, wanted: Wanted) -> Any:
     """What arrived as leaves of the graph; without a gradient those of which the sender wants none.
 
     More than a matter of bytes: a mask that needs a gradient makes attention take another kernel.
@@ -44,7 +44,7 @@ def own_copy(value: Any, device: torch.device) -> Any:
     return value.clone() if device.type == "cpu" else value.to(device)
 
 
-def gradients_of(arrived: Any) -> Message:
+def gradients_of(arrived: Any) -> Tree:
     """The gradients of what arrived, in the same structure, as a message; None where there is none."""
     return tree_map(lambda x: send(x.grad) if isinstance(x, torch.Tensor) else None, arrived)
 

@@ -9,13 +9,13 @@ from torch import nn
 from ray_split import config
 from ray_split.messages.state import State
 from ray_split.segments.copies import Copies
-from ray_split.segments.looped_copies import Looped
+from ray_split.segments.looped_copies import LoopedCopies
 from ray_split.segments.parameter_hooks import copied
 from ray_split.segments.segment import Segment
-from ray_split.segments.stacked_copies import Stacked
+from ray_split.segments.stacked_copies import StackedCopies
 
 
-class Maker:
+class CopyFactory:
     """One segment of the cut model: 'a', 'b' or 'c'."""
 
     def __init__(self, name: str, module: nn.Module, settings: config.Config, device: str = "cpu") -> None:
@@ -27,7 +27,7 @@ class Maker:
         self.trains = not self.frozen and any(parameter.requires_grad for parameter in module.parameters())
         self.stacked = name in (settings.phones.stacked or ())
 
-    def like(self, optimizer: config.Optimizer, double: bool = False) -> Maker:
+    def like(self, optimizer: config.Optimizer, double: bool = False) -> CopyFactory:
         """A maker of the same with another optimizer, and in double precision if asked."""
         made = copy.copy(self)
         made._optimizer = optimizer
@@ -46,10 +46,10 @@ class Maker:
         """Copies for a cohort of `count` phones. One phone is always looped."""
         return self.stack() if count > 1 and self.stacked else self.looped()
 
-    def stack(self) -> Stacked:
+    def stack(self) -> StackedCopies:
         """Copies as one."""
-        return Stacked(self._module, self._optimizer, self._device, self.frozen, self._backprop)
+        return StackedCopies(self._module, self._optimizer, self._device, self.frozen, self._backprop)
 
-    def looped(self) -> Looped:
+    def looped(self) -> LoopedCopies:
         """Copies one after the other."""
-        return Looped(self.segment)
+        return LoopedCopies(self.segment)

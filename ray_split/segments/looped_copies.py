@@ -18,7 +18,7 @@ from ray_split.segments.weighted_mean import added, scaled
 from ray_split.tasks.task import Task
 
 
-class Looped:
+class LoopedCopies:
     """One Segment for each phone, one after the other: bit for bit what each would do alone."""
 
     draws = True

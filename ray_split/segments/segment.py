@@ -16,7 +16,7 @@ from torch import nn
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.messages.message import Message, Wanted, as_bits, receive, receive_leaf, tree_map
+from ray_split.messages.message import Tree, Wanted, as_bits, receive, receive_leaf, tree_map
 from ray_split.messages.state import State, is_statistic, state_bytes
 from ray_split.segments import optimizers
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
@@ -59,7 +59,7 @@ class Segment:
     def _new_optimizer(self) -> None:
         self.optimizer = optimizers.make(self.module.parameters(), self._settings)
 
-    def forward(self, arrived: Message, seed: int, differentiable: Wanted = True) -> Any:
+    def forward(self, arrived: Tree, seed: int, differentiable: Wanted = True) -> Any:
         """The outputs for what arrived, in train mode; keeps the graph for `backward`. `seed` is for Dropout.
 
         What arrived is a border whose gradient is wanted (of some leaves), or (`differentiable` false) the data itself.
@@ -85,7 +85,7 @@ class Segment:
         if self.module.training != training:  # train() visits every layer
             self.module.train(training)
 
-    def backward(self, gradient: Any) -> Message:
+    def backward(self, gradient: Any) -> Tree:
         """Backward from the outputs with the gradient that arrived: the gradient of what arrived in `forward`.
 
         Where an output or an input has no gradient (integers, what frozen segments sent), None stands for it.
@@ -95,7 +95,7 @@ class Segment:
         backward(outputs, gradient, self.device, self.backprop)
         return gradients_of(arrived)
 
-    def backward_loss(self, loss: torch.Tensor) -> Message:
+    def backward_loss(self, loss: torch.Tensor) -> Tree:
         """Backward from a loss of the outputs: the gradient of what arrived in `forward`, as `backward`."""
         arrived, _ = self._take_pass()
         if loss.requires_grad:
@@ -114,7 +114,7 @@ class Segment:
             optimizers.step(self.optimizer)
 
     @torch.no_grad()
-    def evaluate(self, arrived: Message) -> Any:
+    def evaluate(self, arrived: Tree) -> Any:
         """The outputs for what arrived, in eval mode and without a graph. Leaves the buffers as they are."""
         self.eval()
         with self.buffers.unchanged():

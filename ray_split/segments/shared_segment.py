@@ -45,7 +45,7 @@ class _Pass(NamedTuple):
     outputs: Any
 
 
-class Shared:
+class SharedSegment:
     """Forward and backward of one segment for many phones, and a step on the gradients of all.
 
     `vmapped`: the phones of a group in one call, each with its own Dropout masks; else one after the other, in the

@@ -57,7 +57,7 @@ class _Pass:
     outputs: Any
 
 
-class Stacked:
+class StackedCopies:
     """The copies of one segment for the phones of a cohort, and their optimizers, on one device."""
 
     def __init__(

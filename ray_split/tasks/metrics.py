@@ -1,7 +1,7 @@
 """Scores of validation and test, beside loss and accuracy: sums over the samples, and what is made of the sums.
 
 The values are scikit-learn's, of all samples at once, in however many batches they come.
-To add one: a line in SCORES. A tally takes what `Loss.pairs` gives and returns sums that can be added up.
+To add one: a line in METRICS. A tally takes what `Loss.pairs` gives and returns sums that can be added up.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-SCORES: dict[str, Score] = {
+METRICS: dict[str, Score] = {
     "macro_f1": Score(classes, macro_f1),
     "balanced_accuracy": Score(classes, balanced_accuracy),
     "mean_iou": Score(classes, mean_iou),

@@ -22,7 +22,7 @@ from ray_split.errors import SettingsError
 from ray_split.messages.message import leaves, row, tree_map
 from ray_split.messages.report import NONFINITE
 from ray_split.tasks.losses import LOSSES, CrossEntropy, Distance, Loss
-from ray_split.tasks.metrics import SCORES, Score
+from ray_split.tasks.metrics import METRICS, Score
 
 OwnLoss = Callable[[Any, torch.Tensor], torch.Tensor]
 OwnScore = Callable[[Any, torch.Tensor], Any]
@@ -181,8 +181,8 @@ def _loss_of(settings: config.Task) -> CrossEntropy | Distance | OwnLoss:
 def _scores_of(settings: config.Task) -> dict[str, Score | OwnScore]:
     wanted, labels = settings.metrics or [], settings.metric_names
     if told := [label for label in labels if label in ALWAYS]:
-        allowed = f"{', '.join(SCORES)}, or package.module:function; {told[0]} is told anyway"
+        allowed = f"{', '.join(METRICS)}, or package.module:function; {told[0]} is told anyway"
         raise SettingsError("task.metrics", wanted, allowed)
     if len(set(labels)) < len(labels):
         raise SettingsError("task.metrics", wanted, "each once, and functions of different names")
-    return {label: find("task.metrics", name, SCORES) for label, name in zip(labels, wanted, strict=True)}
+    return {label: find("task.metrics", name, METRICS) for label, name in zip(labels, wanted, strict=True)}

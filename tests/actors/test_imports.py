@@ -150,7 +150,7 @@ import numpy as np
 import ray_split as rs
 from actors.client import Client
 from ray_split.messages.turn import Turn
-from ray_split.messages.message import Sent
+from ray_split.messages.message import Message
 from ray_split.preparation.prepare import prepare
 settings = rs.Config(schedule={"name": "%s"}, phones={"cohort": %d}, run={"name": "x"})
 prepared = prepare(settings)
@@ -160,9 +160,9 @@ assert (len(phones) > 1) == bool(prepared.settings.phones.stacked)
 turn = Turn(0, 0, phones, 0)
 client.load(turn, client.initial_state())
 activation = client.forward(turn)
-gradient = client.loss(turn, Sent([(np.zeros((len(phones), 16, 64), np.float32),)], 0.0))
+gradient = client.loss(turn, Message([(np.zeros((len(phones), 16, 64), np.float32),)], 0.0))
 assert gradient.groups[0][0].shape == (len(phones), 16, 64)
-report = client.backward(turn, Sent([(np.zeros_like(activation.groups[0][0]),)], 0.0))
+report = client.backward(turn, Message([(np.zeros_like(activation.groups[0][0]),)], 0.0))
 assert report.samples.tolist() == [16] * len(phones)
 """
     heavy = {"torch._dynamo", "sympy", "torchvision", "sklearn", "pandas", "scipy", "tensorboard", "ray"}

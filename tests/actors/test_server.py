@@ -11,7 +11,7 @@ import torch
 
 import ray_split as rs
 from actors.server import Server
-from ray_split.messages.message import Sent
+from ray_split.messages.message import Message
 from ray_split.messages.turn import JointStep, Turn
 from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.schedules import schedule_of
@@ -42,21 +42,21 @@ def prepared(**sections: Any) -> Prepared:
 def server_in(way: WayOfB) -> Server:
     """A server whose round has begun."""
     what = prepared()
-    server = Server(what.settings, what.borders)
+    server = Server(what.settings, what.contract)
     server.load(AT, server.initial_state(), way)
     return server
 
 
-def sent(each: dict[int, np.ndarray]) -> Sent:
+def sent(each: dict[int, np.ndarray]) -> Message:
     """A message of phones that have so many samples."""
-    return Sent([values[None] for values in each.values()], 0.0, tuple(each))
+    return Message([values[None] for values in each.values()], 0.0, tuple(each))
 
 
-def apart(each: dict[int, np.ndarray]) -> list[Sent]:
+def apart(each: dict[int, np.ndarray]) -> list[Message]:
     return [sent({n: values}) for n, values in each.items()]
 
 
-def array_of(message: Sent, place: int = 0) -> np.ndarray:
+def array_of(message: Message, place: int = 0) -> np.ndarray:
     return message.groups[place][0]
 
 

@@ -26,7 +26,9 @@ def clients(ray_session: object) -> Iterator[Any]:
         prepared = prepare(settings)
         parts = ray.put(prepared.parts)
         client = ray.remote(Client).options(num_cpus=1)
-        started.extend(client.remote(prepared.settings, parts, prepared.stream, prepared.borders) for _ in range(count))
+        started.extend(
+            client.remote(prepared.settings, parts, prepared.stream, prepared.contract) for _ in range(count)
+        )
         return prepared, started
 
     yield start

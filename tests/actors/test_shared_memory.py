@@ -12,7 +12,7 @@ import ray
 import ray_split as rs
 from actors.fed_server import FedServer
 from actors.server import Server
-from ray_split.messages.message import Sent
+from ray_split.messages.message import Message
 from ray_split.messages.state import Closed, State
 from ray_split.messages.turn import JointStep, Turn
 from ray_split.messages.weight_checks import Expected
@@ -42,7 +42,7 @@ def server(ray_session: object) -> Any:
     actor = (
         ray.remote(Server)
         .options(num_cpus=1)
-        .remote(SETTINGS, replace(prepare(SETTINGS).borders, smallest=1, largest=500))
+        .remote(SETTINGS, replace(prepare(SETTINGS).contract, smallest=1, largest=500))
     )
     yield actor
     ray.kill(actor)
@@ -60,13 +60,13 @@ def values(samples: int, phones: int = 1) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(phones, samples, 4, 8, 8)).astype(np.float32)
 
 
-def activation(samples: int, phones: int = 1) -> Sent:
-    return Sent([(values(samples, phones),)], 0.0, (samples,) * phones)
+def activation(samples: int, phones: int = 1) -> Message:
+    return Message([(values(samples, phones),)], 0.0, (samples,) * phones)
 
 
-def ones_like(hidden: Sent) -> Sent:
+def ones_like(hidden: Message) -> Message:
     gradient = np.ones_like(hidden.groups[0][0])
-    return Sent([(gradient,)], 0.0, sizes=(gradient.shape[1],) * len(gradient))
+    return Message([(gradient,)], 0.0, sizes=(gradient.shape[1],) * len(gradient))
 
 
 def equal(a: State, b: State) -> bool:
@@ -163,10 +163,10 @@ def test_the_fed_servers_process_has_no_torch(fed_server: Any) -> None:
 def test_tensors_at_odd_offsets_give_the_bits_of_aligned_ones(server: Any) -> None:
     aligned = values(3)
     ray.get(server.load.remote(TURN, server.initial_state.remote()))
-    expected = ray.get(server.evaluate.remote(TURN, Sent([(aligned,)], 0.0))).groups[0][0]
+    expected = ray.get(server.evaluate.remote(TURN, Message([(aligned,)], 0.0))).groups[0][0]
     for offset in (1, 4, 8, 36, 60):
         buffer = np.zeros(aligned.nbytes + 64, np.uint8)
         shifted = buffer[offset : offset + aligned.nbytes].view(np.float32).reshape(aligned.shape)
         shifted[:] = aligned
-        found = ray.get(server.evaluate.remote(TURN, Sent([(shifted,)], 0.0))).groups[0][0]
+        found = ray.get(server.evaluate.remote(TURN, Message([(shifted,)], 0.0))).groups[0][0]
         assert np.array_equal(found, expected)

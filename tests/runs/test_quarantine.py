@@ -14,7 +14,7 @@ from actors.inprocess import InProcessBackend, LocalHandle
 from ray_split.driver.round_runner import RoundRunner
 from ray_split.driver.training_loop import run
 from ray_split.errors import BadPhoneError, RunFailedError
-from ray_split.messages.message import Sent
+from ray_split.messages.message import Message
 from ray_split.messages.state import Closed
 from ray_split.preparation.prepare import Prepared
 from tests.failures.test_faults import SCHEDULES, Rows, contents, prepared
@@ -78,7 +78,7 @@ def fit(what: Prepared, folder: Path, spoil: Call | None = None, **sections: Any
     loop = RoundRunner(settings, stream, backend, [])
     sizes = {"val": len(what.parts.val.inputs), "test": len(what.parts.test.inputs)}
     folder.mkdir()
-    backend.start(settings, what.parts, stream, what.borders)
+    backend.start(settings, what.parts, stream, what.contract)
 
     def call(handle: LocalHandle, name: str, given: list[Any]) -> Any:
         result = original(handle, name, given)
@@ -282,7 +282,7 @@ def test_messages_survive_a_pickle_with_their_phones() -> None:
 
     error = pickle.loads(pickle.dumps(BadPhoneError((3, 4), "its activation is late")))
     assert (str(error), error.phones) == ("phones 3, 4: its activation is late", (3, 4))
-    assert isinstance(Sent([], 0.0), tuple) and isinstance(Closed((), {}, {}, 0), tuple)
+    assert isinstance(Message([], 0.0), tuple) and isinstance(Closed((), {}, {}, 0), tuple)
 
 
 @pytest.mark.parametrize("way", ["own_copies", "shared_step", "joint_batch"])
@@ -292,7 +292,7 @@ def test_of_phones_that_vanish_between_forward_and_backward_nothing_stays(tmp_pa
     from ray_split.messages.turn import Turn
 
     what = prepared(tmp_path, "splitfed_v1", "three")
-    server, client = Server(what.settings, what.borders), Client(*what[:4])
+    server, client = Server(what.settings, what.contract), Client(*what[:4])
     ends, middle = client.initial_state(), server.initial_state()
     for attempt in range(5):
         at = Turn(0, attempt, (0, 1), 0)

@@ -10,7 +10,7 @@ from ray_split import config
 from ray_split.arrays import Array
 from ray_split.config.devices import Device, Link
 from ray_split.costs.phone_memory import phone_memory
-from ray_split.costs.position_costs import Scan, scan_of
+from ray_split.costs.position_costs import PositionCosts, scan_of
 from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import Line, Weights, Work
 from ray_split.data.partitions import Partition
@@ -47,18 +47,18 @@ class Calibrated(NamedTuple):
     text: float  # the share of a message's time that is this: not in the paper's communication, but in its overall
 
 
-def scan_network(network: Network, size: int | None = None) -> Scan:
+def scan_network(network: Network, size: int | None = None) -> PositionCosts:
     """Every position of a network, for one image of its size or of another one."""
     model = config.Model(name=network.model, num_classes=1000, kwargs=network.kwargs)
     return scan_of(model, (3, size or network.size, size or network.size), batch=1)
 
 
-def place(scan: Scan, layer: str) -> int:
+def place(scan: PositionCosts, layer: str) -> int:
     """The position after a layer."""
     return next(i for i, position in enumerate(scan.positions) if layer in position.names)
 
 
-def work_of(scan: Scan, first: str, last: str | None) -> Work:
+def work_of(scan: PositionCosts, first: str, last: str | None) -> Work:
     """Of one image's step, cut after `first`, and after `last` in a double split."""
     at = [place(scan, layer) for layer in (first, last) if layer is not None]
     forward, backward = (_parts(scan, column, at) for column in (scan.costs.forward, scan.costs.backward))
@@ -71,13 +71,13 @@ def work_of(scan: Scan, first: str, last: str | None) -> Work:
     )  # fmt: skip
 
 
-def _parts(scan: Scan, column: Array, at: list[int]) -> list[Line]:
+def _parts(scan: PositionCosts, column: Array, at: list[int]) -> list[Line]:
     """Of A, B and C, what is left of the cuts, between them, and right of them; C's is 0 in a single split."""
     until = [0.0, *scan.up_to(column)[at], float(column.sum())]
     return [*(Line(float(part)) for part in np.diff(until)), Line(0.0)][:3]
 
 
-def memory_mb(scan: Scan, first: str | None, last: str) -> float:
+def memory_mb(scan: PositionCosts, first: str | None, last: str) -> float:
     """Of the phone at the step's peak: of A and C, or of the whole network without a first cut."""
     at = np.asarray([place(scan, last)])
     cut = at if first is None else np.asarray([place(scan, first)])

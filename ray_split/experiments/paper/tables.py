@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ray_split.config.devices import DEVICES, LINKS, Device, Link
-from ray_split.costs.position_costs import Scan
+from ray_split.costs.position_costs import PositionCosts
 from ray_split.costs.workload import Work
 from ray_split.experiments.paper import predict, published
 from ray_split.experiments.paper.predict import Calibrated
@@ -36,9 +36,9 @@ class Assumed(NamedTuple):
 class System:
     """The networks, and what they run on."""
 
-    def __init__(self, scans: Mapping[str, Scan], assumed: Assumed) -> None:
+    def __init__(self, scans: Mapping[str, PositionCosts], assumed: Assumed) -> None:
         self.scans, self.assumed = scans, assumed
-        self._other: dict[tuple[str, int], Scan] = {}
+        self._other: dict[tuple[str, int], PositionCosts] = {}
 
     @cached_property
     def found(self) -> Calibrated:
@@ -52,7 +52,7 @@ class System:
         """That the phone needs, cut after `first`, or unsplit."""
         return predict.memory_mb(self.scans[name], first, NETWORKS[name].stem.last)
 
-    def scan(self, name: str, size: int) -> Scan:
+    def scan(self, name: str, size: int) -> PositionCosts:
         """Of a network, for images of another size too."""
         if size == NETWORKS[name].size:
             return self.scans[name]
@@ -66,7 +66,7 @@ class System:
         at = stem.rules[self.assumed.rule] + further
         return stem.layers[at] if 0 <= at < len(stem.layers) else None
 
-    def work(self, name: str, split: str, first: str | None = None, scan: Scan | None = None) -> Work:
+    def work(self, name: str, split: str, first: str | None = None, scan: PositionCosts | None = None) -> Work:
         """Of a network cut as assumed, or at another first cut, or for another size of image."""
         last = NETWORKS[name].stem.last if split == "double" else None
         return predict.work_of(scan or self.scans[name], first or str(self.cut(name)), last)
@@ -143,7 +143,7 @@ def _errors(found: Sequence[float]) -> Errors:
     return Errors(statistics.median(found), statistics.mean(found), max(found))
 
 
-def variants(scans: Mapping[str, Scan]) -> list[dict[str, Any]]:
+def variants(scans: Mapping[str, PositionCosts]) -> list[dict[str, Any]]:
     """The errors of Table 1 by what is assumed: a row for each rule, rate of the server, and place of the text."""
     rows = []
     for rule in RULES:

@@ -20,7 +20,7 @@ from ray_split.costs.pareto import front
 from ray_split.costs.phone_memory import phone_memory
 from ray_split.costs.planner import Plan, plan
 from ray_split.costs.planner_hardware import Link, Phone, Profile, Server
-from ray_split.costs.position_costs import Scan, scan, scan_of
+from ray_split.costs.position_costs import PositionCosts, scan, scan_of
 from ray_split.cutting.cut import cut
 from ray_split.errors import SettingsError
 from ray_split.messages.message import num_bytes, send, tree_map
@@ -34,11 +34,11 @@ ONE = Profile(phone=Phone(gflops=1), server=Server(gflops=4), link=Link(up_mbps=
 
 
 @pytest.fixture(scope="module")
-def digits() -> Scan:
+def digits() -> PositionCosts:
     return scan(DigitsCNN(), (1, 8, 8), batch=16)
 
 
-def places(scanned: Scan, cuts: list[str]) -> list[int]:
+def places(scanned: PositionCosts, cuts: list[str]) -> list[int]:
     return [next(i for i, p in enumerate(scanned.positions) if name in p.names) for name in cuts]
 
 
@@ -83,7 +83,7 @@ def test_bytes_of_a_single_split_are_those_that_a_run_counts(tmp_path: Path, nam
     assert row["bytes_down"] == 2 * 3 * found.candidates.bytes_down[planned]
 
 
-def test_a_single_split_sends_labels_up_and_a_gradient_down(digits: Scan) -> None:
+def test_a_single_split_sends_labels_up_and_a_gradient_down(digits: PositionCosts) -> None:
     found = plan(digits, SGD, Profile(), double=False)
     block2 = found.candidates.first.tolist().index(places(digits, ["block2"])[0])
     assert found.candidates.bytes_up[block2] == 16 * (32 * 4 * 4 * 4 + 8)
@@ -156,7 +156,7 @@ def test_memory_is_what_a_phone_takes_at_its_peak(
     assert phone_memory(scanned, optimizer, first, second).item() == pytest.approx(measured, rel=KERNELS)
 
 
-def test_an_optimizer_with_slots_takes_a_copy_of_what_is_trained_for_each(digits: Scan) -> None:
+def test_an_optimizer_with_slots_takes_a_copy_of_what_is_trained_for_each(digits: PositionCosts) -> None:
     first, second = (np.array([place]) for place in places(digits, ["block1", "hidden"]))
     momentum = phone_memory(digits, config.Optimizer(momentum=0.9), first, second)
     trained = 4 * (16 * 9 + 16 + 64 * 10 + 10)
@@ -166,7 +166,7 @@ def test_an_optimizer_with_slots_takes_a_copy_of_what_is_trained_for_each(digits
 # Time, and what is best.
 
 
-def test_time_is_computing_sending_and_latency_one_after_the_other(digits: Scan) -> None:
+def test_time_is_computing_sending_and_latency_one_after_the_other(digits: PositionCosts) -> None:
     found = plan(digits, SGD, ONE)
     candidate = row_of(found, ["block1", "hidden"])
     flops = found.candidates.phone_flops[candidate]
@@ -176,7 +176,7 @@ def test_time_is_computing_sending_and_latency_one_after_the_other(digits: Scan)
     assert found.candidates.seconds[candidate] == pytest.approx(expected)
 
 
-def test_the_recommended_cuts_take_the_least_time_of_those_that_fit(digits: Scan) -> None:
+def test_the_recommended_cuts_take_the_least_time_of_those_that_fit(digits: PositionCosts) -> None:
     everything = plan(digits, SGD, ONE)
     assert everything.candidates.seconds[everything.best] == everything.candidates.seconds.min()
     limit = everything.candidates.phone_memory[everything.best] - 1
@@ -187,7 +187,7 @@ def test_the_recommended_cuts_take_the_least_time_of_those_that_fit(digits: Scan
     assert tight.pareto[tight.best]
 
 
-def test_the_server_has_something_to_train(digits: Scan) -> None:
+def test_the_server_has_something_to_train(digits: PositionCosts) -> None:
     found = plan(digits, SGD, ONE)
     trained = digits.up_to(digits.costs.trained)
     assert (trained[found.candidates.first] < trained[found.candidates.second]).all()
@@ -201,7 +201,7 @@ def test_a_model_with_a_single_trained_layer_cannot_be_planned(double: bool, sai
         plan(scan(layers, (4,), batch=2), SGD, Profile(), double)
 
 
-def test_a_phone_that_is_too_small_is_told_how_much_it_takes(digits: Scan) -> None:
+def test_a_phone_that_is_too_small_is_told_how_much_it_takes(digits: PositionCosts) -> None:
     with pytest.raises(SettingsError, match=r"phone\.memory_mb: 0\.1 .*0\.\d+ or more"):
         plan(digits, SGD, Profile(phone=Phone(memory_mb=0.1)))
 

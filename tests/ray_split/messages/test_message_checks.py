@@ -18,7 +18,7 @@ from actors.fed_server import FedServer
 from actors.role_arguments import fed_server_arguments
 from actors.server import Server
 from ray_split.errors import BadPhoneError
-from ray_split.messages.message import Sent
+from ray_split.messages.message import Message
 from ray_split.messages.state import Closed
 from ray_split.messages.turn import Start, Turn
 from ray_split.preparation.prepare import Prepared, prepare
@@ -73,7 +73,7 @@ class Stage:
     def exchange(self, at: Turn) -> list[bytes]:
         """A whole exchange of the phones: what comes out of it."""
         activation = self.client.forward(at)
-        if self.what.borders.labels and len(self.what.settings.model.cuts or ()) == 1:
+        if self.what.contract.labels and len(self.what.settings.model.cuts or ()) == 1:
             back = self.server.learn(at, activation)
         else:
             back = self.server.backward(at, self.client.loss(at, self.server.forward(at, activation)))
@@ -83,8 +83,8 @@ class Stage:
 
 def stage(cuts: str, folder: Path) -> Stage:
     what = prepared(cuts)
-    client, server = Client(*what[:4]), Server(what.settings, what.borders)
-    found = Stage(what, server, client, FedServer(*fed_server_arguments(what.settings, what.borders)))
+    client, server = Client(*what[:4]), Server(what.settings, what.contract)
+    found = Stage(what, server, client, FedServer(*fed_server_arguments(what.settings, what.contract)))
     found.fed_server._folder = folder
     found.fed_server.commit(0, client.initial_state(), server.initial_state())
     return found
@@ -155,7 +155,7 @@ ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {
     "a function": lambda a: len,
 }
 
-SENT: dict[str, Callable[[Sent], Any]] = {
+SENT: dict[str, Callable[[Message], Any]] = {
     "no groups": lambda s: s._replace(groups=[]),
     "groups twice": lambda s: s._replace(groups=s.groups * 2),
     "a tuple of groups": lambda s: s._replace(groups=tuple(s.groups)),
@@ -186,7 +186,7 @@ malformed = st.sampled_from(MALFORMED)  # by name, and the group that it happens
 Change = tuple[str, int]
 
 
-def spoilt(change: Change, sent: Sent) -> Any:
+def spoilt(change: Change, sent: Message) -> Any:
     """What is no message that a phone may send any more."""
     name, group = change
     if name in SENT:

@@ -16,7 +16,7 @@ from ray_split import config
 from ray_split.cutting.cut import cut
 from ray_split.messages.message import BITS, send
 from ray_split.models import library
-from ray_split.segments.looped_copies import Looped
+from ray_split.segments.looped_copies import LoopedCopies
 from ray_split.segments.segment import Segment, call
 from tests.nets import Residual
 from tests.tiers import thorough
@@ -72,7 +72,7 @@ def test_under_autocast_the_border_is_bfloat16_and_costs_half(backprop: str) -> 
     plain = cut(model, ["0"])
     copies = []
     for module in (a, b):
-        made = Looped(lambda m=module: _segment(m, backprop))
+        made = LoopedCopies(lambda m=module: _segment(m, backprop))
         made.load(Segment(copy.deepcopy(module), SGD).state(), 2)
         copies.append(made)
     x = np.random.default_rng(0).standard_normal((2, 4, 8)).astype(np.float32)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from ray_split import config
-from ray_split.segments.looped_copies import Looped
+from ray_split.segments.looped_copies import LoopedCopies
 from ray_split.segments.segment import Segment
-from ray_split.segments.stacked_copies import Stacked
+from ray_split.segments.stacked_copies import StackedCopies
 from ray_split.tasks.task import Task
 from tests.tiers import thorough
 
@@ -57,7 +57,7 @@ def dropout() -> nn.Module:
     return nn.Sequential(nn.Dropout(0.2), nn.Flatten(), nn.Linear(32, 16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 3))
 
 
-def both(module: nn.Module, optimizer: config.Optimizer, dtype: torch.dtype) -> tuple[Looped, Stacked]:
+def both(module: nn.Module, optimizer: config.Optimizer, dtype: torch.dtype) -> tuple[LoopedCopies, StackedCopies]:
     module = module.to(dtype)
 
     def make() -> Segment:
@@ -65,7 +65,7 @@ def both(module: nn.Module, optimizer: config.Optimizer, dtype: torch.dtype) -> 
 
         return Segment(copy.deepcopy(module), optimizer)
 
-    looped, stacked = Looped(make), Stacked(module, optimizer)
+    looped, stacked = LoopedCopies(make), StackedCopies(module, optimizer)
     state = make().state()
     for copies in (looped, stacked):
         copies.load(state, PHONES)
@@ -80,7 +80,7 @@ def batches(step: int, dtype: type) -> tuple[list[np.ndarray], list[np.ndarray]]
     return inputs, [draw.integers(0, 3, size) for size in sizes]
 
 
-def train(copies: Looped | Stacked, dtype: type) -> list[np.ndarray]:
+def train(copies: LoopedCopies | StackedCopies, dtype: type) -> list[np.ndarray]:
     """20 steps as the last segment; the gradients of what arrived and the losses."""
     seen = []
     for step in range(STEPS):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn
 
-from ray_split.tasks.metrics import SCORES, classes, errors
+from ray_split.tasks.metrics import METRICS, classes, errors
 
 OF_CLASSES = {
     "macro_f1": lambda wanted, said: sklearn.f1_score(wanted, said, average="macro"),
@@ -42,7 +42,7 @@ def test_scores_of_classes_are_scikit_learns(name: str, seed: int) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
         expected = OF_CLASSES[name](labels, outputs.argmax(1))
-    assert SCORES[name].figure(in_batches(classes, outputs, labels)) == pytest.approx(expected, rel=1e-12)
+    assert METRICS[name].figure(in_batches(classes, outputs, labels)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", OF_VALUES)
@@ -51,21 +51,21 @@ def test_scores_of_values_are_scikit_learns(name: str, outputs: int) -> None:
     draw = np.random.default_rng(0)
     labels = draw.normal(5, [1, 2, 3][:outputs], (60, outputs)).astype(np.float32)
     said = (labels + draw.normal(0, 0.5, labels.shape)).astype(np.float32)
-    found = SCORES[name].figure(in_batches(errors, said, labels))
+    found = METRICS[name].figure(in_batches(errors, said, labels))
     assert found == pytest.approx(OF_VALUES[name](labels, said), rel=1e-6)
 
 
 @pytest.mark.parametrize("off", [0.0, 1.0])
 def test_r2_of_labels_that_are_all_equal_is_scikit_learns(off: float) -> None:
     labels = np.full((6, 1), 3.0)
-    found = SCORES["r2"].figure(in_batches(errors, labels + off, labels))
+    found = METRICS["r2"].figure(in_batches(errors, labels + off, labels))
     assert found == sklearn.r2_score(labels, labels + off) == (0.0 if off else 1.0)
 
 
 def test_a_score_of_nothing_is_not_a_number() -> None:
     nothing = {classes: classes(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))}
     nothing[errors] = errors(torch.zeros(0, 1), torch.zeros(0, 1))
-    assert all(math.isnan(score.figure(nothing[score.tally])) for score in SCORES.values())
+    assert all(math.isnan(score.figure(nothing[score.tally])) for score in METRICS.values())
 
 
 def test_labels_of_the_other_kind_are_refused() -> None:
@@ -78,8 +78,8 @@ def test_labels_of_the_other_kind_are_refused() -> None:
 def test_r2_of_labels_that_are_all_equal_is_zero_whatever_rounding_leaves():
     for constant in np.random.default_rng(0).normal(size=200):
         outputs, labels = torch.full((7, 1), float(constant) + 1), torch.full((7, 1), float(constant))
-        sums = SCORES["r2"].tally(outputs, labels)
-        assert SCORES["r2"].figure(sums) == 0.0
+        sums = METRICS["r2"].tally(outputs, labels)
+        assert METRICS["r2"].figure(sums) == 0.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -90,8 +90,8 @@ def test_of_values_that_are_not_finite_there_is_no_score(value: float, where: st
     outputs = labels.copy()
     (outputs if where == "outputs" else labels)[4] = value
     sums = in_batches(errors, outputs, labels)
-    assert math.isnan(SCORES["r2"].figure(sums))
-    assert not any(math.isfinite(SCORES[name].figure(sums)) for name in ("mse", "mae"))
+    assert math.isnan(METRICS["r2"].figure(sums))
+    assert not any(math.isfinite(METRICS[name].figure(sums)) for name in ("mse", "mae"))
 
 
 def test_scores_that_are_no_number_say_no_class() -> None:
@@ -103,6 +103,6 @@ def test_scores_that_are_no_number_say_no_class() -> None:
     said = np.where(broken, 4, outputs.argmax(1))
     each = {"labels": range(4), "average": "macro", "zero_division": 0}
     sums = in_batches(classes, outputs, labels)
-    assert SCORES["macro_f1"].figure(sums) == pytest.approx(sklearn.f1_score(labels, said, **each))
-    assert SCORES["mean_iou"].figure(sums) == pytest.approx(sklearn.jaccard_score(labels, said, **each))
-    assert SCORES["balanced_accuracy"].figure(sums) == pytest.approx(sklearn.recall_score(labels, said, **each))
+    assert METRICS["macro_f1"].figure(sums) == pytest.approx(sklearn.f1_score(labels, said, **each))
+    assert METRICS["mean_iou"].figure(sums) == pytest.approx(sklearn.jaccard_score(labels, said, **each))
+    assert METRICS["balanced_accuracy"].figure(sums) == pytest.approx(sklearn.recall_score(labels, said, **each))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ray_split.config.devices import LINKS, Device, Link
-from ray_split.costs.position_costs import Scan
+from ray_split.costs.position_costs import PositionCosts
 from ray_split.costs.workload import Line, Weights, Work
 from ray_split.experiments.paper import main as paper
 from ray_split.experiments.paper import predict, published, tables, text
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def resnet50() -> Scan:
+def resnet50() -> PositionCosts:
     return predict.scan_network(NETWORKS[FITTED])
 
 
@@ -28,7 +28,7 @@ def whole() -> System:
     return paper.system_of(paper.Settings())
 
 
-def works(scan: Scan) -> tuple[Any, Any]:
+def works(scan: PositionCosts) -> tuple[Any, Any]:
     return predict.work_of(scan, "relu", "avgpool"), predict.work_of(scan, "relu", None)
 
 
@@ -42,7 +42,7 @@ def test_the_constant_predictor_is_off_by_8_percent_and_24_at_worst() -> None:
     assert (round(found.median, 4), round(found.worst, 4)) == (0.0808, 0.2435)
 
 
-def test_an_image_takes_what_the_layers_and_messages_of_its_network_take(resnet50: Scan) -> None:
+def test_an_image_takes_what_the_layers_and_messages_of_its_network_take(resnet50: PositionCosts) -> None:
     phone, server = Device("phone", 2.0, 1e6, ""), Device("server", 500.0, 1e6, "")
     link = Link("link", 80.0, 160.0, 30.0, 0.0, 0.0, "")
     double, single = works(resnet50)
@@ -63,7 +63,7 @@ def test_an_image_takes_what_the_layers_and_messages_of_its_network_take(resnet5
     assert found.communication == pytest.approx(text * 8 / 80e6 + text * 8 / 160e6 + 2 * 0.03)
 
 
-def test_calibrated_it_gives_resnet50s_row_again(resnet50: Scan) -> None:
+def test_calibrated_it_gives_resnet50s_row_again(resnet50: PositionCosts) -> None:
     system, row = System({FITTED: resnet50}, Assumed()), NETWORKS[FITTED].paper
     for split, overall, communication in (
         ("double", row.overall_double, row.communication_double),
@@ -75,7 +75,7 @@ def test_calibrated_it_gives_resnet50s_row_again(resnet50: Scan) -> None:
     assert predict.alone(system.work(FITTED, "double"), system.found) == pytest.approx(row.alone)
 
 
-def test_no_other_row_enters_the_calibration(resnet50: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_row_enters_the_calibration(resnet50: PositionCosts, monkeypatch: pytest.MonkeyPatch) -> None:
     before = System({FITTED: resnet50}, Assumed()).found
     for name, network in NETWORKS.items():
         if name != FITTED:
@@ -85,7 +85,7 @@ def test_no_other_row_enters_the_calibration(resnet50: Scan, monkeypatch: pytest
     assert System({FITTED: resnet50}, Assumed()).found != before
 
 
-def test_without_text_overall_is_what_is_computed_and_sent(resnet50: Scan) -> None:
+def test_without_text_overall_is_what_is_computed_and_sent(resnet50: PositionCosts) -> None:
     system = System({FITTED: resnet50}, Assumed(text=False))
     overall, communication = system.both(FITTED, "double")
     found = system.found
@@ -117,7 +117,7 @@ WHOLE = {  # FLOPs of a step, A's and what crosses there, numbers of the embeddi
 class Known(System):
     """Of numbers written above instead of networks traced, which takes a minute."""
 
-    def work(self, name: str, split: str, first: str | None = None, scan: Scan | None = None) -> Work:
+    def work(self, name: str, split: str, first: str | None = None, scan: PositionCosts | None = None) -> Work:
         whole, (a, crossing), embedding = WHOLE[name]
         c, hidden = (3 * 2 * embedding * 1000, embedding) if split == "double" else (0, 0)
         sizes = [Line(19.75 * numbers) for numbers in (crossing, hidden, hidden, crossing)]
