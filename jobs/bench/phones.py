@@ -135,7 +135,7 @@ class Plain:
 
     def _step(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         self._optimizer.zero_grad()
-        functional.cross_entropy(self._model(inputs), labels).backward()
+        functional.cross_entropy(self._model(inputs), labels).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
 
 
