@@ -96,11 +96,11 @@ def _node(tree: Any) -> _Node | None:
     return None
 
 
-def _tuple(kind: type, tree: tuple[Any, ...]) -> _Node:
+def _tuple(kind: Any, tree: tuple[Any, ...]) -> _Node:
     if kind is torch.Size:
         return _Node(tuple, (len(tree),), list(tree), _size)
     if hasattr(kind, "_fields"):
-        return _Node(kind, (len(tree),), list(tree), kind._make)  # type: ignore[attr-defined]
+        return _Node(kind, (len(tree),), list(tree), kind._make)
     if hasattr(kind, "n_sequence_fields"):  # torch.return_types
         return _Node(kind, (len(tree),), list(tree), kind)
     return _Node(kind, (len(tree),), list(tree), lambda values: _plain(tree, values))
