@@ -78,8 +78,8 @@ class Partition(Section):
         description="natural: the ids (a writer, a user) that make a phone; none: the only ones that there are",
     )
     alpha: Positive = Field(0.5, description="dirichlet: the smaller, the fewer classes a phone has")
-    shards_per_phone: Count = Field(2, description="shards: of samples sorted by class")
-    min_samples: Count = Field(1, description="that every phone must have")
+    shards_per_phone: Count = Field(2, description="shards: pieces of the samples, sorted by class, that a phone has")
+    min_samples: Count = Field(1, description="how many samples every phone must have")
 
     @field_validator("by")
     @classmethod
@@ -108,7 +108,9 @@ class Data(Section):
         description="changes training images at random: flip, crop_flip, random_resized_crop, trivial_augment, "
         "or package.module:function",
     )
-    val_fraction: float = Field(0.1, ge=0, lt=1, description="of the training part; always the same samples")
+    val_fraction: float = Field(
+        0.1, ge=0, lt=1, description="share of the training part that is for validation; always the same samples"
+    )
     partition: Partition = Partition()
 
 
@@ -121,13 +123,13 @@ class Task(Section):
     )
     metrics: Names | None = Field(
         None,
-        description="of validation and test, beside loss and accuracy: any of macro_f1, balanced_accuracy, mean_iou, "
+        description="for validation and test, beside loss and accuracy: any of macro_f1, balanced_accuracy, mean_iou, "
         "mse, mae, r2, package.module:function; none: mse, mae and r2 of a regression, without its loss",
     )
     class_weights: ClassWeights = Field(
         None, description="of a cross-entropy: a weight for each class, or balanced, by the training labels"
     )
-    auxiliary_weight: NotNegative = Field(0.4, description="of an auxiliary head's loss, for models that have one")
+    auxiliary_weight: NotNegative = Field(0.4, description="weight of an auxiliary head's loss, if a model has one")
 
     @property
     def metric_names(self) -> list[str]:
@@ -169,7 +171,7 @@ class Optimizer(Section):
 
     name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd, adam or adamw")
     lr: Positive = Field(0.1, description="learning rate")
-    momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd only")
     weight_decay: NotNegative = Field(0.0, description="as torch has it")
 
     @field_validator("momentum")
@@ -193,9 +195,9 @@ class Server(Section):
     num_gpus: (
         Literal["auto"] | Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), AfterValidator(_as_ray_shares)]
     ) = Field("auto", description="auto (1 if the cluster has a GPU for each replica, 0 if it has none), or a number")
-    num_cpus: Few = Field(1, description="CPUs and torch threads")
+    num_cpus: Few = Field(1, description="CPUs, and torch threads, of the server")
     replicas: Few = Field(
-        1, description="of the server, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
+        1, description="how many servers, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
     )
     lanes: Count = Field(
         8, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
@@ -214,17 +216,17 @@ class Cluster(Section):
         "ray", description="ray, or inprocess: all in this process, without Ray, to the same bits"
     )
     client_actors: Literal["auto"] | Few = Field("auto", description="auto (the CPUs left, at least 1), or a number")
-    cpus_per_client: Few = Field(1, description="CPUs and torch threads")
+    cpus_per_client: Few = Field(1, description="CPUs, and torch threads, of each client")
     clients_per_node: Few | None = Field(
         None,
-        description="at most, and then none beside a server; none: spread evenly, as the CPUs allow",
+        description="clients on a node at most, and none beside a server; none: spread evenly, as the CPUs allow",
     )
-    address: Address | None = Field(None, description="of a running Ray; none: the one found, or a local one")
-    wait_seconds: Positive = Field(600.0, le=1e8, description="how long actors may wait for room on the cluster")
+    address: Address | None = Field(None, description="address of a running Ray; none: the one found, or a local one")
+    wait_seconds: Positive = Field(600.0, le=1e8, description="seconds that actors may wait for room on the cluster")
     silent_seconds: Positive | None = Field(
         600.0,
         le=1e8,
-        description="an actor whose process gives no sign of life for so long is replaced. none: waited for",
+        description="an actor whose process gives no sign of life for so many seconds is replaced. none: waited for",
     )
     autoscaled: bool = Field(False, description="nodes come when actors ask: wait for room that is not there yet")
 
@@ -232,8 +234,8 @@ class Cluster(Section):
 class Checkpoint(Section):
     """Checkpoints at a round's end."""
 
-    every: Count = Field(1, description="rounds")
-    num_to_keep: Count | None = Field(2, description="of the newest; none: all")
+    every: Count = Field(1, description="rounds from one checkpoint to the next")
+    num_to_keep: Count | None = Field(2, description="how many of the newest checkpoints are kept; none: all")
 
 
 BARE = {"": "auto", **dict.fromkeys(("true", "yes", "on"), "auto"), **dict.fromkeys(("false", "no", "off"), "never")}
@@ -244,13 +246,13 @@ class Run(Section):
 
     name: FolderName | None = Field(None, description="folder under storage_path; none: model, schedule and time")
     storage_path: StoragePath = Field("~/ray_results", description="a local path, or a URI such as s3://bucket/runs")
-    rounds: Count = Field(15, description="in each, every phone that is drawn trains once")
-    seed: int = Field(0, ge=0, lt=2**128, description="of every random draw")
-    eval_every: Count = Field(1, description="rounds")
-    resume: ToResume = Field("never", description="never, auto, or the path of a run; bare means auto")
-    max_failures: int = Field(3, ge=-1, le=MOST, description="lost actors survived: 0 none, -1 unlimited")
+    rounds: Count = Field(15, description="how many; in each, every phone that is drawn trains once")
+    seed: int = Field(0, ge=0, lt=2**128, description="seed of every random draw")
+    eval_every: Count = Field(1, description="rounds from one evaluation to the next")
+    resume: ToResume = Field("never", description="go on with a run: never, auto, or the path of one; bare means auto")
+    max_failures: int = Field(3, ge=-1, le=MOST, description="how many lost actors the run survives; -1: any number")
     max_hours: Annotated[Positive, Field(le=1e6)] | None = Field(
-        None, description="of one start of the run; then it ends in order, and can be resumed. none: no limit"
+        None, description="hours of one start of the run; then it ends in order, and can be resumed. none: no limit"
     )
     on_bad_phone: Literal["stop", "skip"] = Field(
         "stop",
@@ -261,7 +263,7 @@ class Run(Section):
         False, description="what is written is its owner's alone (0700, 0600); else as the umask says"
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="of progress and warnings: text, or json: an object a line, all on stderr"
+        "text", description="progress and warnings as text, or as json: an object a line, all on stderr"
     )
 
     @model_validator(mode="before")

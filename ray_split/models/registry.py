@@ -132,7 +132,8 @@ def cuts_of(settings: config.Model, model: nn.Module) -> list[str]:
     if cuts is None and ":" not in settings.name:
         cuts = zoo.cuts_of(model)
     if cuts is None:
-        raise SettingsError("model.cuts", None, "two layers of your model, as first,last; or one, for single split")
+        allowed = "two layers of your model, the last of A and the last of B; or one, for single split"
+        raise SettingsError("model.cuts", None, allowed)
     return list(cuts)
 
 

@@ -41,7 +41,7 @@ class Settings(Root):
     phone_memory_mb: Positive | None = Field(
         None, description="million bytes that training may take; none: what ResNet50 needs, as that is known to fit"
     )
-    out: StoragePath = Field("~/ray_results/paper", description="folder for CSV and plots")
+    out: StoragePath = Field("~/ray_results/paper", description="folder or URI for CSV and plots")
 
 
 def system_of(settings: Settings) -> System:

@@ -59,7 +59,7 @@ class Settings(Root):
     phone: Phone = Phone()
     server: Server = Server()
     link: Link = Link()
-    out: fields.StoragePath | None = Field(None, description="folder for CSV and plot; none: plan_<model> here")
+    out: fields.StoragePath | None = Field(None, description="folder or URI for CSV and plot; none: plan_<model> here")
 
     def trained_with(self) -> config.Optimizer:
         """The optimizer as training has it. Raises SettingsError."""

@@ -1,9 +1,10 @@
 """What differs between runs: their settings, and the results beside them.
 
-    ray-split diff RUN RUN [RUN ...]
+    ray-split diff results/rings results/rings_slow
+    ray-split diff rings rings_slow --storage results
 
-RUN is a run's folder, a URI, or a name below --storage. Settings that are settled anew for each run, or only say where
-it lay and ran (names, folders, cohorts, actors), stand in a last line, unless --all puts them into the table.
+RUN is a run's folder, a URI, or the name of a run in --storage. Settings that change no result (names, folders,
+cohorts, actors) are only named in a last line; --all puts them into the table.
 
 Exit status: 0, or 2 for a bad argument.
 """

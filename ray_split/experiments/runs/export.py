@@ -4,9 +4,9 @@
     ray-split export ~/ray_results/lr --columns run,optimizer.lr,test_accuracy_at_best_val --out lr.csv
     ray-split export RUN --rounds > curve.csv
 
-RUN is a run's folder, a URI, a name below --storage, or a folder with runs in it: then all of them. The columns are the
-run, the settings that differ, and the results, unless --columns says others. With --rounds a row is a round of a run,
-with all columns of metrics.jsonl.
+RUN is a run's folder, a URI, or the name of a run in --storage. Of a folder with runs in it all are taken. The columns
+are the run, the settings that differ, and the results, unless --columns says others. With --rounds a row is a round of
+a run, with all columns of metrics.jsonl.
 
 Exit status: 0, or 2 for a bad argument.
 """

@@ -110,11 +110,11 @@ def run_at(given: str | None, storage: Place) -> Run:
         for folder in (_place(given), storage / given):
             if (folder / SUMMARY).exists():
                 return Run(folder.name, folder, read_summary(folder))
-    runs = runs_in(storage)
+    runs = runs_in(storage) if given is None or storage.exists() else []
     if given is None and runs:
         return runs[0]
     near = suggest(given or "", [run.name for run in runs])
-    raise SettingsError("RUN", given, f"the folder of a run, or the name of one in {storage}{near}")
+    raise SettingsError("RUN", given, f"the folder of a run, or the name of one in --storage, {storage}{near}")
 
 
 def storage_of(given: str | None) -> Place:

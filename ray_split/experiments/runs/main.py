@@ -4,9 +4,9 @@
     ray-split runs ~/ray_results/lr --where status=finished --where 'optimizer.lr>=0.1' --sort best_val_accuracy
     ray-split runs --columns run,optimizer.lr,data.alpha,test_accuracy --json
 
-Looks through FOLDER, and the folders in it: runs of a comparison or of a sweep too. A column is a key of summary.json,
-any setting by its name (optimizer.lr), or one of run, status, schedule, phones, rounds, train_loss, val_loss,
-val_accuracy, which are of the last round that has one. A run whose process died is `killed`.
+Looks through FOLDER and the folders in it, so runs of a comparison or a sweep are found too. A column is a key of
+summary.json, any setting by its name (optimizer.lr), or one of run, status, schedule, phones, rounds, train_loss,
+val_loss, val_accuracy; the last three are of the last round that has one. A run whose process died is `killed`.
 
 Exit status: 0, or 2 for a bad argument.
 """

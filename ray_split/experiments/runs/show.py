@@ -1,10 +1,10 @@
 """One run at a glance: where it comes from, its settings, its results, its rounds.
 
     ray-split show
-    ray-split show digits_2026-11-27_10-00-00
+    ray-split show results/rings
 
-RUN is a run's folder, a URI, or a name below --storage; without it the latest run there. Of the settings those are
-shown that are not the defaults; --all shows all.
+RUN is a run's folder, a URI, or the name of a run in --storage. Without RUN it is the latest run in --storage. Settings
+that are the defaults are left out; --all shows them too.
 
 Exit status: 0, or 2 for a bad argument.
 """
@@ -31,7 +31,7 @@ NOT_RESULTS = ("schema_version", "status", *ORIGIN, "versions", "classes", "quar
 
 def add_storage(parser: Parser) -> None:
     """The flag that says where runs that are named lie."""
-    parser.add_argument("--storage", metavar="FOLDER", help="where runs lie that are named (default: ~/ray_results)")
+    parser.add_argument("--storage", metavar="FOLDER", help="where a RUN by name is (default: ~/ray_results)")
 
 
 @exit_status

@@ -55,7 +55,7 @@ def _add_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("folder", metavar="RUN_FOLDER", help="the run's output folder, or its URI")
     add("--round", type=int, default=0, help="counted from 0, as in metrics.jsonl (default: 0)")
-    add("--out", help="folder to write to; none: the run's")
+    add("--out", help="folder or URI to write to; none: the run's")
     add("--trust", action="store_true", help=trust)
     add("--most", type=int, default=40, help="phones in the picture (default: 40); the JSON has all")
 

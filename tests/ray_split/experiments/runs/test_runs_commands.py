@@ -170,6 +170,7 @@ def test_rounds_are_exported_as_they_are(storage, capsys):
         (["runs", "{}", "--columns", "run,run"], ["--columns", "each once"]),
         (["runs", "{}", "--limit", "0"], ["--limit"]),
         (["show", "lwo", "--storage", "{}"], ["RUN", "did you mean low?"]),
+        (["show", "low", "--storage", "{}/nowhere"], ["RUN", "--storage", "nowhere"]),
         (["show", "{}/broken"], ["its summary.json can't be read"]),
         (["show", "--storage", "{}/plain"], ["RUN"]),
         (["diff", "low", "--storage", "{}"], ["two runs or more"]),
