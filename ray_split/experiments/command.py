@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -57,7 +58,12 @@ def exit_status(main: Main) -> Main:
     @functools.wraps(main)
     def run(arguments: Sequence[str]) -> int:
         try:
-            return main(arguments)
+            status = main(arguments)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # who reads has seen enough, as `| head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except SettingsError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

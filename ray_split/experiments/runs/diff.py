@@ -25,7 +25,8 @@ NOISE = (
     "phones.cohort", "phones.stacked", "server.lanes", "cluster.", "checkpoint.",
 )  # fmt: skip
 """Settings, and sections, that change no result: where a run lies and runs, and what is settled by size and machine."""
-AS_SETTINGS = ("run", "schedule", "phones")  # of a table's usual columns those that stand above already
+AS_SETTINGS = {"schedule": "schedule.name", "phones": "phones.count"}
+"""Of a table's usual columns those that are settings too: told once, as the setting that differs."""
 RESULTS = ("git_commit", "train_loss", "test_accuracy", "test_loss", "bytes_up_total", "bytes_down_total")
 
 
@@ -61,7 +62,7 @@ def lines_of(runs: Sequence[Run], noise_too: bool = False) -> Iterator[str]:
     found = differing(runs)
     noise = [] if noise_too else [name for name in found if is_noise(name)]
     told = [name for name in found if name not in noise]
-    results = [name for name in dict.fromkeys((*usual(runs), *RESULTS)) if name not in AS_SETTINGS]
+    results = [name for name in dict.fromkeys((*usual(runs)[1:], *RESULTS)) if name not in AS_SETTINGS]
     head = ["", *(run.name for run in runs)]
     settings = [_line(runs, name) for name in told]
     below = [line for line in (_line(runs, name) for name in results) if {*line[1:]} != {"-"}]

@@ -23,7 +23,7 @@ from ray_split.errors import SettingsError, first_line
 from ray_split.experiments import tables
 from ray_split.experiments.command import exit_status, parser_of, words_of
 from ray_split.experiments.runs.columns import check, shown, usual, value_of
-from ray_split.experiments.runs.diff import differing, is_noise
+from ray_split.experiments.runs.diff import AS_SETTINGS, differing, is_noise
 from ray_split.experiments.runs.find import Run, run_at, runs_in, storage_of
 from ray_split.experiments.runs.show import add_storage
 from ray_split.filesystem import Place
@@ -86,7 +86,8 @@ def _runs_at(name: str, storage: Place) -> list[Run]:
 def rows_of(runs: Sequence[Run], columns: str | None) -> list[Row]:
     """A row a run."""
     if columns is None:
-        names = ["run", *(name for name in differing(runs) if not is_noise(name)), *usual(runs)[1:]]
+        settings = [name for name in differing(runs) if not is_noise(name)]
+        names = ["run", *settings, *(name for name in usual(runs)[1:] if AS_SETTINGS.get(name) not in settings)]
     else:
         names = words_of("--columns", columns)
         check("--columns", names, runs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -65,3 +67,13 @@ def test_its_own_status_is_kept_and_a_fault_of_ours_is_seen() -> None:
     assert exit_status(lambda arguments: len(arguments))(["a", "b", "c"]) == 3
     with pytest.raises(ZeroDivisionError):
         exit_status(lambda arguments: 1 // len(arguments))([])
+
+
+def test_who_reads_no_more_of_the_output_is_told_nothing() -> None:
+    command = "lambda _: print('row\\n' * 100_000)"
+    script = f"import sys; from ray_split.experiments.command import exit_status; sys.exit(exit_status({command})([]))"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
