@@ -39,6 +39,8 @@ def command() -> str:
     """The command line of this process, as it may be typed again; without passwords."""
     program, *arguments = sys.argv or [""]
     name = Path(program).name
+    if name in ("", "-c"):
+        name = f"python {name}".strip()
     if name == "__main__.py":  # python -m package
         name = f"python -m {Path(program).parent.name}"
     return masked(" ".join(filter(None, (name, shlex.join(arguments)))))

@@ -38,7 +38,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs")
     settings = rs.Config(
         data={"name": "synthetic", "kwargs": {"samples": 60}}, cluster={"backend": "inprocess"},
-        phones={"count": 3, "local_steps": 1, "link": "4g", "held_out": 0.2}, schedule={"name": "splitfed_v1"},
+        phones={"count": 5, "local_steps": 1, "link": "4g", "held_out": 0.2}, schedule={"name": "splitfed_v1"},
         run={"storage_path": str(path), "name": "ours", "rounds": 1},
     )  # fmt: skip
     return Path(rs.fit(settings, callbacks=[]).path)

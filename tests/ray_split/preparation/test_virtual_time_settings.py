@@ -60,7 +60,9 @@ def test_or_skipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_if_none_fits_there_is_no_run() -> None:
-    with pytest.raises(SettingsError, match=r"phones\.left_out: .*no phone is left for the first round"):
+    with pytest.raises(
+        SettingsError, match=r"phones\.on_misfit: 'skip'.*skip would leave out every phone, as training needs"
+    ):
         prepare(settings_of(phones={"count": 4, "device": SMALL, "on_misfit": "skip"}))
 
 

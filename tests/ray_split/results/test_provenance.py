@@ -41,6 +41,8 @@ def test_without_git_a_run_has_no_commit(tmp_path, monkeypatch):
         (["/venv/bin/ray-split", "train", "--run.name", "two words"], "ray-split train --run.name 'two words'"),
         (["/somewhere/jobs/train.py", "--a", "1"], "train.py --a 1"),
         (["/lib/package/__main__.py", "x"], "python -m package x"),
+        (["-c"], "python -c"),
+        ([""], "python"),
         (["ray-split", "--run.storage_path", "s3://key:secret@bucket/x"], "ray-split --run.storage_path s3://bucket/x"),
     ],
 )
