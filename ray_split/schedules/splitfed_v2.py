@@ -15,6 +15,7 @@ Source: Thapa et al. 2020, https://arxiv.org/abs/2004.12088, section 3.2.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from itertools import zip_longest
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Turn
@@ -65,7 +66,7 @@ def _own(order: Sequence[Turn], share: Share) -> list[Turn]:
 
 def _exchanges(turns: list[Turn], hosts: dict[int, Handle], server: Handle, single: bool) -> Lane:
     ahead: Ref | None = None  # the activation of the next exchange, where it is under way already
-    for now, following in zip(turns, [*turns[1:], None], strict=True):
+    for now, following in zip_longest(turns, turns[1:]):
         client = hosts[now.phones[0]]
         activation = ahead or client.forward.remote(now)
         under_way = visit(client, now, activation, server, single)

@@ -14,7 +14,15 @@ from tests.conftest import ROOT
 from tests.tiers import mostly_thorough
 
 
-@pytest.mark.parametrize("name", mostly_thorough(COMMANDS, "train"))
+SUBMITTED = [name for name in COMMANDS if (ROOT / "jobs" / f"{name}.py").exists()]
+"""Those that train or compute; to look at runs, nobody submits a job."""
+
+
+def test_what_computes_can_be_submitted() -> None:
+    assert set(COMMANDS) - set(SUBMITTED) == {"runs", "show", "diff", "export"}
+
+
+@pytest.mark.parametrize("name", mostly_thorough(SUBMITTED, "train"))
 def test_a_job_is_the_command(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "100")  # else here it may be the terminal's, and 80 there
     command = [sys.executable, "-m", f"jobs.{name}", "--help"]
