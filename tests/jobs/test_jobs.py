@@ -13,7 +13,6 @@ from ray_split.cli import COMMANDS, main
 from tests.conftest import ROOT
 from tests.tiers import mostly_thorough
 
-
 SUBMITTED = [name for name in COMMANDS if (ROOT / "jobs" / f"{name}.py").exists()]
 """Those that train or compute; to look at runs, nobody submits a job."""
 
