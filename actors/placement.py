@@ -79,8 +79,8 @@ def client_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
     labels = labels_for(CLIENT, nodes, settings.cluster.autoscaled)
     names = [f"client {i}" for i in range(count)]
     groups = -(-count // (settings.cluster.clients_per_node or 1))
-    contract = [count * i // groups for i in range(groups + 1)]
-    shares = [tuple(names[start:stop]) for start, stop in pairwise(contract)]
+    borders = [count * i // groups for i in range(groups + 1)]
+    shares = [tuple(names[start:stop]) for start, stop in pairwise(borders)]
     return [Need(share, each * len(share), 0.0, labels) for share in shares]
 
 

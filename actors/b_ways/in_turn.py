@@ -28,9 +28,8 @@ class InTurn:
         """As Way.admit."""
         if call == "backward" and self._pending != turn:
             raise RuntimeError(f"step {turn.step} of phone {turn.phones[0]} is not the exchange under way")
-        if call != "backward" and self._pending is not None:
-            waits = f"step {self._pending.step} of phone {self._pending.phones[0]}"
-            raise RuntimeError(f"a {call} of phone {turn.phones[0]} came while {waits} waits for its backward")
+        if call != "backward":
+            self._check_none_waits(f"a {call} of phone {turn.phones[0]} came")
 
     def forward(self, turn: Turn, activations: Sequence[Message]) -> tuple[list[Groups], Wanted]:
         """As Way.forward."""
@@ -49,9 +48,12 @@ class InTurn:
 
     def end(self) -> None:
         """As Way.end."""
+        self._check_none_waits("the round ended")
+
+    def _check_none_waits(self, what: str) -> None:
         if self._pending is not None:
             waits = f"step {self._pending.step} of phone {self._pending.phones[0]}"
-            raise RuntimeError(f"the round ended while {waits} waits for its backward")
+            raise RuntimeError(f"{what} while {waits} waits for its backward")
 
     def _seeds(self, turn: Turn) -> list[int]:
         return forward_seeds(self._seed, turn, "b", 1)

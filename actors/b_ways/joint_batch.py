@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.b_ways.shared_step import joint_of, scales_in
+from actors.b_ways.shared_step import check_stepped, joint_of, scales_in
 from actors.b_ways.way import Call
 from ray_split.data.stream import forward_seeds
 from ray_split.messages.message import Groups, Message, Wanted, labels_of, wanted_by_any
@@ -49,10 +49,7 @@ class JointBatch:
 
     def end(self) -> None:
         """As Way.end."""
-        if self._shared.adds_up:
-            raise RuntimeError(
-                "the round ended, and B did not step on the gradients that it has: server.step is missing"
-            )
+        check_stepped(self._shared)
 
     def step(self, turn: Turn) -> None:
         """The joint step."""

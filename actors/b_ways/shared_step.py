@@ -51,14 +51,17 @@ class SharedStep:
 
     def end(self) -> None:
         """As Way.end."""
-        if self._shared.adds_up:
-            raise RuntimeError(
-                "the round ended, and B did not step on the gradients that it has: server.step is missing"
-            )
+        check_stepped(self._shared)
 
     def step(self, turn: Turn) -> None:
         """The joint step, on what the backwards added up."""
         self._shared.step(joint_of(turn).factor)
+
+
+def check_stepped(shared: SharedSegment) -> None:
+    """Raises RuntimeError if there are gradients on which B did not step."""
+    if shared.adds_up:
+        raise RuntimeError("the round ended, and B did not step on the gradients that it has: server.step is missing")
 
 
 def joint_of(turn: Turn) -> JointStep:

@@ -12,7 +12,7 @@ from torch import fx, nn
 from ray_split.cutting.references import HOOKS
 from ray_split.cutting.segment_module import is_device, is_size
 from ray_split.cutting.tracer import MADE, UNTRACEABLE, Tracer
-from ray_split.errors import MISFITS, SettingsError, told
+from ray_split.errors import BROKEN, SettingsError, told
 
 
 class Position(NamedTuple):
@@ -102,7 +102,7 @@ def trace(model: nn.Module, training: bool) -> Trace:
     try:
         with torch.enable_grad(), drawing_nothing():
             graph = tracer.trace(model.train(training))
-    except (*UNTRACEABLE, *MISFITS, SystemExit) as error:
+    except (*UNTRACEABLE, *BROKEN) as error:
         allowed = f"a model whose forward can be traced by torch.fx: {told(error)}"
         raise SettingsError("model.name", type(model).__name__, allowed) from error
     finally:
@@ -123,21 +123,19 @@ def positions_of(model: nn.Module, training: Trace, evaluating: Trace) -> list[P
     ones, and places on whose two sides the same weight is used.
     """
     modes = (training, evaluating)
-    contract = [(_raw_until(trace), _ends_at(trace), _tied(model, trace)) for trace in modes]
+    borders = [(_raw_until(trace), _ends_at(trace), _tied(model, trace)) for trace in modes]
     trained = _first_trained(model, training)
     found: dict[tuple[int, ...], list[str]] = {}
     for name in training.ends.keys() & evaluating.ends.keys():
         found.setdefault(tuple(trace.places[trace.ends[name]] for trace in modes), []).append(name)
     positions, so_far = [], -1
     for places, names in sorted(found.items()):
-        tied = any(
-            start <= at < stop for at, (_, _, ties) in zip(places, contract, strict=True) for start, stop in ties
-        )
-        over = any(at >= end for at, (_, end, _) in zip(places, contract, strict=True))
+        tied = any(start <= at < stop for at, (_, _, ties) in zip(places, borders, strict=True) for start, stop in ties)
+        over = any(at >= end for at, (_, end, _) in zip(places, borders, strict=True))
         if tied or over or places[1] <= so_far:
             continue
         so_far = places[1]
-        raw = any(at < until for at, (until, _, _) in zip(places, contract, strict=True))
+        raw = any(at < until for at, (until, _, _) in zip(places, borders, strict=True))
         positions.append(Position(tuple(sorted(names, key=_shortest)), places[0], not raw and trained <= places[0]))
     return positions
 

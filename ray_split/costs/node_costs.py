@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Trace, uses
-from ray_split.errors import MISFITS, SettingsError
+from ray_split.errors import BROKEN, SettingsError
 from ray_split.messages.message import leaves
 
 Shape = tuple[int, ...]
@@ -93,7 +93,7 @@ def costs_of(
         try:
             inputs = torch.empty(shape, dtype=dtype)
             run.step(inputs)
-        except (*MISFITS, SystemExit) as error:
+        except BROKEN as error:
             said = " ".join(str(error).partition("While executing")[0].split())  # what follows is fx's own
             raise SettingsError(
                 "input", list(shape), f"what the model takes: {type(error).__name__}: {said}"

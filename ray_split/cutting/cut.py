@@ -154,17 +154,17 @@ def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str], fixe
         if name not in ends:
             called = ", ".join(sorted(ends))
             raise CutError(name, f"a layer that forward calls: {called}{suggest(name, ends)}")
-    contract = [order[ends[name]] for name in cuts]
-    if contract != sorted(set(contract)):
+    borders = [order[ends[name]] for name in cuts]
+    if borders != sorted(set(borders)):
         right = sorted(cuts, key=lambda name: order[ends[name]])
         raise CutError(list(cuts), f"different places in the order they run: {', '.join(right)}")
-    if all(node.op == "output" or node in fixed for node in order if order[node] > contract[-1]):
+    if all(node.op == "output" or node in fixed for node in order if order[node] > borders[-1]):
         raise CutError(cuts[-1], "a layer that is not the last: nothing would be left after it")
     places: dict[fx.Node, int] = {}
     for node, i in order.items():
         if node in fixed:
             continue
-        places[node] = sum(i > border for border in contract)
+        places[node] = sum(i > border for border in borders)
         if is_size(node):
             places[node] = max((places[arg] for arg in node.all_input_nodes if arg in places), default=0)
     return places

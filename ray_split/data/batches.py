@@ -37,8 +37,8 @@ class Batches:
 
     def of_groups(self, turn: Turn, groups: Sequence[Group]) -> list[tuple[Array, Array]]:
         """The inputs (k, n, ...) and labels (k, n, ...) of each group of the turn's first phones, in their order."""
-        contract = np.cumsum([len(group) for group in groups])
-        phones = np.split(np.array(turn.phones[: contract[-1]]), contract[:-1])
+        borders = np.cumsum([len(group) for group in groups])
+        phones = np.split(np.array(turn.phones[: borders[-1]]), borders[:-1])
         return [self._batch(turn.round, p, turn.step, group) for p, group in zip(phones, groups, strict=True)]
 
     def of_phones(self, turn: Turn, groups: Sequence[Group]) -> Iterator[Draw]:

@@ -94,8 +94,8 @@ def dirichlet(labels: Array, settings: config.Partition, count: int, draw: np.ra
         owner = np.empty(len(labels), np.int64)
         for label in np.unique(classes):
             own = draw.permutation(np.flatnonzero(classes == label))
-            contract = np.cumsum(draw.dirichlet(np.full(count, settings.alpha)))
-            owner[own] = np.minimum(np.searchsorted(contract, (np.arange(len(own)) + 0.5) / len(own)), count - 1)
+            borders = np.cumsum(draw.dirichlet(np.full(count, settings.alpha)))
+            owner[own] = np.minimum(np.searchsorted(borders, (np.arange(len(own)) + 0.5) / len(own)), count - 1)
         if np.bincount(owner, minlength=count).min() >= settings.min_samples:
             break
     return owner

@@ -41,6 +41,11 @@ def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> list[list[str]]:
     return [[line[i].ljust(widths[i]) if i < left else line[i].rjust(widths[i]) for i in columns] for line in lines]
 
 
+def to_lines(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """As `aligned`, each line as one text."""
+    return ["  ".join(line).rstrip() for line in aligned(lines, left)]
+
+
 def to_markdown(lines: Sequence[Sequence[str]], rule: Sequence[str] | None = None) -> str:
     """The first line is the table's head; below it stands the rule, which is plain by default."""
     head, *body = lines

@@ -30,7 +30,7 @@ class Checks:
 
     def __init__(self, contract: Contract, bounds: MaxNorm, labels: bool) -> None:
         """`labels`: whether they come with the activation (single split)."""
-        self._borders, self._bounds, self._with_labels = contract, bounds, labels
+        self._contract, self._bounds, self._with_labels = contract, bounds, labels
         self._sent: dict[Phones, tuple[tuple[int, ...], Groups]] = {}  # sizes, and what a gradient is to be like
 
     def forget(self) -> None:
@@ -41,18 +41,20 @@ class Checks:
         """Raises BadPhoneError unless it is the activation of these phones, or of the first of them."""
         sizes = self._sizes(phones, sent)
         runs = _runs(sizes)
-        problem = _first(_activation_problem(group, self._borders.activation, run) for group, run in _pairs(sent, runs))
+        problem = _first(
+            _activation_problem(group, self._contract.activation, run) for group, run in _pairs(sent, runs)
+        )
         if problem:
             raise BadPhoneError(phones, f"its activation {problem}")
-        bounded = [leaf.bounded for leaf in leaves(self._borders.activation)]
+        bounded = [leaf.bounded for leaf in leaves(self._contract.activation)]
         _check_norms(phones, sizes, sent.groups, self._bounds.activation, "activation", bounded)
         if self._with_labels or sent.labels is not None:
             self._labels(phones, sent.labels, runs)
 
     def _sizes(self, phones: Phones, sent: Any) -> tuple[int, ...]:
         problem = _envelope_problem(sent)
-        smallest, largest = self._borders.smallest, self._borders.largest
-        if problem is None and not _is_wanted(sent.wanted, len(leaves(self._borders.activation))):
+        smallest, largest = self._contract.smallest, self._contract.largest
+        if problem is None and not _is_wanted(sent.wanted, len(leaves(self._contract.activation))):
             problem = f"wants {shown(sent.wanted)}; it is whether each of its leaves is to have a gradient"
         if problem is None and not _are_sizes(sent.sizes, len(phones), smallest, largest):
             problem = f"says batch sizes {shown(sent.sizes)}; each is from {smallest} to {largest}"
@@ -63,7 +65,7 @@ class Checks:
         return tuple(sent.sizes)
 
     def _labels(self, phones: Phones, labels: Any, runs: Sequence[Run]) -> None:
-        problem = labels_problem(labels, self._borders.labels, runs) if self._with_labels else "come unasked"
+        problem = labels_problem(labels, self._contract.labels, runs) if self._with_labels else "come unasked"
         if problem:
             raise BadPhoneError(phones, f"its labels {problem}")
 

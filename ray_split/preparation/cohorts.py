@@ -134,7 +134,7 @@ def _stackable(
     return {name for name in names if not problems[name]}
 
 
-def _joint(settings: config.Config, middle: nn.Module, contract: tuple[Any, Any], batch: int) -> config.Config:
+def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any], batch: int) -> config.Config:
     """Where B mixes the samples of a batch, `parallel` must make one batch of all phones'. Raises SettingsError.
 
     So it does, if it can, where B's forward changes buffers or weights: as one large batch would, once a step.
@@ -143,9 +143,9 @@ def _joint(settings: config.Config, middle: nn.Module, contract: tuple[Any, Any]
         allowed = f"another: the hook on {name}, in B, would be called with the gradients of several phones, scaled"
         raise SettingsError("schedule.name", settings.schedule.name, allowed)
     kwargs = settings.schedule.kwargs
-    asked, possible = kwargs.get("batch"), all(_of_samples(x, batch) for x in leaves(contract))
-    mixed = mixes(middle, contract[0], batch)
-    if not mixed and asked is None and possible and changes(middle, contract[0]):
+    asked, possible = kwargs.get("batch"), all(_of_samples(x, batch) for x in leaves(borders))
+    mixed = mixes(middle, borders[0], batch)
+    if not mixed and asked is None and possible and changes(middle, borders[0]):
         return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
     if not mixed and asked != "joint":
         return settings.with_values(schedule={"kwargs": {"batch": "accumulated", **kwargs}})

@@ -38,7 +38,7 @@ def _check_sent(cut: str, outputs: Any) -> None:
     """A message is pickled: a class that looks at its fields may not be one of arrays."""
     try:
         pickle.loads(pickle.dumps(send(outputs)))
-    except (pickle.PicklingError, *MISFITS) as error:
+    except MISFITS as error:
         kind = type(outputs).__name__
         raise SettingsError("model.cuts", cut, f"another layer: a {kind} can't be sent: {told(error)}") from error
 
@@ -104,7 +104,7 @@ def _problem(value: Any) -> str | None:
     finder = _Finder(io.BytesIO(), protocol=pickle.HIGHEST_PROTOCOL)
     try:
         finder.dump(value)
-    except (pickle.PicklingError, *MISFITS) as error:
+    except MISFITS as error:
         return f"a {kind} can't be sent: {told(error)}"
     return f"tensors in a {kind} would get no gradient" if finder.found else None
 

@@ -21,7 +21,7 @@ from ray_split.data import load as data
 from ray_split.data import partitions
 from ray_split.data.batches import Batches
 from ray_split.data.stream import Stream
-from ray_split.errors import MISFITS, SettingsError, told
+from ray_split.errors import BROKEN, MISFITS, SettingsError, told
 from ray_split.filesystem import Place, full, place
 from ray_split.messages.contract import Contract
 from ray_split.models import library, pretrained, registry
@@ -208,7 +208,7 @@ def _example(settings: config.Config, batches: Batches, indices: Array) -> tuple
         return batches.example(indices)
     except SettingsError:
         raise
-    except (*MISFITS, OSError) as error:
+    except MISFITS as error:
         allowed = f"a data set whose samples can be read: {told(error)}"
         raise SettingsError("data.name", settings.data.name, allowed) from error
 
@@ -237,7 +237,7 @@ def _try_test(settings: config.Config, model: nn.Module, parts: data.Parts, stre
     try:
         inputs, labels = (torch.from_numpy(array) for array in parts.batch("test", slice(0, 2)))
         try_metrics(settings, _forward(settings, model, inputs, stream, training=False), labels)
-    except (*MISFITS, OSError) as error:
+    except MISFITS as error:
         why = error.allowed if isinstance(error, SettingsError) else told(error)
         allowed = f"a data set whose test samples are as the training samples, {wanted}, not {found} ({why})"
         raise SettingsError("data.name", settings.data.name, allowed) from error
@@ -258,5 +258,5 @@ def _forward(
             return made(example)
     except SettingsError:
         raise
-    except (*MISFITS, SystemExit) as error:
+    except BROKEN as error:
         raise misfit(settings, stream, example, error) from error

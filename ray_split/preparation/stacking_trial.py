@@ -22,7 +22,6 @@ from ray_split.segments.parameter_hooks import first_hooked
 from ray_split.segments.segment import Segment
 from ray_split.segments.shared_segment import SharedSegment
 
-FAILURES = (*MISFITS, LookupError, ArithmeticError, AssertionError)
 PHONES, STEPS, SEED = 2, 2, 1
 OPTIMIZER = config.Optimizer(lr=0.01, momentum=0.9)  # its momentum is the gradients
 # Far more than rounding, far less than a layer computed wrongly. Some layers compute in single precision even so.
@@ -103,11 +102,11 @@ def why_not_evaluated(make: CopyFactory, shown: Any, shared: bool) -> str | None
         groups = [_batches(shown, 0)]
         try:
             looped = [send(found) for found in _made(make, shared, at_once=False).evaluate(groups)]
-        except FAILURES:
+        except MISFITS:
             return None
         try:
             at_once = [send(found) for found in _made(make, shared, at_once=True).evaluate(groups)]
-        except FAILURES as error:
+        except MISFITS as error:
             return told(error)
         name = different(_numbered(looped), _numbered(at_once), _tolerance(make, shown))
         return None if name is None else f"stacked it computes something else: in eval mode an output {name}"
@@ -126,7 +125,7 @@ def _problem(
         try:
             drawn = torch.get_rng_state()
             found = next(at_once)
-        except FAILURES as error:
+        except MISFITS as error:
             return told(error)
         if not torch.equal(drawn, torch.get_rng_state()):
             return "it draws random numbers otherwise than by nn.Dropout, and each phone has draws of its own"
@@ -139,7 +138,7 @@ def _problem(
 def _guarded(steps: Iterator[_Found]) -> Iterator[_Found]:
     try:
         yield from steps
-    except FAILURES as error:
+    except MISFITS as error:
         raise _LoopError(told(error)) from error
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.errors import MISFITS, SettingsError, told
+from ray_split.errors import BROKEN, SettingsError, told
 from ray_split.messages.labels import IGNORED
 from ray_split.messages.message import tree_map
 from ray_split.segments.autograd import can_have_gradient
@@ -77,7 +77,7 @@ def _try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> No
             warnings.filterwarnings("error", message="Using a target size")  # torch would broadcast
             value = Task(task).loss(as_in_training, labels)
         Task(task).correct(outputs, labels)
-    except (*MISFITS, UserWarning, SystemExit) as error:
+    except BROKEN as error:
         allowed = f"one that takes {_shapes(outputs, labels)}: {told(error)}{_hint(settings, labels)}"
         raise SettingsError("task.loss", task.loss, allowed) from error
     if not isinstance(value, torch.Tensor) or value.dim():
@@ -121,7 +121,7 @@ def try_metrics(settings: config.Config, outputs: Any, labels: torch.Tensor) -> 
     task = Task(settings.task)
     try:
         task.figures(task.tallies(outputs, labels))
-    except (*MISFITS, SystemExit) as error:
+    except BROKEN as error:
         allowed = f"others: of {_shapes(outputs, labels)}, {told(error)}"
         raise SettingsError("task.metrics", settings.task.metrics, allowed) from error
 

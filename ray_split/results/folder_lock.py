@@ -78,7 +78,7 @@ def take(folder: Place, private: bool = False) -> Hold:
 
 def look(folder: Place, mine: str | None = None) -> None:
     """Raises HeldError if a folder has a living owner, other than the one of a token."""
-    for found in _all(folder) if isinstance(folder, Uri) else _chain(folder)[-1:]:
+    for found in _owners(folder):
         if found.owner.token != mine and found.owner.holds and _lives(found):
             raise HeldError(found.owner, found.path)
 
@@ -88,11 +88,16 @@ def is_held(folder: Place) -> bool:
 
     Nothing is written, so of another machine it is told by this one's clock.
     """
-    for found in _all(folder) if isinstance(folder, Uri) else _chain(folder)[-1:]:
+    for found in _owners(folder):
         known = found.owner.lives()
         if known or (known is None and time.time() - found.at[0] < STALE_SECONDS):
             return True
     return False
+
+
+def _owners(folder: Place) -> list[Found]:
+    """At a URI all that stand there, else who came last."""
+    return _all(folder) if isinstance(folder, Uri) else _chain(folder)[-1:]
 
 
 class Hold:

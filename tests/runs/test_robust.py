@@ -259,7 +259,7 @@ def test_where_nothing_is_averaged_an_aggregator_is_refused(tmp_path: Path, sche
 
 @slow
 @pytest.mark.parametrize("schedule", AVERAGING)
-def test_both_wirings_give_the_same_bytes(tmp_path: Path, ray_session: object, schedule: str) -> None:
+def test_both_backends_give_the_same_bytes(tmp_path: Path, ray_session: object, schedule: str) -> None:
     phones = {**TWO, "cohort": 3} if schedule in COHORTS else TWO
     local, remote = (
         small(tmp_path, schedule, phones=phones, aggregator={"name": "norm_clipping"}, cluster={"backend": backend})

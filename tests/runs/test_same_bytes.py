@@ -46,7 +46,7 @@ class StopAfter(rs.Callback):
             raise KeyboardInterrupt
 
 
-def test_both_wirings_give_the_same_bytes(tmp_path: Path, ray_session: object, whole: rs.Result) -> None:
+def test_both_backends_give_the_same_bytes(tmp_path: Path, ray_session: object, whole: rs.Result) -> None:
     remote = rs.fit(config(tmp_path, "remote", "ray"), callbacks=[])
     assert model_bytes(whole.path) == model_bytes(remote.path)
     for a, b in zip(rows(whole.path), rows(remote.path), strict=True):

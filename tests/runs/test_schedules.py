@@ -212,7 +212,7 @@ def test_no_sample_is_dropped_or_counted_twice(tmp_path: Path, schedule: str) ->
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel"])
-def test_both_wirings_give_the_same_bytes(tmp_path: Path, ray_session: object, schedule: str) -> None:
+def test_both_backends_give_the_same_bytes(tmp_path: Path, ray_session: object, schedule: str) -> None:
     phones = {"cohort": 3} if schedule in COHORTS else {}
     local = fit(tmp_path, schedule, MOMENTUM, phones=phones)[1]
     remote = fit(tmp_path, schedule, MOMENTUM, phones=phones, cluster={"backend": "ray"}, server={"num_gpus": 0})[1]

@@ -98,7 +98,7 @@ def test_stacked_is_looped_and_counts_the_same(tmp_path: Path, schedule: str) ->
 @pytest.mark.parametrize(
     "schedule", mostly_thorough(["sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel"], "parallel")
 )
-def test_both_wirings_and_any_number_of_clients_give_the_same_bytes(
+def test_both_backends_and_any_number_of_clients_give_the_same_bytes(
     tmp_path: Path, ray_session: object, schedule: str
 ) -> None:
     phones = {"cohort": 3} if schedule in COHORTS else {}

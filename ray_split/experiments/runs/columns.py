@@ -120,12 +120,13 @@ def ordered(runs: Sequence[Run], name: str, reverse: bool) -> list[Run]:
     `reverse` turns the order round. Runs that have nothing there come last. Raises SettingsError.
     """
     check("--sort", [name], runs)
-    there = [run for run in runs if value_of(run, name) is not None]
-    numbers = all(isinstance(value_of(run, name), int | float) for run in there)
-    there.sort(key=lambda run: value_of(run, name) if numbers else str(value_of(run, name)))
+    each = [(value_of(run, name), run) for run in runs]
+    there = [(value, run) for value, run in each if value is not None]
+    numbers = all(isinstance(value, int | float) for value, _ in there)
+    there.sort(key=lambda pair: pair[0] if numbers else str(pair[0]))
     if bool(HIGHEST_FIRST.match(name)) != reverse:
         there.reverse()
-    return there + [run for run in runs if run not in there]
+    return [run for _, run in there] + [run for value, run in each if value is None]
 
 
 HIGHEST_FIRST = re.compile(

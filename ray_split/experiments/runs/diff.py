@@ -66,12 +66,12 @@ def lines_of(runs: Sequence[Run], noise_too: bool = False) -> Iterator[str]:
     head = ["", *(run.name for run in runs)]
     settings = [_line(runs, name) for name in told]
     below = [line for line in (_line(runs, name) for name in results) if {*line[1:]} != {"-"}]
-    table = tables.aligned([head, *settings, *below])
-    yield from ("  ".join(line).rstrip() for line in table[: 1 + len(settings)])
+    table = tables.to_lines([head, *settings, *below])
+    yield from table[: 1 + len(settings)]
     if not told:
         yield "no setting differs that changes a result"
     yield ""
-    yield from ("  ".join(line).rstrip() for line in table[1 + len(settings) :])
+    yield from table[1 + len(settings) :]
     if noise:
         yield f"\nalso different, and of no effect on results (--all): {', '.join(noise)}"
 

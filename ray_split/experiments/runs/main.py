@@ -60,4 +60,4 @@ def main(arguments: Sequence[str]) -> int:
 def table_of(runs: Sequence[Run], columns: Sequence[str]) -> str:
     """A line a run, with the names of the columns above."""
     lines = [list(columns), *([shown(value_of(run, name)) for name in columns] for run in runs)]
-    return "\n".join("  ".join(line).rstrip() for line in tables.aligned(lines, left=2))
+    return "\n".join(tables.to_lines(lines, left=2))

@@ -95,7 +95,7 @@ def table_of_rounds(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = [name for name in ROUND if any(row.get(name) is not None for row in rows)]
     chosen = [rows[i] for i in spread(len(rows), ROUNDS)]
     lines = [columns, *([shown(row.get(name)) for name in columns] for row in chosen)]
-    return "\n".join("  " + "  ".join(line) for line in tables.aligned(lines, left=0))
+    return "\n".join(f"  {line}" for line in tables.to_lines(lines, left=0))
 
 
 def spread(count: int, most: int) -> list[int]:

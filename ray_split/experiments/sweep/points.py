@@ -13,6 +13,7 @@ from ray_split import config
 from ray_split.config.plugins import suggest
 from ray_split.errors import SettingsError, brief
 from ray_split.experiments.sweep.axes import settings_at
+from ray_split.results.summary import VIRTUAL
 from ray_split.tasks.losses import LOSSES, Distance
 
 MOST_POINTS = 500
@@ -27,7 +28,6 @@ COLUMNS = (
 )
 EVALUATED = ("loss", "accuracy", "nonfinite")
 OF_PHONES = ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst", "phone_nonfinite")
-VIRTUAL = ("virtual_seconds", *(f"virtual_{part}_seconds" for part in ("phone", "server", "communication", "waiting")))
 
 
 def tried(axis: Any) -> list[Any]:
@@ -87,17 +87,13 @@ def check_metric(metric: str, settings: config.Config) -> None:
 
 def metrics_of(settings: config.Config) -> Iterator[str]:
     """The columns of metrics.jsonl that a run with these settings has numbers in."""
-    names = settings.task.metric_names
-    if settings.task.metrics is None and isinstance(LOSSES.get(settings.task.loss), Distance):
+    names, regression = settings.task.metric_names, isinstance(LOSSES.get(settings.task.loss), Distance)
+    if settings.task.metrics is None and regression:
         names = ["mse", "mae", "r2"]
-    scores = [name for name in EVALUATED if name != "accuracy" or _has_accuracy(settings)]
+    scores = [name for name in EVALUATED if name != "accuracy" or not regression]
     for part in ("val", "test") if settings.data.val_fraction else ("test",):
         yield from (f"{part}_{name}" for name in dict.fromkeys([*scores, *names]))
     yield from COLUMNS
     yield from OF_PHONES if settings.phones.held_out != 0 else ()
     described = (settings.phones.device, settings.phones.link, settings.server.device)
     yield from VIRTUAL if any(each is not None for each in described) else ()
-
-
-def _has_accuracy(settings: config.Config) -> bool:
-    return not isinstance(LOSSES.get(settings.task.loss), Distance)
