@@ -6,25 +6,44 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from typing import Any
 
 import numpy as np
 import torch
 
+from actors.contrast import Contrast
 from actors.evaluation_report import batch_sizes, bytes_each, evaluated
+from actors.placement import number
+from actors.role_arguments import corrects
 from actors.sample_reader import Reader
 from actors.state_guard import Guard
 from ray_split import config
+from ray_split.algorithms import contrast_of, encoder, phone_memory
 from ray_split.arrays import Array
 from ray_split.cutting.cut import cut
 from ray_split.data import byzantine
 from ray_split.data.load import Parts
 from ray_split.data.stream import Group, Stream
 from ray_split.messages.contract import Contract
-from ray_split.messages.message import Groups, Message, send, times
+from ray_split.messages.message import Groups, Message, send, times, tree_map
 from ray_split.messages.message_checks import check_weights
 from ray_split.messages.report import Report, Spent, padded_sum
-from ray_split.messages.state import Closed, Ends, Rows, State, kept, place_of, places_of, state_bytes
+from ray_split.messages.state import (
+    Closed,
+    Ends,
+    Remembered,
+    Rows,
+    State,
+    Terms,
+    kept,
+    place_of,
+    places_of,
+    state_bytes,
+)
 from ray_split.messages.turn import USUAL, Start, Turn
 from ray_split.messages.weight_checks import Expected, check_ends
 from ray_split.models import registry
@@ -32,6 +51,8 @@ from ray_split.models.registry import first_states
 from ray_split.segments import aggregators
 from ray_split.segments.copies import Copies
 from ray_split.segments.copy_factory import CopyFactory
+from ray_split.segments.optimization.gradient_norm import total_norm
+from ray_split.segments.optimization.learning_rates import length_of
 from ray_split.tasks.task import Task
 
 
@@ -41,11 +62,15 @@ class _Cohort:
 
     copies: dict[str, Copies]
     steps: tuple[int, ...] | None = None  # that each takes, if not all that it planned
+    remembered: dict[str, tuple[State, Terms]] = field(default_factory=dict)  # with the state at the round's start
     batches: list[list[Group]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)  # phones in each group of the exchange under way
     labels: list[Array] = field(default_factory=list)
     report: Report = field(default_factory=Report)
     at: Turn | None = None  # the exchange under way
+    inputs: list[Any] = field(default_factory=list)  # of the exchange under way, where they are needed again
+    contrast: Contrast | None = None  # what stands beside the phones' losses, if anything does
+    norms: tuple[Turn, Array] | None = None  # of the last exchange's whole gradients (k,), if they are clipped by these
 
 
 class Client:
@@ -59,27 +84,35 @@ class Client:
     """
 
     def __init__(self, settings: config.Config, parts: Parts, stream: Stream, contract: Contract) -> None:
-        torch.set_num_threads(settings.cluster.cpus_per_client)
-        segments = cut(registry.build(settings.model, settings.run.seed), settings.model.cuts or ())
+        torch.set_num_threads(number(settings.cluster.cpus_per_client))
+        model = registry.build(settings.model, settings.run.seed)
+        self._order = [name for name, _ in model.named_parameters()]
+        segments = cut(model, settings.model.cuts or (), mask=settings.model.mask)
         self._settings = settings
-        self._make = {name: CopyFactory(name, module, settings) for name, module in segments.modules().items()}
+        modules, correct = segments.modules(), corrects(settings)
+        self._make = {n: CopyFactory(n, module, settings, correct=correct[n]) for n, module in modules.items()}
         self._last = "b" if segments.c is None else "c"
-        self._task = Task(settings.task)
+        self._contrasts = contrast_of(settings.algorithm)
+        self._task = Task(settings.task, mixed=settings.data.mixup is not None)
         self._parts = parts
         self._reader = Reader(settings, parts, stream, contract.labels)
         self._stream = stream
         self._max_norm = settings.phones.max_norm.weights
-        self._expected = Expected(contract.learned, contract.slots, self._max_norm, contract.bounded)
+        self._expected = Expected(
+            contract.learned, contract.slots, self._max_norm, contract.bounded, numbers=contract.numbers
+        )
         self._like: dict[str, State] = {}  # for what is handed on
         self._scales = byzantine.scales(settings)  # of gradients, where there are hostile phones
         self._by_sums = aggregators.aggregator_of(settings.aggregator).by_sums
+        self._clips = settings.optimizer.clips_model  # a step waits until the norm of all segments' gradients is there
         self._guard = Guard("client")
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
         self._spare: dict[tuple[str, bool], list[Copies]] = {}
 
     def initial_state(self) -> Ends:
         """A's and C's state before the first round."""
-        return {name: state for name, state in first_states(self._settings).items() if name != "b"}
+        states = first_states(self._settings, self._make)
+        return {name: state for name, state in states.items() if name != "b"}
 
     def load(
         self,
@@ -88,10 +121,12 @@ class Client:
         own: Ends | None = None,
         middle: State | None = None,
         start: Start = USUAL,
+        remembered: Remembered | None = None,
     ) -> Report:
         """Begin to train the turn's phones, or (no phones) to evaluate, with these states; `own` is each phone's own.
 
-        With `middle` the phones have the whole model. Raises BadPhoneError if the sender handed on something else.
+        With `middle` the phones have the whole model. `remembered`: for the settings' algorithm, of each phone's own
+        and of what is shared, which crosses. Raises BadPhoneError if the sender handed on something else.
         """
         if start.sender:
             check_ends(start.sender, ends, self._first_states(), self._expected)
@@ -103,10 +138,18 @@ class Client:
         states = ends if middle is None else {**ends, "b": middle}
         count = len(turn.phones) or 1
         cohort = _Cohort({name: self._take(name, count) for name in states}, start.steps)
+        terms = remembered or {}
+        cohort.remembered = {name: (states[name], own_terms) for name, own_terms in terms.items()}
         received = sum(
-            copies.load(states[name], count, (own or {}).get(name), start.fresh_optimizer)
+            copies.load(states[name], count, (own or {}).get(name), start.fresh_optimizer, terms.get(name))
             for name, copies in cohort.copies.items()
         )
+        received += count * sum(state_bytes(each.shared) for each in terms.values())
+        if self._contrasts is not None and turn.phones and middle is not None:
+            names = sorted(encoder(self._settings, states))
+            still = [{name: self._take(name, count) for name in names} for _ in range(2)]
+            cohort.contrast = Contrast(self._contrasts, *still)
+            cohort.contrast.load(states, terms, count)
         self._cohorts[turn.phones] = cohort
         if not turn.phones or not start.crosses:
             return Report(bytes_weights=received if start.crosses else 0)
@@ -123,7 +166,9 @@ class Client:
 
     def _release(self, phones: tuple[int, ...]) -> None:
         cohort = self._cohorts.pop(phones, None)
-        for name, copies in cohort.copies.items() if cohort else ():
+        for name, copies in (
+            [*cohort.copies.items(), *(cohort.contrast.copies if cohort.contrast else [])] if cohort else ()
+        ):
             self._spare[name, len(phones) > 1].append(copies)
 
     def state(self, turn: Turn) -> Ends:
@@ -157,8 +202,24 @@ class Client:
             # Of each phone: its weights, which are as large as the cohort's sum of them.
             sent = sum(state_bytes(state) for state in sums.values())
             sent += sum(state_bytes(state) for state in each.values()) // len(phones)
+            remembered = self._remembered(turn, finished, shares)
+            sent += sum(state_bytes(terms.shared) for terms in remembered.values())
             self._release(turn.phones)
-            return Closed(phones, sums, own, sent, Rows(each, shares[finished]) if each else None)
+            rows = Rows(each, shares[finished]) if each else None
+            return Closed(phones, sums, own, sent, rows, remembered or None)
+
+    def _remembered(self, turn: Turn, finished: Array, shares: Array) -> Remembered:
+        """What the phones that finish remember of their round."""
+        cohort, found = self._cohorts[turn.phones], {}
+        steps = self._stream.steps(turn.phones) if cohort.steps is None else np.array(cohort.steps)
+        if turn.accumulation is not None:
+            steps = np.array(turn.accumulation.updates(steps.tolist()), int)
+        for name, (start, terms) in cohort.remembered.items():
+            weights = places_of(cohort.copies[name].learned(), finished)
+            own = phone_memory.of_places(terms, finished)
+            length = length_of(self._settings.optimizer.of(name), turn, steps[finished])
+            found[name] = phone_memory.after_round(self._settings, own, start, weights, shares[finished], length)
+        return found
 
     def _checked(self, turn: Turn, finished: Array) -> dict[str, Copies]:
         """The copies of a cohort whose round ends. Raises BadPhoneError for weights that the fed server can't take.
@@ -190,6 +251,7 @@ class Client:
         sizes = batch_sizes(groups)
         seeds = self._seeds(turn, "a", cohort, len(sizes))
         activation = cohort.copies["a"].forward([inputs for inputs, _ in batches], seeds, differentiable=False)
+        cohort.inputs = [inputs for inputs, _ in batches] if cohort.contrast is not None else []
         phones = np.array(turn.phones[: len(sizes)])
         up = bytes_each(activation, cohort.counts)
         up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
@@ -202,7 +264,14 @@ class Client:
     def loss(self, turn: Turn, hidden: Message) -> Message:
         """C forward, loss, C backward, C step: the gradient of hidden."""
         with self._guard.during(turn, hidden):
-            return self._learn(turn, hidden)
+            gradient = self._learn(turn, hidden)
+            self._step_last(turn)
+            return gradient
+
+    def _step_last(self, turn: Turn) -> None:
+        """The step of the segment that has the loss, unless it waits for the norm of all gradients."""
+        if not self._clips:
+            self._cohorts[turn.phones].copies[self._last].step(turn)
 
     def _learn(self, turn: Turn, hidden: Message) -> Message:
         cohort = self._expect(turn)
@@ -211,8 +280,7 @@ class Client:
         seeds = self._seeds(turn, self._last, cohort, len(sizes))
         last = cohort.copies[self._last]
         scales = None if self._scales is None else self._scales[list(turn.phones[: len(sizes)])]
-        learned = last.learn(hidden.groups, cohort.labels, seeds, self._task, hidden.wanted, scales)
-        last.step()
+        learned = last.learn(hidden.groups, cohort.labels, seeds, self._task, hidden.wanted, scales, turn)
         down, up = bytes_each(hidden.groups, cohort.counts), bytes_each(learned.gradients, cohort.counts)
         cohort.report = cohort.report._replace(bytes_down=down, bytes_up=cohort.report.bytes_up + up)
         self._tell(cohort, learned.losses, learned.correct)
@@ -232,10 +300,34 @@ class Client:
         if activation_gradient.figures is not None:  # the loss was on the server: single split
             self._tell(cohort, *activation_gradient.figures)
             gradient = self._scaled(turn, gradient, cohort.counts)
-        cohort.copies["a"].backward(gradient)
-        cohort.copies["a"].step()
+        cohort.copies["a"].backward(gradient, turn)
         down = cohort.report.bytes_down + bytes_each(activation_gradient.groups, cohort.counts)
-        return cohort.report._replace(bytes_down=down)
+        cohort.report = cohort.report._replace(bytes_down=down)
+        if self._clips and turn.updates_any:
+            return self._step_all(turn, cohort, activation_gradient.norms or {})
+        cohort.copies["a"].step(turn)
+        return cohort.report
+
+    def _step_all(self, turn: Turn, cohort: _Cohort, norms: Mapping[str, Array]) -> Report:
+        """The steps of all segments that are here, once the norm of all gradients is known; `norms` are B's."""
+        own = [copies.gradient_norms() for copies in cohort.copies.values()]
+        found = total_norm(reduce(or_, own, dict(norms)), self._order)
+        for copies in cohort.copies.values():
+            copies.step(turn, found)
+        cohort.norms = turn, found
+        report = cohort.report
+        up, down = (np.zeros(sum(cohort.counts), np.int64) for _ in range(2))
+        stepping = turn.updating(sum(cohort.counts))
+        up[stepping], down[stepping] = found.itemsize, sum(norm.itemsize for norm in norms.values())
+        return report._replace(bytes_up=report.bytes_up + up, bytes_down=report.bytes_down + down)
+
+    def norms(self, turn: Turn) -> Array:
+        """Of each phone (k,) that steps the norm of its gradients, of all segments, after `backward`: B steps by it."""
+        with self._guard.during(turn):
+            cohort = self._cohorts[turn.phones]
+            if cohort.norms is None or cohort.norms[0] != turn:
+                raise RuntimeError(f"step {turn.step} of phones {turn.phones} has no norm: its backward is missing")
+            return cohort.norms[1]
 
     def _scaled(self, turn: Turn, gradient: Groups, counts: list[int]) -> Groups:
         """Where the server has the loss, what a hostile phone's A is given."""
@@ -260,20 +352,33 @@ class Client:
     def _step_alone(self, turn: Turn) -> Report:
         activation, cohort = self._forward(turn), self._cohorts[turn.phones]
         if self._last == "b":
-            return self._backward(turn, self._learn(turn, activation))
+            return self._backward(turn, Message(self._learn_alone(turn, activation), 0.0))
         middle = cohort.copies["b"]
         hidden = middle.forward(
             activation.groups, self._seeds(turn, "b", cohort, sum(cohort.counts)), activation.wanted
         )
-        gradient = middle.backward(self._learn(turn, Message(hidden, 0.0, wanted=middle.wanted)).groups)
-        middle.step()
+        learned = self._learn_alone(turn, Message(hidden, 0.0, wanted=middle.wanted))
+        gradient = middle.backward(learned, turn)
+        if not self._clips:
+            middle.step(turn)
         return self._backward(turn, Message(gradient, 0.0))
+
+    def _learn_alone(self, turn: Turn, arrived: Message) -> Groups:
+        """What the last segment gives back, with the gradient of what stands beside the loss."""
+        cohort, learned = self._cohorts[turn.phones], self._learn(turn, arrived).groups
+        self._step_last(turn)
+        if cohort.contrast is None:
+            return learned
+        count = sum(cohort.counts)
+        scales = np.ones(count) if self._scales is None else self._scales[list(turn.phones[:count])]
+        factors = scales / np.array(turn.parts(count) or np.ones(count))
+        return cohort.contrast.beside(learned, cohort.inputs, arrived.groups, factors.tolist())
 
     def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Message:
         """A in eval mode on samples start:stop of 'val' or 'test': the activation."""
         with self._guard.during(turn):
             inputs, labels = self._reader.part(part, start, stop)
-            return self._with_labels(self._evaluate_a(turn, [inputs[None]]), [labels[None]])
+            return self._with_labels(self._evaluate_a(turn, [tree_map(lambda x: x[None], inputs)]), [labels[None]])
 
     def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Message) -> Report:
         """C in eval mode and the loss: how many of the samples came out right."""
@@ -306,6 +411,9 @@ class Client:
     def _evaluate_c(self, turn: Turn, hidden: Message, labels: list[Array]) -> Report:
         outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)
         return evaluated(self._task, outputs, labels, turn.phones)
+
+    def after(self, *done: object) -> None:
+        """Nothing: what is submitted after this is done once these are there."""
 
     def begin(self) -> None:
         """A round begins: its account of time does."""

@@ -15,9 +15,9 @@ import torch
 
 from actors.client import Client
 from actors.fed_server import FedServer
-from actors.placement import whole
+from actors.placement import cpus_here, number, whole
 from actors.resources import resolve
-from actors.role_arguments import fed_server_arguments
+from actors.role_arguments import fed_server_arguments, remember
 from actors.server import Server
 from ray_split import config
 from ray_split.callbacks import Callback
@@ -26,6 +26,7 @@ from ray_split.data.stream import Stream
 from ray_split.errors import ActorLostError
 from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, Roles, is_single, server_names
+from ray_split.segments.segment_work import SegmentWork
 
 
 @dataclass(frozen=True)
@@ -157,23 +158,31 @@ class InProcessBackend:
     def meanwhile(self, do: Callable[[], None]) -> None:
         """Nobody waits here: a call is done when it was made."""
 
-    def resolve(self, settings: config.Config) -> config.Config:
-        """Settle what is `auto`: one client is as good as many here. Raises SettingsError."""
-        return resolve(settings, [whole("this process", 1, float(torch.cuda.is_available()))])
+    def resolve(self, settings: config.Config, work: SegmentWork | None = None) -> config.Config:
+        """Settle what is `auto`: threads as on a Ray of this machine, to the same bits. Raises SettingsError."""
+        return resolve(settings, [whole("this process", cpus_here(), float(torch.cuda.is_available()))], work)
 
     def start(self, settings: config.Config, parts: Parts, stream: Stream, contract: Contract) -> None:
         """Make the actors."""
-        client_threads, count = settings.cluster.cpus_per_client, settings.cluster.client_actors
+        client_threads, count = number(settings.cluster.cpus_per_client), settings.cluster.client_actors
         clients = [
             LocalHandle(f"client {i}", lambda: Client(settings, parts, stream, contract), client_threads)
             for i in range(int(count))
         ]
         servers = [
-            LocalHandle(name, lambda: Server(settings, contract), settings.server.num_cpus)
+            LocalHandle(name, lambda: Server(settings, contract), number(settings.server.num_cpus))
             for name in server_names(settings.server.replicas)
         ]
         fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, contract)), 1)
-        self._roles = Roles(clients, servers, fed_server, is_single(settings), settings.server.lanes)
+        self._roles = Roles(
+            clients,
+            servers,
+            fed_server,
+            is_single(settings),
+            settings.server.lanes,
+            settings.optimizer.clips_model,
+            remember(settings),
+        )
 
     def ready(self) -> list[str]:
         """Where the actors run; they are there at once."""

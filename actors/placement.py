@@ -7,6 +7,7 @@ with the CPUs or GPUs will do. Knows no Ray.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
@@ -38,12 +39,23 @@ class Need(NamedTuple):
     cpus: float
     gpus: float
     labels: Labels = MappingProxyType({})
+    shared: bool = False  # the actors compute on the same CPUs, by turns
 
     @property
     def text(self) -> str:
         """The actors, for people."""
         first, last = self.names[0], self.names[-1]
         return first if first == last else f"{first} to {last.rpartition(' ')[2]}"
+
+
+def cpus_here() -> int:
+    """This machine's CPUs; two at least, as a client and the server each take one."""
+    return max(2, os.cpu_count() or 1)
+
+
+def number(cpus: int | str) -> int:
+    """How many CPUs a setting stands for; as long as it is not settled, one."""
+    return 1 if cpus == "auto" else int(cpus)
 
 
 def whole(name: str, cpus: float, gpus: float, labels: Labels | None = None) -> Node:
@@ -70,12 +82,13 @@ def server_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
     """What servers ask for, each on its own."""
     gpus = 0.0 if settings.server.num_gpus == "auto" else settings.server.num_gpus
     labels = labels_for(SERVER, nodes, settings.cluster.autoscaled)
-    return [Need((name,), settings.server.num_cpus, gpus, labels) for name in server_names(settings.server.replicas)]
+    cpus = number(settings.server.num_cpus)
+    return [Need((name,), cpus, gpus, labels) for name in server_names(settings.server.replicas)]
 
 
 def client_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
     """What clients ask for: each on its own, or as many together as a node may have at most."""
-    count, each = int(settings.cluster.client_actors), settings.cluster.cpus_per_client
+    count, each = int(settings.cluster.client_actors), number(settings.cluster.cpus_per_client)
     labels = labels_for(CLIENT, nodes, settings.cluster.autoscaled)
     names = [f"client {i}" for i in range(count)]
     groups = -(-count // (settings.cluster.clients_per_node or 1))
@@ -86,7 +99,12 @@ def client_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
 
 def needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
     """All that must have room before a run starts; the fed server asks for none."""
-    return [*server_needs(settings, nodes), *client_needs(settings, nodes)]
+    servers, clients = server_needs(settings, nodes), client_needs(settings, nodes)
+    if settings.cluster.share_cpus != "always":
+        return [*servers, *clients]
+    cpus = max(servers[0].cpus, sum(need.cpus for need in clients))
+    names = (name for need in (*servers, *clients) for name in need.names)
+    return [servers[0]._replace(names=tuple(names), cpus=cpus, shared=True)]
 
 
 def apart(settings: config.Config, wanted: Sequence[Need]) -> bool:
@@ -137,7 +155,7 @@ def most_clients(settings: config.Config, nodes: Sequence[Node]) -> int:
     if None in [fit.place(need) for need in server_needs(settings, nodes)]:
         return 0
     labels = labels_for(CLIENT, nodes, settings.cluster.autoscaled)
-    return fit.clients(labels, settings.cluster.cpus_per_client, bound)
+    return fit.clients(labels, number(settings.cluster.cpus_per_client), bound)
 
 
 def without_room(wanted: Sequence[Need], nodes: Sequence[Node], apart: bool) -> list[Need]:
@@ -219,12 +237,19 @@ def spread(places: Mapping[str, str], nodes: Mapping[str, Node]) -> list[str]:
 
 def table(wanted: Sequence[Need], places: Mapping[str, Node]) -> list[str]:
     """Who is placed where, with what, a line each."""
-    asks = {name: amounts(need.cpus / len(need.names), need.gpus) for need in wanted for name in need.names}
+    asks = {name: _asked_by(need) for need in wanted for name in need.names}
     width = max(len(name) for name in places)
     return [
         f"{name:<{width}}  {asks.get(name, amounts(0, 0)):<18}  {node.name}  {_labels(node)}".rstrip()
         for name, node in places.items()
     ]
+
+
+def _asked_by(need: Need) -> str:
+    """What each of a need's actors asks for."""
+    if need.shared:
+        return f"{amounts(need.cpus, need.gpus)}, shared"
+    return amounts(need.cpus / len(need.names), need.gpus)
 
 
 def _labels(node: Node) -> str:

@@ -10,13 +10,13 @@ from ray_split.arrays import Array
 from ray_split.data.batches import Batches
 from ray_split.data.load import Parts
 from ray_split.data.stream import Group, Stream
-from ray_split.data.types import PART_NAMES
+from ray_split.data.types import PART_NAMES, Inputs
 from ray_split.errors import BadPhoneError, RunFailedError, SettingsError, told
 from ray_split.messages.contract import Labels
 from ray_split.messages.message_checks import check_labels
 from ray_split.messages.turn import Turn
 
-Read = list[tuple[Array, Array]]
+Read = list[tuple[Inputs, Array]]
 """Inputs (k, n, ...) and labels (k, n, ...) of groups of phones."""
 
 
@@ -43,7 +43,7 @@ class Reader:
         check_labels(turn.phones, self._labels, [labels for _, labels in found])
         return found
 
-    def part(self, part: str, start: int, stop: int) -> tuple[Array, Array]:
+    def part(self, part: str, start: int, stop: int) -> tuple[Inputs, Array]:
         """The inputs and labels start:stop of 'val' or 'test'. Raises RunFailedError: they are no phone's."""
         try:
             return self._parts.batch(part, slice(start, stop))

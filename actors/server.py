@@ -14,8 +14,11 @@ from actors.b_ways.in_turn import InTurn
 from actors.b_ways.joint_batch import JointBatch
 from actors.b_ways.own_copies import OwnCopies
 from actors.b_ways.shared_step import SharedStep
+from actors.b_ways.stepping import Stepping
 from actors.b_ways.way import Call, Way
 from actors.evaluation_report import CPU, evaluated
+from actors.placement import number
+from actors.role_arguments import corrects
 from actors.state_guard import Guard
 from ray_split import config
 from ray_split.arrays import Array
@@ -24,7 +27,7 @@ from ray_split.messages.contract import Contract
 from ray_split.messages.message import Message, labels_of, receive
 from ray_split.messages.message_checks import Checks, Phones
 from ray_split.messages.report import Report, Spent
-from ray_split.messages.state import State, state_bytes
+from ray_split.messages.state import Closed, Remembered, State, state_bytes, terms_bytes
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.models.registry import first_states
@@ -51,22 +54,24 @@ class Server:
     """
 
     def __init__(self, settings: config.Config, contract: Contract) -> None:
-        torch.set_num_threads(settings.server.num_cpus)
+        torch.set_num_threads(number(settings.server.num_cpus))
         gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
         if gpu:
             torch.backends.cudnn.deterministic = True
-        segments = cut(registry.build(settings.model, settings.run.seed), settings.model.cuts or ())
+        model = registry.build(settings.model, settings.run.seed)
+        segments = cut(model, settings.model.cuts or (), mask=settings.model.mask)
         self._settings = settings
         seed, max_norm = settings.run.seed, settings.phones.max_norm
-        make = CopyFactory("b", segments.b, settings, "cuda" if gpu else "cpu")
-        self._task = Task(settings.task)
+        self._make = make = CopyFactory("b", segments.b, settings, "cuda" if gpu else "cpu", corrects(settings)["b"])
+        self._task = Task(settings.task, mixed=settings.data.mixup is not None)
         self.b = make.segment()
         self._one = LoopedCopies(lambda: self.b)
         self._shared = SharedSegment(self.b, vmapped=make.stacked)
         self._averaging = Averaging(settings.aggregator)
+        self._stepping = Stepping(waits=settings.optimizer.clips_model)
         self._ways: dict[WayOfB, Way] = {
-            "in_turn": InTurn(self._one, seed, self._task),
-            "own_copies": OwnCopies(make, self._averaging, max_norm.weights, seed, self._task),
+            "in_turn": InTurn(self._one, seed, self._task, self._stepping),
+            "own_copies": OwnCopies(make, self._averaging, settings, self._task, self._stepping),
             "shared_step": SharedStep(self._shared, seed, self._task),
             "joint_batch": JointBatch(self._shared, seed, self._task),
         }
@@ -80,7 +85,7 @@ class Server:
 
     def initial_state(self) -> State:
         """B's state before the first round."""
-        return first_states(self._settings)["b"]
+        return first_states(self._settings, {"b": self._make})["b"]
 
     def load(self, turn: Turn, state: State, way: WayOfB = "in_turn") -> Report:
         """Begin a round with this state, in which B serves phones in this way."""
@@ -88,6 +93,7 @@ class Server:
         for each in self._ways.values():
             each.begin(state)
         self._averaging.begin(state)
+        self._stepping.forget()
         self._checks.forget()
         received = self._one.load(state, 1, fresh=False)
         self._guard.loaded(turn)
@@ -127,6 +133,9 @@ class Server:
             self._averaging.go_on(averaged([self.b.state(), *others], shares))
             return Report(bytes_weights=sum(state_bytes(state) for state in others))
 
+    def after(self, *done: object) -> None:
+        """Nothing: what is submitted after this is done once these are there."""
+
     def begin(self) -> None:
         """A round begins: its account of time does."""
         self._guard.begin()
@@ -150,14 +159,16 @@ class Server:
         with self._guard.during(turn, *hidden_gradients):
             way = self._admitted(turn, "backward")
             self._check(turn, hidden_gradients, self._checks.gradient)
-            return _each([Message(groups, time.time()) for groups in way.backward(turn, hidden_gradients)])
+            gradients = way.backward(turn, hidden_gradients)
+            return _each([Message(g, time.time(), norms=self._stepping.norms(turn)) for g in gradients])
 
     def learn(self, turn: Turn, *activations: Message) -> Message | list[Message]:
         """Single split: forward, the loss and backward in one: the gradient of the activation, for each cohort."""
         with self._guard.during(turn, *activations):
             way = self._admitted(turn, "learn")
             self._check(turn, activations, self._checks.activation)
-            return _each([_told(learned) for learned in way.learn(turn, activations)])
+            learned = way.learn(turn, activations)
+            return _each([_told(each)._replace(norms=self._stepping.norms(turn)) for each in learned])
 
     def _admitted(self, turn: Turn, call: Call) -> Way:
         way = self._ways[self._named]
@@ -171,27 +182,39 @@ class Server:
             check(phones, sent)
         return cohorts
 
-    def step(self, turn: Turn) -> None:
-        """The step that phones share, once all their backwards are through; `turn.joint` says how they weigh in it."""
+    def step(self, turn: Turn, norms: Array | None = None) -> None:
+        """The step that phones share, once all their backwards are through; `turn.joint` says how they weigh in it.
+
+        Or the turn's, where gradients are clipped by the norm of all segments': `norms` (k,) are each phone's.
+        """
         with self._guard.during(turn):
             way = self._ways[self._named]
+            if norms is not None:
+                self._stepping.step(turn, norms)
+                return
             if not isinstance(way, (SharedStep, JointBatch)):
                 raise self._unknown("step", "shared_step or joint_batch")
             way.step(turn)
 
-    def open(self, turn: Turn) -> None:
-        """Give each of the turn's phones a copy of B as it was at the round's start."""
-        with self._guard.during(turn):
-            self._own_copies("open").open(turn)
+    def open(self, turn: Turn, remembered: Remembered | None = None) -> Report:
+        """Give each of the turn's phones a copy of B as it was at the round's start.
 
-    def close(self, turn: Turn, shares: Array, number: int = 0) -> None:
+        `remembered`: what is remembered of these copies for the settings' algorithm, which comes from the fed server.
+        """
+        with self._guard.during(turn):
+            terms = (remembered or {}).get("b")
+            self._own_copies("open").open(turn, terms)
+            return Report(bytes_weights=terms_bytes(terms, len(turn.phones)))
+
+    def close(self, turn: Turn, shares: Array, number: int = 0, steps: Array | None = None) -> Closed | None:
         """End the phones' round: their copies are added to the average by shares, in the order of these calls.
 
         An aggregator other than the mean takes the copies themselves: they are kept until `state`, by the cohort's
         number in the round. Copies without a share, of phones that did not finish the round, are left out.
+        With the `steps` that each took, it returns what is remembered of the copies from now on.
         """
         with self._guard.during(turn):
-            self._own_copies("close").close(turn, shares, number)
+            return self._own_copies("close").close(turn, shares, number, steps)
 
     def _own_copies(self, call: str) -> OwnCopies:
         way = self._ways[self._named]

@@ -43,6 +43,17 @@ class Guard:
         return self._spent if self._holds == (turn.round, turn.attempt) else Spent()
 
     @contextmanager
+    def failing(self, turn: Turn) -> Iterator[None]:
+        """Around what a call does with others: if it raises, the turn's calls after it raise the same."""
+        try:
+            yield
+        except BaseException as error:
+            at = (turn.round, turn.attempt)
+            if self._holds == at:
+                self._holds, self._failed = None, (at, error)
+            raise
+
+    @contextmanager
     def during(self, turn: Turn, *arrived: Message) -> Iterator[None]:
         """Around every call. Raises StateNotLoadedError; if the call raises, those after it raise the same."""
         at = (turn.round, turn.attempt)
@@ -52,11 +63,8 @@ class Guard:
             wanted = f"round {turn.round}, attempt {turn.attempt}"
             raise StateNotLoadedError(f"{self.who} has no state for {wanted}; it holds {self._holds}")
         start = time.time()
-        try:
+        with self.failing(turn):
             yield
-        except BaseException as error:
-            self._holds, self._failed = None, (at, error)
-            raise
         sent = max((message.at for message in arrived), default=0.0)
         before, self._free = self._free, time.time()
         self._spent = Spent(

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from ray_split.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ray_split.algorithms.algorithm import Algorithm
+    from ray_split.algorithms.server_optimizer import ServerOptimizer
     from ray_split.api import fit, load_model, stream
-    from ray_split.callbacks import Callback
+    from ray_split.callbacks import STOP, Callback
     from ray_split.config import Config
     from ray_split.cutting.cut import Segments
     from ray_split.cutting.cut_error import CutError
     from ray_split.data.batches import Batches
-    from ray_split.data.load import DataSet, LazyInputs, Part
+    from ray_split.data.load import DataSet, LazyInputs, Part, Sequences, Table
     from ray_split.data.load import load as load_data
     from ray_split.data.stream import Draw
     from ray_split.errors import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
@@ -30,17 +32,22 @@ if TYPE_CHECKING:
 
 # Loaded when first used: the fed server's process needs no torch, the command line's --help no ray.
 _PLACES = {
-    "fit": "api", "load_model": "api", "Callback": "callbacks", "Config": "config.sections", "CutError": "cutting.cut",
+    "fit": "api", "load_model": "api", "STOP": "callbacks", "Callback": "callbacks",
+    "Config": "config.sections", "CutError": "cutting.cut",
     "Segments": "cutting.cut", "DataSet": "data.load", "LazyInputs": "data.load", "Part": "data.load",
-    "load_data": "data.load:load",
+    "Sequences": "data.sequences",
+    "Table": "data.sources.table", "load_data": "data.load:load",
     "OutOfTimeError": "errors", "RunFailedError": "errors", "RunStoppedError": "errors", "SettingsError": "errors",
     "Result": "results.result", "Schedule": "schedules.schedule", "Aggregator": "segments.aggregators",
+    "Algorithm": "algorithms.algorithm", "ServerOptimizer": "algorithms.server_optimizer",
     "Start": "messages.turn", "JointStep": "messages.turn",
     "Draw": "data.stream", "stream": "api", "Batches": "data.batches",
 }  # fmt: skip
 
 __all__ = [
+    "STOP",
     "Aggregator",
+    "Algorithm",
     "Batches",
     "Callback",
     "Config",
@@ -56,13 +63,20 @@ __all__ = [
     "RunStoppedError",
     "Schedule",
     "Segments",
+    "Sequences",
+    "ServerOptimizer",
     "SettingsError",
     "Start",
+    "Table",
     "fit",
     "load_data",
     "load_model",
     "stream",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from ray_split import config, logs
-from ray_split.callbacks import Callback, progress
-from ray_split.config.plugins import named_by
-from ray_split.config.scripts import refuse_to_train_while_importing
+from ray_split.arrays import Array
+from ray_split.callbacks import Callback, listeners
+from ray_split.config.user_code.by_value import is_record
+from ray_split.config.user_code.plugins import named_by
+from ray_split.config.user_code.scripts import refuse_to_train_while_importing
 from ray_split.data import load as data
 from ray_split.data import partitions
 from ray_split.data.stream import Draw, Stream
@@ -19,7 +21,7 @@ from ray_split.driver.backend import Backend
 from ray_split.driver.interrupted_start import stoppable
 from ray_split.driver.one_run import carry_out
 from ray_split.driver.stopping import Stop
-from ray_split.errors import SettingsError, first_line, told
+from ray_split.errors import SettingsError, first_line, shown, told
 from ray_split.filesystem import Place, place
 from ray_split.messages.message import receive_leaf
 from ray_split.messages.state import weights
@@ -28,26 +30,36 @@ from ray_split.models.pretrained import with_versions
 from ray_split.name_clashes import check_not_hidden
 from ray_split.preparation.prepare import Prepared, prepare, with_held_out
 from ray_split.preparation.run_folder import Claimed, check_quarantine, claimed, inherit
-from ray_split.results.left_behind import CONFIG, MODEL
+from ray_split.preparation.settings import named_callbacks
+from ray_split.results.left_behind import BY_VALUE, CONFIG, MODEL, WITHOUT_EMA
 from ray_split.results.personal_state import FOLDER, Personal
 from ray_split.results.result import Result
 from ray_split.schedules import schedule_of
 
+logger = logs.get(__name__)
+
 BACKENDS = {"ray": "actors.ray_backend.backend", "inprocess": "actors.inprocess"}
 
 
-def fit(settings: config.Config | None = None, callbacks: Sequence[Callback] | None = None) -> Result:
+def fit(
+    settings: config.Config | None = None, callbacks: Sequence[Callback] | None = None, progress: bool | None = None
+) -> Result:
     """Train by the settings, and return where everything lies.
 
-    `callbacks` are told as the run goes on; by default a progress bar, or plain lines where there is no terminal.
+    `callbacks` are told as the run goes on, beside those that run.callbacks names. `progress`: whether a bar is shown,
+    or plain lines where there is no terminal; by default it is, but with `callbacks=[]`, which says: not a word.
     Raises SettingsError before anything is started or written; RunFailedError if the run could not finish: the last
     checkpoint stands; OutOfTimeError (one of these) if run.max_hours is over, and RunStoppedError (a KeyboardInterrupt)
     if it was asked to stop: a checkpoint of the last completed round is written, if that can be.
     """
     refuse_to_train_while_importing()
+    if not isinstance(settings, config.Config | None):
+        wrong = f"it was given a {type(settings).__name__}, and no rs.Config"
+        do = "Write rs.fit(rs.Config(...)); of a file rs.Config.from_yaml(file)"
+        raise SettingsError("settings", settings, do, wrong)
     settings = settings or config.Config()
     with stoppable(), logs.written(settings.run.log_format), logs.run(settings.run.name):
-        return _fit(settings, [progress(settings.run.log_format)] if callbacks is None else list(callbacks))
+        return _fit(settings, listeners(callbacks, progress, settings.run.log_format))
 
 
 def _fit(settings: config.Config, callbacks: list[Callback]) -> Result:
@@ -65,8 +77,8 @@ def _connected(prepared: Prepared, folder: Claimed, callbacks: list[Callback]) -
         stop = Stop(prepared.settings.run.max_hours)
         # After connect: ray.init sets a handler for SIGTERM of its own.
         with stop.listening(), stop.telling():
-            resolved = backend.resolve(prepared.settings)
-            told = [*callbacks, *backend.callbacks()]
+            resolved = backend.resolve(prepared.settings, prepared.work)
+            told = [*callbacks, *named_callbacks.made(resolved.run), *backend.callbacks()]
             with logs.run(resolved.run.name):
                 return carry_out(prepared._replace(settings=resolved), folder, backend, told, stop)
     finally:
@@ -85,31 +97,56 @@ def dry_run(settings: config.Config) -> tuple[bool, list[str]]:
     Raises SettingsError as `fit` does.
     """
     refuse_to_train_while_importing()
-    prepared = prepare(settings).settings
+    prepared = prepare(settings)
     check_not_hidden()
-    backend = connect(prepared.cluster)
+    backend = connect(prepared.settings.cluster)
     try:
-        return backend.plan(backend.resolve(prepared))
+        return backend.plan(backend.resolve(prepared.settings, prepared.work))
     finally:
         backend.stop()
 
 
-def load_model(path: str | Place, phone: int | None = None, trust: bool = False) -> nn.Module:
+def load_model(
+    path: str | Place,
+    phone: int | None = None,
+    trust: bool = False,
+    ema: bool = True,
+    model: Callable[..., nn.Module] | None = None,
+) -> nn.Module:
     """The trained, unsplit model of the run in a folder, in eval mode; with what is the phone's own, if one is named.
 
+    Of a run with optimizer.ema_decay the average of weights, which was evaluated; without `ema` the last ones.
     A model that the folder names as package.module:function is imported only with `trust`: that runs code, of whoever
-    wrote there. Raises SettingsError for one that isn't trusted, and if there is no model, or it can't be read.
+    wrote there. `model`: the function or class itself, as the run was given it. Raises SettingsError for one that isn't
+    trusted or must be given, and if there is no model, or it can't be read.
     """
     folder = place(path)
     if not (folder / MODEL).exists():
-        raise SettingsError("path", str(path), "the folder of a finished run, with its model.safetensors")
-    settings = config.Config.from_yaml(folder / CONFIG)
+        raise SettingsError("path", str(path), NO_MODEL, f"there is no {MODEL} in {shown(str(path))}")
+    settings = _with_model(config.Config.from_yaml(folder / CONFIG), folder, model)
     with named_by(folder, trust):
-        model = registry.build(settings.model, settings.run.seed)
-    _fill(model, folder / MODEL, _read_weights(folder / MODEL), strict=True)
+        made = registry.build(settings.model, settings.run.seed)
+    file = folder / (MODEL if ema or settings.optimizer.ema_decay is None else WITHOUT_EMA)
+    _fill(made, file, _read_weights(file), strict=True)
     if phone is not None:
-        _fill(model, folder / FOLDER, _own_weights(folder, phone), strict=False)
-    return model.eval()
+        _fill(made, folder / FOLDER, _own_weights(folder, phone), strict=False)
+    return made.eval()
+
+
+def _with_model(settings: config.Config, folder: Place, model: Callable[..., nn.Module] | None) -> config.Config:
+    """A run's settings with the model's function that is given, where the folder can't tell it."""
+    was = settings.model.name
+    if model is None:
+        if is_record(was):
+            name = was.rpartition(":")[2]
+            wrong = f"the model of this run is {name}, which was made in a notebook or a script"
+            do = f"Give it again: load_model(..., model={name}). {folder / BY_VALUE} has its text"
+            raise SettingsError("model", None, do, wrong)
+        return settings
+    settings = settings.with_values(model={"name": model})
+    if is_record(was) and settings.model.name != was:
+        logger.warning("the model's function is another than the run was given: %s, not %s", settings.model.name, was)
+    return settings
 
 
 def _read_weights(path: Place) -> dict[str, torch.Tensor]:
@@ -119,7 +156,7 @@ def _read_weights(path: Place) -> dict[str, torch.Tensor]:
     try:
         return dict(load(path.read_bytes()))
     except (SafetensorError, ValueError, OSError) as error:
-        raise SettingsError("path", str(path), f"a model that can be read: {first_line(error)}") from error
+        raise SettingsError("path", str(path), OTHER_FOLDER, f"{path} can't be read: {first_line(error)}") from error
 
 
 def _fill(model: nn.Module, path: Place, given: dict[str, torch.Tensor], strict: bool) -> None:
@@ -127,19 +164,33 @@ def _fill(model: nn.Module, path: Place, given: dict[str, torch.Tensor], strict:
     try:
         model.load_state_dict(with_versions(given, model.state_dict()), strict)
     except (RuntimeError, ValueError, KeyError) as error:
-        allowed = f"the weights of the model that config.yaml names: {told(error)}"
-        raise SettingsError("path", str(path), allowed) from error
+        wrong = f"the weights in {path} don't fit the model that {CONFIG} names: {told(error)}"
+        raise SettingsError("path", str(path), OTHER_FOLDER, wrong) from error
+
+
+NO_MODEL = "Give the folder of a run that has completed a round"
+OTHER_FOLDER = "Give the folder of another run, or train this one again"
+SHARED = "Leave phone out to load the model that all phones share"
+
+
+def _untrained(phone: int, trained: Array) -> tuple[str, str]:
+    """What to do, and what is wrong, where a phone has no weights of its own."""
+    there = [str(each) for each in range(len(trained)) if trained[each]]
+    some = f"{', '.join(there[:10])}{', ...' if there[10:] else ''}"
+    return f"The phones that have trained are {some}", f"phone {phone} has not trained in this run"
 
 
 def _own_weights(folder: Place, phone: int) -> dict[str, torch.Tensor]:
     try:
         personal = Personal.open(folder / FOLDER)
     except FileNotFoundError as error:
-        raise SettingsError("phone", phone, f"none: in {folder} nothing is a phone's own") from error
+        raise SettingsError(
+            "phone", phone, SHARED, f"phones have no weights of their own in the run in {shown(str(folder))}"
+        ) from error
     except (ValueError, EOFError, OSError) as error:
-        raise SettingsError("phone", phone, f"none: {folder / FOLDER} can't be read: {first_line(error)}") from error
+        raise SettingsError("phone", phone, SHARED, f"{folder / FOLDER} can't be read: {first_line(error)}") from error
     if not 0 <= phone < len(personal.trained) or not personal.trained[phone]:
-        raise SettingsError("phone", phone, "one that has trained")
+        raise SettingsError("phone", phone, *_untrained(phone, personal.trained))
     own = personal.own(phone).values()
     return {key: receive_leaf(array) for state in own for key, array in weights(state).items()}
 

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any, Final, Literal, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ray_split import config, logs
-from ray_split.errors import BadPhoneError
+from ray_split.errors import BadPhoneError, SettingsError
 from ray_split.logs import finite
+from ray_split.notebook_line import Line, in_notebook
 
 logger = logs.get(__name__)
 
 
+class _Request(Enum):
+    STOP = "stop"
+
+    def __repr__(self) -> str:
+        return "rs.STOP"
+
+
+StopRequest = Literal[_Request.STOP]
+STOP: Final = _Request.STOP
+"""What `on_round_end` returns to end the run in order with this round."""
+
+
 class Callback:
-    """Called by the driver as the run goes on. Override what you need."""
+    """Called by the driver as the run goes on. Override what you need.
+
+    What a hook raises ends the run as failed, with a line that names the callback and the hook.
+    """
 
     def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
         """The actors run, as `where` says, a line each; the first round is next."""
@@ -30,8 +49,12 @@ class Callback:
     def on_exchanges(self, round: int, exchanges: int, queued: int) -> None:
         """So many more exchanges are through. `queued` calls had no answer yet when the driver turned to wait."""
 
-    def on_round_end(self, row: dict[str, Any]) -> None:
-        """A round is committed and evaluated; `row` is its line in metrics.jsonl."""
+    def on_round_end(self, row: dict[str, Any]) -> StopRequest | None:
+        """A round is committed and evaluated; `row` is its line in metrics.jsonl.
+
+        Returned STOP makes this round the run's last one: its model is tested and written, and the run has finished.
+        """
+        return None
 
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Actors died and were replaced; the round is run again."""
@@ -141,6 +164,34 @@ class BarProgress(Callback):
         self._console.print(closing_table(summary, path))
 
 
+class NotebookProgress(PlainProgress):
+    """As plain lines, with one that has a bar and is written anew in the place of a line a round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line: Line | None = None
+        self._last = "loss -  val_accuracy -"
+
+    def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
+        """Say what runs where, and show the bar."""
+        super().on_run_start(settings, where, first_round)
+        self._line = Line(self._rounds, first_round, "starting")
+
+    def _show(self, round: int, completed: float, rate: float, must: bool) -> None:
+        if self._line is not None:
+            text = f"round {round + 1}/{self._rounds}  {self._last}  {rate:.0f} samples/s"
+            self._line.show(completed, text, must)
+
+    def on_progress(self, round: int, done: int, total: int, samples_per_second: float) -> None:
+        """Move the bar within the round."""
+        self._show(round, round + done / total, samples_per_second, must=False)
+
+    def on_round_end(self, row: dict[str, Any]) -> None:
+        """Move the bar, with the round's figures."""
+        self._last = figures(row)
+        self._show(row["round"], row["round"] + 1, row["samples"] / max(row["round_seconds"], 1e-9), must=True)
+
+
 class LoggedProgress(Callback):
     """The same as log records, for logs that are JSON."""
 
@@ -177,17 +228,59 @@ def quarantined(round: int, phones: tuple[int, ...], reason: str) -> str:
 
 
 def progress(log_format: str = "text") -> Callback:
-    """A bar on a terminal, plain lines elsewhere; as JSON if logs are."""
+    """A bar on a terminal and in a notebook, plain lines elsewhere; as JSON if logs are."""
     if log_format == "json":
         return LoggedProgress()
+    if in_notebook():
+        return NotebookProgress()
     return BarProgress() if sys.stdout.isatty() else PlainProgress()
+
+
+def listeners(callbacks: Sequence[Callback] | None, shown: bool | None, log_format: str) -> list[Callback]:
+    """Who is told of a run: the progress, unless it is taken away or theirs brings one, and a user's callbacks.
+
+    Raises SettingsError for what is no callback.
+    """
+    if isinstance(callbacks, (str, Callback)) or (callbacks is not None and not isinstance(callbacks, Iterable)):
+        shown = repr(callbacks) if isinstance(callbacks, str) else f"{type(callbacks).__name__}(...)"
+        raise SettingsError("callbacks", callbacks, f"Write callbacks=[{shown}]", f"{shown:.100} is no list")
+    given = list(callbacks or ())
+    for each in given:
+        _check_callback(each)
+    brings_one = any(isinstance(each, PROGRESS) for each in given)
+    wanted = (callbacks is None or bool(given)) if shown is None else shown
+    return [*([progress(log_format)] if wanted and not brings_one else []), *given]
+
+
+PROGRESS = (PlainProgress, BarProgress, LoggedProgress)  # a notebook's is a PlainProgress
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+def _check_callback(given: Any) -> None:
+    if isinstance(given, type) and issubclass(given, Callback):
+        raise SettingsError(
+            "callbacks", given, f"Write {given.__name__}()", f"{given.__name__} is a class, not an object"
+        )
+    if isinstance(given, str):
+        do = f"A name goes into the settings: rs.Config(run={{'callbacks': [{given!r}]}})"
+        raise SettingsError("callbacks", given, do, f"{given!r:.100} is a name, and no object")
+    if isinstance(given, type) or not all(callable(getattr(given, hook, None)) for hook in HOOKS):
+        raise SettingsError("callbacks", given, "a list of objects of subclasses of rs.Callback")
+
+
+def other_hooks(callback: Callback) -> Iterator[str]:
+    """What is said of each of a callback's methods that is called like a hook, and that nobody calls."""
+    for name in dir(type(callback)):
+        if name.startswith("on_") and name not in HOOKS and callable(getattr(callback, name)):
+            near = difflib.get_close_matches(name, HOOKS, n=1)
+            yield f"has {name}, which is no hook" + (f": did you mean {near[0]}?" if near else "")
 
 
 def say_start(say: Any, settings: config.Config, where: list[str], first_round: int) -> None:
     """What begins, where its actors run, and where its output lies."""
-    begins = f"from round {first_round + 1} " if first_round else ""
+    begins = f" from round {first_round + 1}" if first_round else ""
     model, phones = settings.model, settings.phones.count
-    say(f"{settings.run.name}: {model.name} cut at {', '.join(model.cuts or [])}, {phones} phones {begins}")
+    say(f"{settings.run.name}: {model.name} cut at {', '.join(model.cuts or [])}, {phones} phones{begins}")
     for line in where:
         say(line)
     say(f"results: {settings.run.folder}")
@@ -200,6 +293,7 @@ def closing_table(summary: dict[str, Any], path: str) -> Table:
     table.add_column(overflow="fold")
     rows = {
         "rounds": str(summary["rounds"]),
+        **({"ended early by": summary["stopped_by"]} if summary.get("stopped_by") else {}),
         **_best(summary),
         **({"test nonfinite": str(summary["test_nonfinite"])} if summary.get("test_nonfinite") else {}),
         "seconds": number(summary["seconds"], 1),

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, listed, shown
 from ray_split.version import __version__
 
 
@@ -34,6 +34,7 @@ COMMANDS = {
 """In the order that the overview has them."""
 
 HELP = ("-h", "--help")
+COMPLETION = "--completion"
 
 
 def overview() -> str:
@@ -42,6 +43,7 @@ def overview() -> str:
     return "\n".join([
         "usage: ray-split COMMAND ...", "", "Multi-client split learning on Ray.", "", *lines, "",
         "ray-split COMMAND --help says what a command takes. A first run, on this machine: ray-split train",
+        "ray-split --completion bash (zsh, fish) prints the script by which your shell completes all of this.",
     ])  # fmt: skip
 
 
@@ -56,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ray-split {__version__}")
         return 0
     try:
+        if given[:1] == [COMPLETION]:
+            print(_completion(given[1:]), end="")
+            return 0
         command = _load(given)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -66,22 +71,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command(given[1:])
 
 
+def _completion(shells: Sequence[str]) -> str:
+    """The script by which a shell completes. Raises SettingsError."""
+    from ray_split.command_line.completion import script  # imports all commands
+
+    return script(" ".join(shells), {name: (command.about, command.module) for name, command in COMMANDS.items()})
+
+
 def _load(given: Sequence[str]) -> Callable[[Sequence[str]], int]:
     """The main function of the command that is asked for. Raises SettingsError."""
     name = given[0] if given else ""
     if name not in COMMANDS:
-        from ray_split.config.plugins import suggest  # pydantic and more: not for --help
+        from ray_split.config.user_code.plugins import suggest  # pydantic and more: not for --help
 
-        allowed = f"a command, and what it takes: {', '.join(COMMANDS)}{suggest(name, COMMANDS)}"
-        raise SettingsError("command line", " ".join(given), allowed)
+        wrong = f"there is no command {shown(name)}" if given else "no command was given"
+        raise SettingsError("", name, suggest(name, COMMANDS, f"The commands are {listed(COMMANDS)}"), wrong)
     _, module, extra = COMMANDS[name]
     try:
         found: Callable[[Sequence[str]], int] = importlib.import_module(module).main
     except ImportError as error:
         if extra is None:
             raise
-        allowed = f"run after pip install 'ray-split[{extra}]': {first_line(error)}"
-        raise SettingsError("command line", name, allowed) from error
+        wrong = f"{name} needs a package that is not installed: {first_line(error)}"
+        raise SettingsError("", name, f"Run: pip install 'ray-split[{extra}]'", wrong) from error
     return found
 
 

@@ -20,22 +20,68 @@ BROKEN = (Exception, SystemExit)
 SECRET = re.compile(r"([?&][^=&\s]*(?:secret|token|password|sas|sig|key)[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
 SLOPPY_USER = re.compile(r"(?<=://)[^\s'\"@?]*:[^\s'\"@?]*@")  # also where a secret's / should have been written %2F
 
+NUMBER = re.compile(r"[-+]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})(e[-+]?\d{1,5})?", re.IGNORECASE | re.ASCII)
 LONGEST = 120  # characters of a value that are shown
-MOST_ALLOWED = 2000
+MOST_SAID = 2000
 
 
 class SettingsError(ValueError):
-    """A person's mistake: one line that names the field, what it was and what it may be. Exit status 2."""
+    """A person's mistake, in one line: the field as they wrote it, what is wrong, what to do. Exit status 2.
 
-    def __init__(self, field: str, value: Any, allowed: str) -> None:
-        super().__init__(field, value, allowed)
-        self.field, self.value, self.allowed = field, value, allowed
+    Without `wrong` the line is "FIELD: must be ALLOWED, not VALUE.". Where that would read badly, `wrong` says what is
+    wrong, as what follows the field's name ("is not set") or on its own ("there is no ..."), and `allowed` is a
+    sentence: what there is, or what to do. A validator may raise it without a field; of a mistake in the words of a
+    command line, which no flag has, there is none.
+    """
+
+    def __init__(self, field: str, value: Any, allowed: str, wrong: str = "", note: str = "") -> None:
+        super().__init__(field, value, allowed, wrong, note)
+        self.field, self.value, self.allowed, self.wrong, self.note = field, value, allowed, wrong, note
 
     def __str__(self) -> str:
-        shown = masked(brief(self.value, 4 * LONGEST))  # before it is cut: a part of a secret is one too
-        allowed = masked(self.allowed)[:MOST_ALLOWED]
-        line = f"{_cut(self.field)}: {_cut(shown)} is not possible; it may be {allowed}"
-        return " ".join(line.splitlines())
+        wrong = self.fault
+        wrong = f"{wrong.rstrip('.')} ({self.note})" if self.note else wrong
+        sentences = (wrong, self.allowed.strip() if self.wrong else "")
+        said = " ".join(sentence(masked(each)[:MOST_SAID]) for each in sentences if each)
+        named = not self.field or self.wrong.endswith(f"'{self.field}'")  # once is enough
+        return " ".join((said if named else f"{_cut(self.field)}: {said}").splitlines())
+
+    @property
+    def fault(self) -> str:
+        """What is wrong, without what to do."""
+        if self.wrong:
+            return self.wrong
+        if self.value is None or self.value == "":
+            return f"is {'not set' if self.value is None else 'empty'}, but must be {self.allowed}"
+        return f"must be {self.allowed}, not {shown(self.value)}"
+
+    def of(self, field: str) -> SettingsError:
+        """The same of another field, such as the flag that was typed."""
+        return SettingsError(field, self.value, self.allowed, self.wrong, self.note)
+
+    def with_note(self, note: str) -> SettingsError:
+        """The same of a place, which the note tells: the point of a sweep, a run of a comparison, a line of a file."""
+        return SettingsError(self.field, self.value, self.allowed, self.wrong, note)
+
+
+def listed(words: Iterable[str], last: str = "and") -> str:
+    """Words as a sentence has them: `a, b and c`."""
+    *most, end = [*words] or ["nothing"]
+    return f"{', '.join(most)} {last} {end}" if most else end
+
+
+def sentence(text: str) -> str:
+    """With a full stop, if it doesn't end."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def shown(value: Any) -> str:
+    """A value as a line of an error has it: without credentials, and cut off where it is long."""
+    if isinstance(value, bool):
+        return str(value).lower()  # as in YAML
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        return value  # a flag's text
+    return _cut(masked(brief(value, 4 * LONGEST)))  # masked before it is cut: a part of a secret is one too
 
 
 def _cut(text: str) -> str:
@@ -78,7 +124,18 @@ def told(error: BaseException) -> str:
     """An error of somebody's code in one line, with the place that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split()[:40])}{place}"
+    return f"{_words(error)}{place}"
+
+
+def failed(name: str, error: BaseException) -> str:
+    """What is said of somebody's function that raised: the file and line of theirs, and the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{name} failed{place} with {_words(error)}"
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()[:40])}"
 
 
 def first_line(error: BaseException) -> str:
@@ -114,6 +171,10 @@ class RunFailedError(RuntimeError):
     """The run ended before its last round. The last checkpoint stands."""
 
 
+class CallbackError(RunFailedError):
+    """A callback raised: what the run has completed is written, and it can be resumed."""
+
+
 class OutOfTimeError(RunFailedError):
     """The run has lasted for run.max_hours: what it has completed is written, and it can be resumed."""
 
@@ -143,7 +204,7 @@ class Failures:
         if self._count > self._most >= 0:
             before = ", ".join(f"{name} ({times})" for name, times in self._deaths.items())
             died = f"; before that died: {before}" if before else ""
-            raise RunFailedError(f"more than run.max_failures {self._most} failures: {error}{died}") from error
+            raise RunFailedError(f"more failures than run.max_failures, {self._most}: {error}{died}") from error
 
     def died(self, names: Iterable[str]) -> None:
         """Who it was that died."""

@@ -140,6 +140,8 @@ Place = Path | Uri
 
 def place(path: str | Place) -> Place:
     """A path or a URI as somewhere to read and write. Raises ValueError for ~ and a user that there is not."""
+    if path is None:
+        raise ValueError("the path of a folder is needed, not None")
     if not isinstance(path, str):
         return _at_home(path) if isinstance(path, Path) else path
     if not IS_URI.match(path):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray_split.errors import SettingsError
+from ray_split.errors import SettingsError, shown
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 
@@ -26,5 +26,5 @@ def check_fits(field: str, given: Mapping[str, Any], size: int) -> None:
     """See that so many bytes can be held. Raises SettingsError."""
     if size > memory():
         asked = f"{size // 10**9} GB" if size < MOST_TOLD else f"more than {MOST_TOLD // 10**9} GB"
-        allowed = f"smaller: it takes {asked} of memory at least, and this machine has {memory() / 1e9:.3g}"
-        raise SettingsError(field, dict(given), allowed)
+        wrong = f"{shown(dict(given))} needs at least {asked} of memory, but this machine has {memory() / 1e9:.3g} GB"
+        raise SettingsError(field, dict(given), "Use smaller values", wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from ray_split.errors import SettingsError
+from ray_split.errors import SettingsError, shown
 
 PACKAGES = {"ray_split": "api.py", "actors": "inprocess.py"}  # what the wheel holds, and a file that tells it
 
@@ -15,8 +15,8 @@ def check_not_hidden() -> None:
     for name, file in PACKAGES.items():
         found = _place(PathFinder.find_spec(name))  # not what is imported by now: what a new process would find
         if found is not None and not (found / file).is_file():  # of a checkout of ours, or of what is installed
-            allowed = f"called something else: it hides ray-split's own {name}; rename it, or start in another folder"
-            raise SettingsError("a folder to import from", str(found), allowed)
+            wrong = f"{shown(str(found))} has the same name as a package of ray-split, and Python finds it first"
+            raise SettingsError("PYTHONPATH", str(found), f"Rename {found.name}, or start in another folder", wrong)
 
 
 def _place(spec: ModuleSpec | None) -> Path | None:

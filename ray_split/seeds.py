@@ -32,6 +32,7 @@ PURPOSES = {
     "messages": 16,
     "availability": 17,
     "dropout": 18,
+    "mixup": 19,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 

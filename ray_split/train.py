@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ray_split import config
 from ray_split.command_line.training import settings_of
 from ray_split.driver.interrupted_start import stoppable
-from ray_split.errors import OutOfTimeError, RunFailedError, RunStoppedError, SettingsError
+from ray_split.errors import BadPhoneError, OutOfTimeError, RunFailedError, RunStoppedError, SettingsError, sentence
 
 if TYPE_CHECKING:
     from ray_split.driver.ending import Ending
@@ -40,6 +40,9 @@ def _dry_run(settings: config.Config, _: Ending) -> int:
 WANTED = {"train": _train, "print_config": _print_config, "dry_run": _dry_run}
 
 
+HELPS = "A lower optimizer.lr may help. With run.on_bad_phone skip, a run goes on without such phones."
+
+
 def main(arguments: Sequence[str]) -> int:
     """Train; returns the exit status."""
     with stoppable():
@@ -65,7 +68,14 @@ def _main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _ended(ending, 130, "stopped before the run began")
     except RunFailedError as error:
-        return _ended(ending, 1, f"error: the run failed: {error}")
+        return _ended(ending, 1, f"error: the run failed: {_why(error)}")
+
+
+def _why(error: RunFailedError) -> str:
+    """Why a run failed, and what may help."""
+    if not isinstance(error.__cause__, BadPhoneError):
+        return str(error)
+    return f"{sentence(str(error.__cause__))} {HELPS}"
 
 
 def _ended(ending: Ending | None, status: int, complaint: str | None = None) -> int:

@@ -53,7 +53,7 @@ class JointBatch:
 
     def step(self, turn: Turn) -> None:
         """The joint step."""
-        self._shared.step(joint_of(turn).factor)
+        self._shared.step(joint_of(turn).factor, turn)
 
     def _seeds(self, turn: Turn) -> list[int]:
         # One forward of one batch draws once, whoever's batches are in it: by its first phone.

@@ -55,7 +55,7 @@ class SharedStep:
 
     def step(self, turn: Turn) -> None:
         """The joint step, on what the backwards added up."""
-        self._shared.step(joint_of(turn).factor)
+        self._shared.step(joint_of(turn).factor, turn)
 
 
 def check_stepped(shared: SharedSegment) -> None:

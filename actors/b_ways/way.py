@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from actors.b_ways.stepping import Stepping
 from ray_split.data.stream import forward_seeds
 from ray_split.messages.message import Groups, Message, Wanted, group_size, labels_of
 from ray_split.messages.state import State
@@ -44,17 +45,19 @@ def only(messages: Sequence[Message]) -> Message:
     return messages[0]
 
 
-def backward_and_step(copies: Copies, hidden_gradient: Message) -> Groups:
-    """The gradient of what arrived; the copies have stepped."""
-    gradient = copies.backward(hidden_gradient.groups)
-    copies.step()
+def backward_and_step(copies: Copies, turn: Turn, hidden_gradient: Message, stepping: Stepping) -> Groups:
+    """The gradient of what arrived; the copies have stepped, if they don't wait."""
+    gradient = copies.backward(hidden_gradient.groups, turn)
+    stepping.after_backward(turn, copies)
     return gradient
 
 
-def learn_and_step(copies: Copies, activation: Message, seeds: Sequence[int], task: Task) -> Learned:
-    """As Copies.learn; the copies have stepped."""
-    learned = copies.learn(activation.groups, labels_of(activation), seeds, task, activation.wanted)
-    copies.step()
+def learn_and_step(
+    copies: Copies, turn: Turn, activation: Message, seeds: Sequence[int], task: Task, stepping: Stepping
+) -> Learned:
+    """As Copies.learn; the copies have stepped, if they don't wait."""
+    learned = copies.learn(activation.groups, labels_of(activation), seeds, task, activation.wanted, turn=turn)
+    stepping.after_backward(turn, copies)
     return learned
 
 

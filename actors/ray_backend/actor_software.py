@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import ray
 
-from actors.ray_backend import software_versions
+from actors.ray_backend import own_code, software_versions
 
 
 def software(_: object) -> software_versions.Found:
     """The node that an actor is on, and what it runs there."""
-    return software_versions.Found(
-        ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), software_versions.here()
-    )
+    here = {**software_versions.here(), software_versions.PLACE: own_code.place()}
+    return software_versions.Found(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), here)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from actors.ray_backend.connection import (
+from actors.ray_backend.joining.connection import (
     Connection,
     connect as _connect,
 )  # first: it sets what ray reads when it is imported
@@ -25,18 +25,23 @@ from actors.process_memory import settle
 from actors.ray_backend.actor_names import Names
 from actors.server import Server
 from actors.ray_backend.actor_software import software
+from actors.ray_backend.leading_client import LeadingClient
 from actors.ray_backend.prometheus import Telemetry
+from actors.ray_backend.sent_by_value import check_sent
 from actors.ray_backend.waiting import Watch, has_process, id_of
-from actors import placement
+from actors import channel, placement, threads
+from actors.placement import number
+from ray_split.segments.segment_work import SegmentWork
 from ray_split import config, logs
 from ray_split.callbacks import Callback
+from ray_split.config.user_code import by_value
 from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
 from ray_split.errors import RunFailedError
 from actors.resources import resolve
 from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, Handle, Ref, Roles, is_single, server_names
-from actors.role_arguments import fed_server_arguments
+from actors.role_arguments import fed_server_arguments, remember
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
@@ -60,7 +65,7 @@ class RayBackend:
         self._makers: dict[str, Callable[[], Handle]] = {}
         self._group: Group | None = None
         self._settings: config.Config | None = None
-        self._single = False
+        self._single = self._direct = False
         self._looked = (0.0, 0)  # when, and how many results were not there
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
@@ -82,20 +87,27 @@ class RayBackend:
         """Call this every few seconds while results are waited for; what it raises is raised."""
         self._between = do
 
-    def resolve(self, settings: config.Config) -> config.Config:
-        """Settle what the cluster's nodes decide. Raises SettingsError if they could never have room for the actors."""
-        return resolve(settings, list(nodes().values()))
+    def resolve(self, settings: config.Config, work: SegmentWork | None = None) -> config.Config:
+        """Settle what the cluster's nodes decide.
+
+        Raises SettingsError if they could never have room for the actors, or for what can't be sent there.
+        """
+        check_sent(settings)
+        return resolve(settings, list(nodes().values()), work)
 
     def start(self, settings: config.Config, parts: Parts, stream: Stream, contract: Contract) -> None:
         """Ask for room for all actors at once, and make them; `ready` waits for them."""
+        settings = by_value.for_actors(settings)
         # Shared by all clients of a node, read without a copy.
         data = (settings, ray.put(parts), ray.put(stream), contract)
         self._settings, self._group = settings, group_of(settings)
         self._watch = Watch(settings.cluster.silent_seconds, self._named, lambda: self._between())
         gpus = 0 if settings.server.num_gpus == "auto" else settings.server.num_gpus
         names, clients = Names(str(settings.run.name)), range(int(settings.cluster.client_actors))
-        client = self._maker(Client, names, num_cpus=settings.cluster.cpus_per_client)
-        server = self._maker(Server, names, num_cpus=settings.server.num_cpus, num_gpus=gpus)
+        self._direct = settings.cluster.channel == "direct"
+        role, cpus = LeadingClient if self._direct else Client, number(settings.cluster.cpus_per_client)
+        client = self._maker(role, names, num_cpus=0 if settings.cluster.share_cpus == "always" else cpus)
+        server = self._maker(Server, names, num_cpus=number(settings.server.num_cpus), num_gpus=gpus)
         fed_server = self._maker(FedServer, names, num_cpus=0)
         self._makers = {name: partial(client, name, *data) for name in (f"client {i}" for i in clients)}
         servers = server_names(settings.server.replicas)
@@ -132,7 +144,9 @@ class RayBackend:
     def _of(self, named: dict[str, Handle]) -> Roles:
         clients = [handle for name, handle in named.items() if name.startswith("client")]
         servers = [handle for name, handle in named.items() if name.startswith("server")]
-        return Roles(clients, servers, named[FED_SERVER], self._single, self.settings.server.lanes)
+        lanes, clips = self.settings.server.lanes, self.settings.optimizer.clips_model
+        remembered = remember(self.settings)
+        return Roles(clients, servers, named[FED_SERVER], self._single, lanes, clips, remembered, self._direct)
 
     def ready(self) -> list[str]:
         """Wait until all actors answer, and say where they run. Raises RunFailedError if there is no room for one."""
@@ -144,7 +158,13 @@ class RayBackend:
         devices = zip(server_names(len(servers)), self.get([each.device.remote() for each in servers]), strict=True)
         on = ", ".join(f"{name} on {_device(device, bool(settings.server.num_gpus))}" for name, device in devices)
         roles = f"{on}, {count} client actor(s) on CPU, fed server beside the driver"
-        return [roles, *self.group.told(settings), self._connection.told]
+        return [
+            roles,
+            threads.told(settings),
+            channel.told(settings),
+            *self.group.told(settings),
+            self._connection.told,
+        ]
 
     def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
         """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back."""
@@ -165,6 +185,8 @@ class RayBackend:
             if late and pings:
                 warn = time.monotonic() + WARN_SECONDS[1]
                 logger.warning("not ready yet: %s", ", ".join(pings))
+        if self._direct:
+            self.get([client.meet.remote(self.roles.server, self._single) for client in self.roles.clients])
 
     def _compare_software(self) -> None:
         """Name each node whose software is not the driver's, once. Raises RunFailedError if a run can't be."""
@@ -284,7 +306,8 @@ def _shown(role: type, period: float) -> Any:
         role.__init__(actor, *arguments)  # type: ignore[misc]
 
     shown = {"__repr__": lambda _: ray.get_runtime_context().get_actor_name(), "__module__": role.__module__}
-    return ray.remote(type(role.__name__, (role,), {**shown, "__init__": begin}))
+    name = role.__mro__[-2].__name__  # of a leading client, too, this is Client
+    return ray.remote(type(name, (role,), {**shown, "__init__": begin}))
 
 
 def _named(roles: Roles) -> dict[str, Handle]:

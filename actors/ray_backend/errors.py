@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from actors.ray_backend.connection import first_line  # first: it sets what ray reads when it is imported
+from actors.ray_backend.joining.connection import first_line  # first: it sets what ray reads when it is imported
 
 from ray.exceptions import (
     ActorUnavailableError,

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from actors.ray_backend import own_code
 from ray_split.errors import RunFailedError
 
 Software = Mapping[str, str]
 """Versions by name, and `cpu`: the instructions that torch computes with."""
 
 OTHER_BITS = ("torch", "numpy", "cpu")
+CODE, PLACE = "ray_split", "ray_split lies in"
+"""Our own code: its fingerprint, which is compared, and where it lies, which is told."""
 
 
 class Found(NamedTuple):
@@ -37,6 +40,7 @@ def here(_: object = None) -> dict[str, str]:
     found = {name: importlib.metadata.version(name) for name in ("ray", "torch", "numpy")}
     # A build for CPUs and one for CUDA are the same release.
     found = {name: version.partition("+")[0] for name, version in found.items()} | {"python": platform.python_version()}
+    found[CODE] = own_code.fingerprint()
     if torch := sys.modules.get("torch"):
         found["cpu"] = torch.backends.cpu.get_cpu_capability()
     return found
@@ -63,6 +67,8 @@ def line(address: str, actors: Iterable[str], node: Software, driver: Software) 
     told = "; ".join(f"{name} {value}, the driver has {driver[name]}" for name, value in names.items())
     if stops(node, driver):
         what = "a run needs the same Ray and Python everywhere"
+    elif CODE in names:
+        what = f"another checkout or version of it, in {node.get(PLACE, 'a place unknown')}, with other code"
     else:
         what = "other bits" if set(names) & set(OTHER_BITS) else "it may matter"
     return f"node {address} ({', '.join(actors)}): {told}: {what}"

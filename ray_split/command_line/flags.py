@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from ray_split.command_line.parser import Last
 from ray_split.config.fields import Section
+from ray_split.errors import listed
 
 Field = tuple[str, FieldInfo]
 
@@ -42,7 +44,33 @@ def add_flags(parser: TakesFlags, fields: Iterable[Field]) -> None:
         bare = {"nargs": "?", "const": "true"} if field.annotation is bool or name == "run.resume" else {}
         metavar = name.rpartition(".")[2].upper()
         text = description_of(field).replace("%", "%%")
-        parser.add_argument(f"--{name}", action=Last, metavar=metavar, default=argparse.SUPPRESS, help=text, **bare)
+        flag = f"--{name}"
+        added = parser.add_argument(flag, action=Last, metavar=metavar, default=argparse.SUPPRESS, help=text, **bare)
+        if isinstance(added, Last):
+            added.takes = listed(kinds(field.annotation, field.description or ""), "or")
+
+
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list, such as a,b",
+    dict: "a mapping, such as '{width: 3}'",
+    Path: "a path",
+}
+
+
+def kinds(annotation: Any, description: str) -> list[str]:
+    """What a value may be, in words; of text what the description says."""
+    kind = get_origin(annotation) or annotation
+    if kind is Literal:
+        return [str(each) for each in get_args(annotation)]
+    if kind is str:
+        return [description.partition(";")[0].removesuffix(".")]
+    if kind in KINDS:
+        return [KINDS[kind]]
+    parts = get_args(annotation)[:1] if kind is Annotated else get_args(annotation)
+    return list(dict.fromkeys(each for part in parts for each in kinds(part, description)))
 
 
 def description_of(field: FieldInfo) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 from ray_split import config, logs
 from ray_split.command_line import training_help
 from ray_split.command_line.flags import add_flags, merged, nested, section_of
-from ray_split.command_line.parser import Last, Parser
-from ray_split.config.fields import Section, read_yaml
-from ray_split.config.plugins import suggest
+from ray_split.command_line.parser import Last, Parser, unknown_words
+from ray_split.config.fields import Section, in_file, read_yaml
 from ray_split.errors import SettingsError
 
 INSTEAD = ("print_config", "dry_run")  # flags that ask for something else than training
+BOTH = "--print-config and --dry-run can't be given together, because each does one thing and exits"
 
 
 class Help(argparse.Action):
@@ -28,7 +28,7 @@ class Help(argparse.Action):
         parser.exit()
 
 
-def _parser() -> Parser:
+def parser_of_settings() -> Parser:
     """Its own help, with all settings, is that of --help-all."""
     told = training_help.OPTIONS
     parser = Parser(prog=training_help.PROG, usage=training_help.USAGE, description=training_help.ABOUT, add_help=False)
@@ -47,21 +47,22 @@ def settings_of(arguments: Sequence[str], beside: Sequence[str] = ()) -> tuple[c
 
     `beside`: flags that the command takes too.
     """
-    parser = _parser()
+    parser = parser_of_settings()
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = [*beside, *parser.flags()]
-        flag = unknown[0].partition("=")[0]
-        allowed = f"one of the flags that --help-all shows{suggest(flag, known)}"
-        raise SettingsError(flag, " ".join(unknown[1:2]), allowed)
+        raise unknown_words(unknown, known, f"{training_help.PROG} --help-all")
     flags = vars(namespace)
     flags.pop("help")
     file, wanted = flags.pop("config"), [name for name in INSTEAD if flags.pop(name)]
     if len(wanted) > 1:
-        raise SettingsError("command line", "--print-config --dry-run", "one of them: each does one thing, and exits")
+        raise SettingsError("", " ".join(wanted), "Leave one of them out", BOTH)
     values = {} if file is None else read_yaml(file)
-    _check_sections(values, config.Config)
-    settings = config.Config(**merged(values, nested(flags)))
+    try:
+        _check_sections(values, config.Config)
+        settings = config.Config(**merged(values, nested(flags)))
+    except SettingsError as error:
+        raise error if file is None or error.field in flags else in_file(error, file) from error
     with logs.written(settings.run.log_format):
         parser.tell_repeated()
     return settings, (wanted or ["train"])[0]
@@ -76,4 +77,5 @@ def _check_sections(values: dict[str, Any], section: type[Section], prefix: str 
         if isinstance(value, dict):
             _check_sections(value, kind, f"{prefix}{name}.")
         elif value is not None:
-            raise SettingsError(prefix + name, value, f"a section of fields: {', '.join(kind.model_fields)}")
+            settings = ", ".join(kind.model_fields)
+            raise SettingsError(prefix + name, value, f"a section, with its settings below it ({settings})")

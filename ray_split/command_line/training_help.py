@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 from ray_split import config
 from ray_split.command_line.flags import add_flags, default_of, fields_of, section_of
 from ray_split.config.fields import Section
-from ray_split.config.plugins import suggest
-from ray_split.errors import SettingsError
+from ray_split.config.user_code.plugins import suggest
+from ray_split.errors import SettingsError, listed, shown
 
 PROG = "ray-split train"
 USAGE = f"{PROG} [--config FILE] [--section.field VALUE ...]"
@@ -65,7 +65,8 @@ def help_about(topic: str) -> str:
     """The settings of a section, or of a section within it, or one field. Raises SettingsError for none of these."""
     fields = [(name, field) for name, field in fields_of(config.Config) if f"{name}.".startswith(f"{topic}.")]
     if not fields:
-        raise SettingsError("--help", topic, f"one of the sections {', '.join(SECTIONS)}{suggest(topic, SECTIONS)}")
+        near = suggest(topic, SECTIONS, f"The sections are {listed(SECTIONS)}")
+        raise SettingsError("--help", topic, near, f"there is no section {shown(topic)}")
     parser = argparse.ArgumentParser(usage=USAGE, add_help=False)
     add_flags(parser.add_argument_group(topic, _section_at(topic).__doc__), fields)
     return parser.format_help().rstrip()

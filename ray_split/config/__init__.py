@@ -1,21 +1,23 @@
 """The settings, validated: the one place with defaults; and what a name in them stands for."""
 
+from ray_split.config.optimizer import LrSchedule, Optimizer
 from ray_split.config.sections import (
     Aggregator,
+    Algorithm,
     Checkpoint,
     Cluster,
     Config,
     Data,
     Model,
-    Optimizer,
     Partition,
     Run,
     Schedule,
     Server,
+    ServerOptimizer,
     Task,
 )
 
 __all__ = [
-    "Aggregator", "Checkpoint", "Cluster", "Config", "Data", "Model", "Optimizer", "Partition", "Run", "Schedule",
-    "Server", "Task",
+    "Aggregator", "Algorithm", "Checkpoint", "Cluster", "Config", "Data", "LrSchedule", "Model", "Optimizer",
+    "Partition", "Run", "Schedule", "Server", "ServerOptimizer", "Task",
 ]  # fmt: skip

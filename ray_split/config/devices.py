@@ -16,9 +16,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from ray_split.arrays import Array
 from ray_split.config import yaml12
 from ray_split.config.fields import NotNegative, Positive, Section
-from ray_split.config.plugins import suggest
+from ray_split.config.user_code.plugins import suggest
 from ray_split.config.validation import one_line
+from ray_split.config.yaml_errors import NotYamlError
+from ray_split.errors import SettingsError, listed, shown
 
+OWN_DEVICE, OWN_LINK = "'{gflops: 5}'", "'{up_mbps: 10, down_mbps: 50, latency_ms: 20}'"
 PACKET = 1448  # bytes of a message in a packet of 1,500
 
 
@@ -146,7 +149,9 @@ def _profile(setting: Setting, known: dict[str, P], own: Callable[[dict[str, Any
         return own(setting)
     name = str(setting)
     if name not in known:
-        raise ValueError(f"{', '.join(known)}, or numbers of your own as a mapping{suggest(name, list(known))}")
+        what, example = ("device", OWN_DEVICE) if known is DEVICES else ("link", OWN_LINK)
+        there = f"Choose {listed(known, 'or')}, or give numbers of your own, such as {example}"
+        raise SettingsError("", name, suggest(name, known, there), f"there is no {what} {shown(name)}")
     return known[name]
 
 
@@ -154,8 +159,15 @@ def _numbers(kind: type[Section], values: dict[str, Any]) -> dict[str, Any]:
     try:
         return kind.model_validate(values).model_dump()
     except ValidationError as error:
-        told = one_line(error, kind)
-        raise ValueError(f"a mapping with {told.field}: {told.allowed}") from None
+        names = list(kind.model_fields)
+        if unknown := [str(name) for name in values if name not in names]:
+            near = suggest(unknown[0], names, f"The mapping may have {listed(names)}")
+            raise SettingsError("", values, near, f"the mapping can't have {shown(unknown[0])}") from None
+        told, what = one_line(error, kind), error.errors()[0]["type"]
+        do, wrong = told.allowed if told.wrong else "", f"in the mapping, {told.field} {told.fault}"
+        if what == "missing":
+            do, wrong = f"Add '{told.field}: NUMBER'", f"the mapping lacks {told.field}"
+        raise SettingsError("", told.value, do, wrong) from None
 
 
 def mix_of(setting: Setting, profile: Callable[[Setting], P]) -> list[tuple[P, float]]:
@@ -164,7 +176,7 @@ def mix_of(setting: Setting, profile: Callable[[Setting], P]) -> list[tuple[P, f
         return [(profile(setting), 1.0)]
     parts = [_numbers(_Part, part if isinstance(part, dict) else {"of": part}) for part in setting]
     if not parts:
-        raise ValueError("a mix of one part or more, as [{of: ..., weight: 3}, {of: ..., weight: 1}]")
+        raise ValueError("a mix of one part or more, such as [{of: mid_range, weight: 3}, {of: low_end, weight: 1}]")
     return [(profile(part["of"]), float(part["weight"])) for part in parts]
 
 
@@ -174,8 +186,8 @@ def _parsed(value: Any) -> Any:
         return value
     try:
         return yaml12.read(value)
-    except ValueError as error:
-        raise ValueError(f"a mapping or a list in YAML, as '{{gflops: 5}}' ({error})") from error
+    except NotYamlError as error:
+        raise SettingsError("", value, error.do or f"Write a mapping such as {OWN_DEVICE}", error.problem) from error
 
 
 def _checked(check: Callable[[Setting], object]) -> AfterValidator:

@@ -6,11 +6,11 @@ import os
 import re
 from collections.abc import Sequence
 
-from ray_split.errors import SettingsError, masked
+from ray_split.errors import SettingsError, masked, shown
 
 PORT = re.compile(r"(://[^/:@\s]+):\d+(?=[/?]|$)")
 INSTEAD = (
-    "without credentials: `ray job list` and the job's log show what a job is started with. Leave them to Ray's nodes: "
+    "Leave them out of the command, because 'ray job list' and the job's log show it. Give credentials to Ray's nodes: "
     "a role of the machine, AWS_PROFILE with a credentials file, or AWS_ACCESS_KEY_ID and such where Ray is started"
 )
 
@@ -25,8 +25,9 @@ def check_flags(arguments: Sequence[str]) -> None:
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if has_credentials(argument):
             flag, equals, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
-            field = flag.removeprefix("--") if flag.startswith("--") else "command line"
-            raise SettingsError(field, value if equals else argument, INSTEAD)
+            given = value if equals else argument
+            field = flag.removeprefix("--") if flag.startswith("--") else ""
+            raise SettingsError(field, given, INSTEAD, f"{shown(given)} contains credentials")
 
 
 def has_credentials(text: str) -> bool:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from ray_split.config import text, yaml12
-from ray_split.errors import SettingsError, first_line
+from ray_split.config.user_code import by_value
+from ray_split.config.yaml_errors import NotYamlError
+from ray_split.errors import SettingsError, first_line, shown
 from ray_split.filesystem import Place, Uri, is_waiting, place
 
 MOST = 10**9  # of what is counted one by one: phones, rounds, samples of a batch
@@ -21,8 +23,8 @@ def as_mapping(value: Any) -> Any:
         return value
     try:
         found = yaml12.read(value, free=True)
-    except ValueError as error:
-        raise ValueError(f"a YAML mapping such as '{{width: 3}}' ({error})") from error
+    except NotYamlError as error:
+        raise SettingsError("", value, error.do or "Write a mapping such as '{width: 3}'", error.problem) from error
     return {} if found is None else found
 
 
@@ -31,7 +33,7 @@ def _names(value: Any) -> Any:
     if isinstance(value, str):
         inner = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else value
         value = [part.strip() for part in inner.split(",") if part.strip()]
-    elif isinstance(value, int):
+    elif isinstance(value, int) or by_value.is_given(value):
         value = [value]
     return [str(part) if isinstance(part, int) else part for part in value] if isinstance(value, list) else value
 
@@ -44,7 +46,8 @@ def _bounded(value: Any) -> Any:
         inside = each.values() if isinstance(each, dict) else each if isinstance(each, (list, tuple)) else ()
         nodes += len(inside)
         if nodes > yaml12.MOST_NODES or depth > yaml12.DEEPEST:
-            raise ValueError(f"at most {yaml12.MOST_NODES} values, {yaml12.DEEPEST} levels deep")
+            wrong = f"has more than {yaml12.MOST_NODES} values, or is nested deeper than {yaml12.DEEPEST} levels"
+            raise SettingsError("", "", "Give less, or load it in your own function", wrong)
         waiting.extend((part, depth + 1) for part in inside)
     return value
 
@@ -52,7 +55,7 @@ def _bounded(value: Any) -> Any:
 def _no_bools(value: Any) -> Any:
     """Python takes true for 1."""
     if isinstance(value, dict) and any(isinstance(each, bool) for pair in value.items() for each in pair):
-        raise ValueError("a mapping of whole numbers, not yes or no")
+        raise ValueError("a mapping of whole numbers")
     return value
 
 
@@ -63,13 +66,14 @@ def _numbers(value: Any) -> Any:
 
 def _beyond_nothing(value: float) -> float:
     if value < SMALLEST:
-        raise ValueError(f"greater than 0, and {SMALLEST} at least")
+        raise ValueError(f"at least {SMALLEST}")
     return value
 
 
 Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping), AfterValidator(_bounded)]
 WholeNumbers = Annotated[dict[int, int], BeforeValidator(lambda value: _no_bools(as_mapping(value)))]
 Names = Annotated[list[str], BeforeValidator(_names)]
+NamesOrGiven = Annotated[list[by_value.Name], BeforeValidator(_names)]
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Few = Annotated[int, Field(ge=1, le=10_000)]
 """Of what is a process, or a thread, or a GPU."""
@@ -77,6 +81,7 @@ Few = Annotated[int, Field(ge=1, le=10_000)]
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False), AfterValidator(_beyond_nothing)]
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 Weights = Annotated[list[Positive], Field(min_length=1)]
+Shape = Annotated[list[Count | None], BeforeValidator(_numbers), Field(min_length=1)]
 FolderName = Annotated[str, AfterValidator(text.folder_name)]
 StoragePath = Annotated[str, AfterValidator(text.path)]
 ToResume = Annotated[str, AfterValidator(lambda path: path if path in ("never", "auto") else text.path(path))]
@@ -89,7 +94,7 @@ ClassWeights = Annotated[Literal["balanced"] | Weights | None, BeforeValidator(_
 def segments(names: list[str]) -> list[str]:
     """Names of segments. Raises ValueError."""
     if set(names) - {"a", "b", "c"} or len(set(names)) < len(names):
-        raise ValueError("any of a, b, c, each once")
+        raise ValueError("some of a, b and c, each at most once")
     return names
 
 
@@ -104,7 +109,7 @@ class Section(BaseModel):
         kind = cls.model_fields[info.field_name].annotation if info.field_name else None
         several = value if isinstance(value, list) else [value]
         if kind is not bool and any(isinstance(each, bool) for each in several):
-            raise ValueError("a valid integer, number or name, not yes or no")
+            raise ValueError("a number or a name")
         for each in several:
             if isinstance(each, str):
                 text.check(each, lines=not text.is_kind(kind, str, Path))
@@ -119,29 +124,50 @@ def _as_in_a_file(value: str) -> Any:
     return found if isinstance(found, int) and value[:2] in ("0x", "0o") else value
 
 
+SECTIONS = "Write the name of a section, such as 'phones:', and below it its settings, such as '  count: 3'"
+
+
 def read_yaml(path: str | Place) -> dict[str, Any]:
     """The mapping in a YAML file of settings. Raises SettingsError."""
-    shown = str(path)
-    if not shown:
-        raise SettingsError("--config", shown, "a YAML file")
+    path = str(path)
+    if not path:
+        raise SettingsError("--config", path, "the path of a file of settings")
     try:
         content = _content(place(path))
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise SettingsError("--config", shown, f"a readable YAML file: {reason}") from error
+        raise SettingsError("--config", path, *_not_read(path, error)) from error
     try:
         values = yaml12.read(content)
-    except ValueError as error:
-        raise SettingsError("--config", shown, f"a YAML file of settings: {error}") from error
+    except NotYamlError as error:
+        raise SettingsError("--config", path, error.do, error.said_of(shown(path))) from error
     values = {} if values is None else values
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise SettingsError("--config", shown, "a YAML file of sections, each with its fields")
+        raise SettingsError("--config", path, SECTIONS, f"{shown(path)} has no sections")
     return values
+
+
+def _not_read(path: str, error: Exception) -> tuple[str, str]:
+    """What to do about a file that can't be read, and what is wrong."""
+    if isinstance(error, FileNotFoundError):
+        return "Check the path", f"there is no file {shown(path)}"
+    if isinstance(error, IsADirectoryError):
+        return "Give the path of a YAML file of settings", f"{shown(path)} is a folder"
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return "Give the path of a YAML file of settings that can be read", f"{shown(path)} can't be read: {reason}"
+
+
+def in_file(error: SettingsError, path: str | Place) -> SettingsError:
+    """The same error with the file and the line that has the setting, if one has."""
+    line = yaml12.line_of(_content(place(str(path))), error.field.split("."))
+    if line is None:
+        return error
+    where = f"line {line} of {shown(str(path))}"
+    return error.of(where) if error.wrong.endswith(shown(error.field)) else error.with_note(where)
 
 
 def _content(file: Place) -> bytes:
     """No more of a file than settings are: it may be a device that has no end."""
     if isinstance(file, Path) and is_waiting(file):
-        raise ValueError("it is a pipe or a terminal, and no file")
+        raise ValueError("this is a pipe or a terminal, and a file is needed")
     with file.open() if isinstance(file, Uri) else file.open("rb") as opened:
         return bytes(opened.read(yaml12.MOST_BYTES + 1))

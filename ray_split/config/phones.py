@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from ray_split.config import yaml12
 from ray_split.config.devices import DeviceMix, LinkMix
 from ray_split.config.fields import LARGEST, MOST, Count, Names, Positive, Section, WholeNumbers, segments
+from ray_split.errors import SettingsError
 
 BEYOND_TRAINING = 1e9
 Norm = Annotated[float, Field(gt=0, le=1e18)]  # its square is a number of single precision
@@ -30,7 +31,9 @@ class Phones(Section):
         None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
     )
     local_epochs: Count | None = Field(None, description="passes over a phone's samples a round (default 1)")
-    local_steps: Count | None = Field(None, description="steps a round, instead of local_epochs")
+    local_steps: Count | None = Field(
+        None, description="steps a round, instead of local_epochs (each of data.accumulate batches)"
+    )
     cohort: Literal["auto"] | Count = Field(
         "auto", description="phones that a client trains at once; auto: by the model's shapes"
     )
@@ -88,7 +91,7 @@ class Phones(Section):
     def _known(cls, left_out: dict[int, int], info: ValidationInfo) -> dict[int, int]:
         count = info.data.get("count")
         if any(phone < 0 or round < 0 or (count is not None and phone >= count) for phone, round in left_out.items()):
-            raise ValueError(f"rounds from 0 of phones from 0 to {(count or 1) - 1}")
+            raise ValueError(f"a mapping from phones (0 to {(count or 1) - 1}) to rounds (0 or more)")
         return left_out
 
     @field_validator("per_round", "hostile", mode="before")
@@ -104,10 +107,11 @@ class Phones(Section):
         count = info.data.get("count")
         if isinstance(phones, float) and phones > 1:
             if phones != int(phones):
-                raise ValueError("a number of phones, or a fraction up to 1.0")
+                raise ValueError("a whole number of phones, or a fraction up to 1.0")
             phones = int(phones)
         if phones is not None and count is not None and phones > count:
-            raise ValueError(f"at most phones.count, {count}")
+            wrong = f"is {phones}, but there {'is' if count == 1 else 'are'} only {count} phone{'s' * (count > 1)}"
+            raise SettingsError("", phones, f"Use {count}{' or fewer' * (count > 1)}, or raise phones.count", wrong)
         return phones
 
     @field_validator("stacked")
@@ -119,12 +123,14 @@ class Phones(Section):
     @classmethod
     def _epochs_or_steps(cls, local_steps: int | None, info: ValidationInfo) -> int | None:
         if local_steps is not None and info.data.get("local_epochs") is not None:
-            raise ValueError("set only when phones.local_epochs is not")
+            wrong = "can't be used together with phones.local_epochs"
+            raise SettingsError("", local_steps, "Remove one of the two", wrong)
         return local_steps
 
     @field_validator("over_select")
     @classmethod
     def _more_to_draw(cls, over_select: float, info: ValidationInfo) -> float:
         if over_select and info.data.get("per_round", 1) is None:
-            raise ValueError("0 without phones.per_round: all phones are drawn, and there are no more")
+            wrong = "can't be used without phones.per_round, because then all phones are drawn anyway"
+            raise SettingsError("", over_select, "Set phones.per_round, or remove phones.over_select", wrong)
         return over_select

@@ -12,7 +12,8 @@ from pydantic import (
     model_validator,
 )
 
-from ray_split.config import yaml12
+from ray_split.config import html, yaml12
+from ray_split.config.default_models import with_default_model
 from ray_split.config.devices import DeviceSetting
 from ray_split.config.fields import (
     MOST,
@@ -25,29 +26,44 @@ from ray_split.config.fields import (
     LocalPath,
     Mapping,
     Names,
+    NamesOrGiven,
     NotNegative,
     Positive,
     Section,
+    Shape,
     StoragePath,
     ToResume,
+    in_file,
     read_yaml,
     segments,
 )
+from ray_split.config.optimizer import Optimizers
 from ray_split.config.phones import Phones
+from ray_split.config.stop import Stop
+from ray_split.config.user_code import by_value
 from ray_split.config.validation import Root
+from ray_split.errors import SettingsError
 from ray_split.filesystem import Place, place, without_credentials
 
 
 class Model(Section):
     """The network and where it is cut."""
 
-    name: str = Field(
+    name: by_value.Name = Field(
         "digits_cnn",
-        description="digits_cnn, tiny_cnn, mlp, unet, transformer, a model of torchvision or timm, "
-        "or package.module:function",
+        description="digits_cnn, tiny_cnn, cnn, cnn1d, lstm, mlp, unet, transformer, a model of torchvision or timm, "
+        "or package.module:function; the default is that of data.name",
     )
     num_classes: int | None = Field(
         None, ge=1, le=10**7, description="as many as the data set has; of a regression, how many values a label has"
+    )
+    input_shape: Shape | None = Field(
+        None, description="of a sample, as 1,28,28; as the data has it. For models that have a place for it"
+    )
+    mask: str | None = Field(
+        None,
+        description="the argument of forward that is given the mask of sequences of different lengths; "
+        "mask or attention_mask, if it has one of these, else its second",
     )
     cuts: Names | None = Field(
         None,
@@ -72,7 +88,7 @@ class Model(Section):
 class Partition(Section):
     """How the training samples are dealt to the phones."""
 
-    name: str = Field("iid", description="iid, dirichlet, shards, natural, or package.module:function")
+    name: by_value.Name = Field("iid", description="iid, dirichlet, shards, natural, or package.module:function")
     by: str | None = Field(
         None,
         description="natural: the ids (a writer, a user) that make a phone; none: the only ones that there are",
@@ -86,27 +102,39 @@ class Partition(Section):
     def _by_is_naturals(cls, by: str | None, info: ValidationInfo) -> str | None:
         name = info.data.get("name", "natural")
         if by is not None and name != "natural" and ":" not in name:
-            raise ValueError(f"set for natural alone; {name} has no use for it")
+            do = "Remove data.partition.by, or set data.partition.name to natural"
+            raise SettingsError("", by, do, f"can't be used with data.partition.name {name}")
         return by
 
 
 class Data(Section):
     """The data set and how it is read."""
 
-    name: str = Field(
+    name: by_value.DataName = Field(
         "digits",
-        description="digits, cifar10, cifar100, mnist, fashion_mnist, image_folder, synthetic, fake_images, "
+        description="digits, mnist_5k, cifar10, cifar100, mnist, fashion_mnist, image_folder, japanese_vowels, "
+        "basic_motions, table, synthetic, fake_images, "
         "synthetic_regression, synthetic_segmentation, synthetic_tokens, "
         "or package.module:function",
     )
-    path: LocalPath | None = Field(None, description="folder of a data set that lies in files")
+    path: LocalPath | None = Field(None, description="folder of a data set that lies in files, or the file of a table")
     kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
     batch_size: Count = Field(16, description="samples of a phone's local step")
+    drop_last: bool = Field(
+        False, description="whether of a phone's pass the last batch is left out if it is smaller than batch_size"
+    )
+    accumulate: Count = Field(
+        1,
+        description="batches whose gradients are accumulated for a local step; each is forward and backward by itself",
+    )
     eval_batch_size: Count = Field(256, description="batch size of validation and test")
-    augment: str | None = Field(
+    augment: by_value.Name | None = Field(
         None,
         description="changes training images at random: flip, crop_flip, random_resized_crop, trivial_augment, "
         "or package.module:function",
+    )
+    mixup: Positive | None = Field(
+        None, description="alpha of mixup: a phone's training samples and labels mixed in pairs; none: not mixed"
     )
     val_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of the training part that is for validation; always the same samples"
@@ -117,17 +145,21 @@ class Data(Section):
 class Task(Section):
     """What is learned."""
 
-    loss: str = Field(
+    loss: by_value.Name = Field(
         "cross_entropy",
-        description="cross_entropy, token_cross_entropy, mse, l1, huber, or package.module:function",
+        description="cross_entropy, token_cross_entropy, binary_cross_entropy (several labels a sample), mse, l1, "
+        "huber, or package.module:function",
     )
-    metrics: Names | None = Field(
+    metrics: NamesOrGiven | None = Field(
         None,
         description="for validation and test, beside loss and accuracy: any of macro_f1, balanced_accuracy, mean_iou, "
         "mse, mae, r2, package.module:function; none: mse, mae and r2 of a regression, without its loss",
     )
     class_weights: ClassWeights = Field(
         None, description="of a cross-entropy: a weight for each class, or balanced, by the training labels"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="of a cross-entropy: how much of each label is spread evenly over all classes, as torch has it"
     )
     auxiliary_weight: NotNegative = Field(0.4, description="weight of an auxiliary head's loss, if a model has one")
 
@@ -140,7 +172,7 @@ class Task(Section):
 class Schedule(Section):
     """Who exchanges when."""
 
-    name: str = Field(
+    name: by_value.Name = Field(
         "sequential",
         description="sequential, splitfed_v1, splitfed_v2, splitfed_v3, parallel; for comparison fedavg, unsplit",
     )
@@ -154,7 +186,7 @@ class Schedule(Section):
 class Aggregator(Section):
     """How the phones' weights become one at a round's end."""
 
-    name: str = Field(
+    name: by_value.Name = Field(
         "mean",
         description="mean (by samples), or robust against hostile phones: median, trimmed_mean, norm_clipping, "
         "or package.module:function",
@@ -166,26 +198,33 @@ class Aggregator(Section):
     )
 
 
-class Optimizer(Section):
-    """One optimizer for each segment, all with these settings."""
+class Algorithm(Section):
+    """What corrects the gradients of phones that train apart."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd, adam or adamw")
-    lr: Positive = Field(0.1, description="learning rate")
-    momentum: float = Field(0.0, ge=0, lt=1, description="of sgd only")
-    weight_decay: NotNegative = Field(0.0, description="as torch has it")
+    name: by_value.Name | None = Field(
+        None, description="fedprox, scaffold, feddyn, moon, or package.module:function; none: nothing"
+    )
+    kwargs: Mapping = Field({}, description="fedprox: mu (0.01); feddyn: alpha (0.01); moon: mu (1), temperature (0.5)")
 
-    @field_validator("momentum")
-    @classmethod
-    def _momentum_is_sgds(cls, momentum: float, info: ValidationInfo) -> float:
-        if momentum and info.data.get("name", "sgd") != "sgd":
-            raise ValueError(f"set for sgd alone; {info.data['name']} has none")
-        return momentum
+
+class ServerOptimizer(Section):
+    """What a round's average does to the weights."""
+
+    name: by_value.Name | None = Field(
+        None,
+        description="fedavgm, fedadam, fedyogi, fedadagrad, or package.module:function; "
+        "none: the average becomes the weights",
+    )
+    lr: Positive | None = Field(None, description="the server's learning rate; none: 1 of fedavgm, 0.1 of the others")
+    kwargs: Mapping = Field(
+        {}, description="fedavgm: momentum (0.9); fedadam, fedyogi: beta_1 (0.9), beta_2 (0.99); all but fedavgm: tau"
+    )
 
 
 def _as_ray_shares(gpus: Any) -> Any:
     """Ray gives out whole GPUs, or ten-thousandths of one."""
     if isinstance(gpus, float) and gpus != round(gpus, 0 if gpus > 1 else 4):
-        raise ValueError("a whole number, or a share of one GPU, to 0.0001")
+        raise ValueError("a whole number, or a fraction of one GPU with at most 4 decimals")
     return gpus
 
 
@@ -195,7 +234,9 @@ class Server(Section):
     num_gpus: (
         Literal["auto"] | Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), AfterValidator(_as_ray_shares)]
     ) = Field("auto", description="auto (1 if the cluster has a GPU for each replica, 0 if it has none), or a number")
-    num_cpus: Few = Field(1, description="CPUs, and torch threads, of the server")
+    num_cpus: Literal["auto"] | Few = Field(
+        "auto", description="CPUs, and torch threads, of the server: auto (a rule over what it computes), or a number"
+    )
     replicas: Few = Field(
         1, description="how many servers, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
     )
@@ -215,8 +256,17 @@ class Cluster(Section):
     backend: Literal["ray", "inprocess"] = Field(
         "ray", description="ray, or inprocess: all in this process, without Ray, to the same bits"
     )
-    client_actors: Literal["auto"] | Few = Field("auto", description="auto (the CPUs left, at least 1), or a number")
-    cpus_per_client: Few = Field(1, description="CPUs, and torch threads, of each client")
+    client_actors: Literal["auto"] | Few = Field(
+        "auto", description="auto (as many as can compute at a time, as the CPUs allow), or a number"
+    )
+    cpus_per_client: Literal["auto"] | Few = Field(
+        "auto", description="CPUs, and torch threads, of each client: auto (a rule over what it computes), or a number"
+    )
+    share_cpus: Literal["auto", "never", "always"] = Field(
+        "auto",
+        description="clients compute on the server's CPUs: auto (on one node, where server and clients take turns, or "
+        "one of them has little to do), never or always",
+    )
     clients_per_node: Few | None = Field(
         None,
         description="clients on a node at most, and none beside a server; none: spread evenly, as the CPUs allow",
@@ -227,6 +277,11 @@ class Cluster(Section):
         600.0,
         le=1e8,
         description="an actor whose process gives no sign of life for so many seconds is replaced. none: waited for",
+    )
+    channel: Literal["auto", "calls", "direct"] = Field(
+        "calls",
+        description="how an exchange's messages go. calls: the driver submits each of its calls; direct: its client "
+        "calls the server; auto: direct on Ray, where each exchange is one client's with one server. To the same bits",
     )
     autoscaled: bool = Field(False, description="nodes come when actors ask: wait for room that is not there yet")
 
@@ -250,6 +305,16 @@ class Run(Section):
     seed: int = Field(0, ge=0, lt=2**128, description="seed of every random draw")
     eval_every: Count = Field(1, description="rounds from one evaluation to the next")
     resume: ToResume = Field("never", description="go on with a run: never, auto, or the path of one; bare means auto")
+    test_every: Count | None = Field(
+        None,
+        description="rounds from one test to the next; none: whenever validation is the best so far, and at the end",
+    )
+    stop: Stop = Field(
+        {},
+        description="ends the run in order before its last round, as '{val_accuracy: 0.95, patience: 5}': once a "
+        "column of its rows is so good, or after so many evaluated rounds without a better validation",
+    )
+    callbacks: NamesOrGiven = Field([], description="told as the run goes on: mlflow, wandb, or package.module:Class")
     max_failures: int = Field(3, ge=-1, le=MOST, description="how many lost actors the run survives; -1: any number")
     max_hours: Annotated[Positive, Field(le=1e6)] | None = Field(
         None, description="hours of one start of the run; then it ends in order, and can be resumed. none: no limit"
@@ -282,6 +347,12 @@ class Run(Section):
         return place(self.storage_path) / self.name
 
 
+def _with_data(values: dict[str, Any]) -> dict[str, Any]:
+    """The sections, with data in the place of its section as the name of one: Config(data=frame)."""
+    data = values.get("data")
+    return {**values, "data": {"name": data}} if by_value.is_data(data) else values
+
+
 class Config(Root):
     """All settings of a run. `Config(phones={"count": 100})`, `Config.from_yaml(path)`."""
 
@@ -291,16 +362,27 @@ class Config(Root):
     phones: Phones = Phones()
     schedule: Schedule = Schedule()
     aggregator: Aggregator = Aggregator()
-    optimizer: Optimizer = Optimizer()
+    algorithm: Algorithm = Algorithm()
+    server_optimizer: ServerOptimizer = ServerOptimizer()
+    optimizer: Optimizers = Optimizers()
     server: Server = Server()
     cluster: Cluster = Cluster()
     checkpoint: Checkpoint = Checkpoint()
     run: Run = Run()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _suits_the_data(cls, values: Any) -> Any:
+        return with_default_model(_with_data(values)) if isinstance(values, dict) else values
+
     @classmethod
     def from_yaml(cls, path: str | Place) -> Config:
         """Settings from a YAML file. Raises SettingsError."""
-        return cls(**read_yaml(path))
+        values = read_yaml(path)
+        try:
+            return cls(**values)
+        except SettingsError as error:
+            raise in_file(error, path) from error
 
     def to_yaml(self) -> str:
         """The settings as YAML; reading it back gives equal settings, but for credentials in URIs."""
@@ -308,6 +390,11 @@ class Config(Root):
         for name in ("storage_path", "resume"):
             values["run"][name] = without_credentials(values["run"][name])
         return yaml12.write(values)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what is not the default."""
+        values, defaults = (each.model_dump(mode="json") for each in (self, Config()))
+        return html.settings(values, defaults)
 
     def with_values(self, **sections: dict[str, Any]) -> Config:
         """A validated copy with some fields replaced: `config.with_values(run={"name": "x"})`."""

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from ray_split.errors import SettingsError, shown
 from ray_split.filesystem import IS_URI, PARTIAL, place
 
 MOST_CHARACTERS = 4096
@@ -39,28 +40,37 @@ def is_kind(annotation: Any, *kinds: type) -> bool:
 def check(text: str, lines: bool) -> None:
     """See that a word can be written down, and unless `lines` that it is in one."""
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError("text in UTF-8")
+        raise SettingsError("", text, "Save or type it as UTF-8", "has a character that is not valid Unicode")
     if lines:
         return
     if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"at most {MOST_CHARACTERS} characters, not {len(text)}")
+        raise SettingsError("", text, "Use less", f"has {len(text)} characters, but may have at most {MOST_CHARACTERS}")
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in text):
-        raise ValueError("in one line, without control characters")
+        wrong = f"{shown(text)} has a line break or another control character"
+        raise SettingsError("", text, "Use text of one line", wrong)
     if hidden := HIDDEN.search(NEEDED.sub("", text)):
         name = unicodedata.name(hidden[0], "a character").lower()
-        raise ValueError(f"text that shows all that it has: U+{ord(hidden[0]):04X} in it ({name}) can't be seen")
+        wrong = f"{shown(text)} has a character that can't be seen, U+{ord(hidden[0]):04X} ({name})"
+        raise SettingsError("", text, "Delete that character, or type the text anew", wrong)
 
 
 def folder_name(name: str) -> str:
     """The name of one folder, on any file system."""
-    if not name or "/" in name or name in (".", ".."):
-        raise ValueError("the name of one folder")
+    if not name or name in (".", ".."):
+        raise ValueError("the name of a folder, such as my-run")
+    if "/" in name:
+        proposal = "-".join(part for part in name.split("/") if part not in ("", ".", "..")) or "my-run"
+        raise SettingsError(
+            "", name, f"Use a single folder name, such as {proposal:.60}", f"{shown(name)} contains a slash"
+        )
     if name.startswith(PARTIAL):
-        raise ValueError(f"the name of one folder; {PARTIAL} is how what is not whole is called")
+        wrong = f"{shown(name)} begins with {PARTIAL}, as the names of unfinished files do"
+        raise SettingsError("", name, "Use another name", wrong)
     if name != name.strip():
-        raise ValueError("the name of one folder, without a space at its ends")
+        wrong = f"{shown(name)} begins or ends with a space"
+        raise SettingsError("", name, f"Leave the space out: {name.strip() or 'my-run'}", wrong)
     if (length := len(name.encode())) > MOST_BYTES:
-        raise ValueError(f"the name of one folder, at most {MOST_BYTES} bytes; it has {length}")
+        raise SettingsError("", name, "Shorten it", f"has {length} bytes, but may have at most {MOST_BYTES}")
     return name
 
 
@@ -71,12 +81,14 @@ def path(path: str) -> str:
     found = SCHEME.match(path)
     if found and (found[2] or found[1].lower() in SCHEMES):
         rest = path[found.end() :]
-        other = f"file:///{rest}" if found[1].lower() == "file" else f"{found[1]}://{rest}"
-        raise ValueError(f"a local path or a URI: {other}, or ./{path} for a local folder of that name")
+        other = f"file:///{rest}" if found[1].lower() == "file" else f"{found[1]}://{rest or 'bucket/folder'}"
+        do = f"Write {other}, or ./{path} if you mean a local folder of that name"
+        raise SettingsError("", path, do, f"{shown(path)} is neither a local path nor a URI")
     if not IS_URI.match(path):
         local(Path(path))
     elif path.partition("://")[2].partition("?")[0].strip("/") == "":
-        raise ValueError("a local path, or a URI with a bucket and a path")
+        do = "Write both, such as s3://bucket/folder"
+        raise SettingsError("", path, do, f"{shown(path)} is a URI without a bucket and a path")
     return path
 
 
@@ -92,9 +104,11 @@ def local(path: Path) -> Path:
     found = place(path)
     long = next((part for part in found.parts if len(part.encode()) > MOST_BYTES), None)  # type: ignore[union-attr]
     if long is not None:
-        raise ValueError(f"a path whose parts have at most {MOST_BYTES} bytes; one has {len(long.encode())}")
+        wrong = f"has a part of {len(long.encode())} bytes, but each may have at most {MOST_BYTES}"
+        raise SettingsError("", str(path), f"Shorten {shown(long)}", wrong)
     if len(str(found).encode()) > PATH_BYTES:
-        raise ValueError(f"a path of at most {PATH_BYTES} bytes")
+        wrong = f"has {len(str(found).encode())} bytes, but may have at most {PATH_BYTES}"
+        raise SettingsError("", str(path), "Use a shorter path", wrong)
     return path
 
 
@@ -105,5 +119,5 @@ def address(address: str) -> str:
     """Of a Ray, as ray.init takes it."""
     found = ADDRESS.fullmatch(address)
     if found is None or int(found[1] or 1) not in range(1, 65536):
-        raise ValueError("of a running Ray, as host:port, ray://host:port, auto or local")
+        raise ValueError("host:port or ray://host:port of a running Ray, auto or local")
     return address

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from ray_split.config.fields import Section
-from ray_split.config.plugins import suggest
-from ray_split.errors import SettingsError
+from ray_split.config.user_code.plugins import suggest
+from ray_split.errors import SettingsError, listed, shown
 
-WORDS = {
+
+def _unquoted(choices: re.Match[str]) -> str:
+    """Names to choose from, as they are typed."""
+    return choices[0].replace("'", "")
+
+
+WORDS: dict[str, str | Callable[[re.Match[str]], str]] = {
     "^Value error, |^Input should be ": "",
-    "^Unable to parse input string as an integer, exceeded maximum size": "a valid integer, with fewer digits",
+    "^('.*)$": _unquoted,
+    "^Unable to parse input string as an integer, exceeded maximum size": "a whole number of fewer digits",
     "a valid (integer|number), unable to parse string as an? (integer|number)": r"a valid \1",
-    "a valid integer, got a number with a fractional part": "a valid integer, without a fraction",
-    "a valid boolean(, unable to interpret input)?": "a valid boolean, true or false",
-    "^List should have at least ([0-9]+) items? after validation, not ([0-9]+)": r"a list with \1 or more, not \2",
+    "a valid integer, got a number with a fractional part": "a whole number, without a fraction",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean(, unable to interpret input)?": "true or false",
+    "a valid (dictionary|mapping)( or instance of .*)?": "a mapping, such as '{width: 3}'",
+    "a valid list": "a list, such as a,b",
+    "a valid string": "text",
+    "^Keys should be strings": "a mapping whose keys are text",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "^List should have at least ([0-9]+) items? after validation, not ([0-9]+)": r"a list of \1 or more",
+    "^List should have at most ([0-9]+) items? after validation, not ([0-9]+)": r"a list of at most \1",
+    "1(0{9,})$": lambda found: f"1e{len(found[1])}",
     "^Input is not a valid path for .*": "a path",
 }
 """Of pydantic, as patterns, and of ours."""
@@ -44,11 +62,29 @@ def one_line(error: ValidationError, root: type[BaseModel]) -> SettingsError:
     name = ".".join(place) or "settings"
     if first["type"] == "extra_forbidden":
         known = list(_fields_beside(place, root))
-        return SettingsError(name, first["input"], f"one of the fields {', '.join(known)}{suggest(place[-1], known)}")
-    kinds = [_plain(e["msg"]) for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
+        return unknown_field(name, first["input"], known)
+    if first["type"] == "missing":
+        return SettingsError(name, None, f"Add --{name} VALUE", "is not set")
+    same = [e for e in error.errors() if e["loc"][:2] == first["loc"][:2]]
+    for said in (e.get("ctx", {}).get("error") for e in same):
+        if isinstance(said, SettingsError):
+            return said.of(name)
+    kinds = [_plain(e["msg"]) for e in same]
+    kinds = [kind for kind in kinds if kind != "a whole number" or "a number" not in kinds]
     if first["type"] == "model_type":
-        kinds = [f"a valid dictionary, of the fields {', '.join(_names(place, root))}"]
-    return SettingsError(name, first["input"], " or: ".join(dict.fromkeys(kinds)))
+        kinds = [f"a section, with its settings below it ({', '.join(_names(place, root))})"]
+    if first["type"] == "model_type" and isinstance(first["input"], str) and "name" in _names(place, root):
+        kinds = [f'a section, such as {{"name": {first["input"]!r}}}']
+    return SettingsError(name, first["input"], " or ".join(dict.fromkeys(kinds)))
+
+
+def unknown_field(name: str, value: Any, known: Sequence[str]) -> SettingsError:
+    """What is said of a setting that there is not."""
+    section, _, field = name.rpartition(".")
+    there = f"The settings of {section} are" if section else "The sections are"
+    near = suggest(field, known, "", lambda close: f"{section}.{close}" if section else close)
+    wrong = f"there is no {'setting' if section else 'section'} {shown(name)}"
+    return SettingsError(name, value, near or f"{there} {listed(known)}", wrong)
 
 
 def _names(place: list[str], root: type[BaseModel]) -> list[str]:

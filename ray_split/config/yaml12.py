@@ -15,10 +15,13 @@ from typing import Any, ClassVar
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from ray_split.config.yaml_errors import NotYamlError, RefusedError, told
+
 MOST_BYTES = 8 * 2**20
 MOST_NODES = 200_000  # keys and values, each alias counted as what it stands for
 DEEPEST = 50
 LONGEST_NUMBER = 400  # digits
+WIDEST = 2**30  # of a line: libyaml counts in an int
 
 TAG = "tag:yaml.org,2002:"
 INT = r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"
@@ -40,18 +43,36 @@ FREE = "kwargs"
 def read(text: str | bytes, free: bool = False) -> Any:
     """What a YAML document holds; None of an empty one. `free`: nothing says of what type its values are to be.
 
-    Raises ValueError, in one line, for what is no YAML, or more of it than settings are.
+    Raises NotYamlError, in one line, for what is no YAML, or more of it than settings are.
     """
     if len(text) > MOST_BYTES:
-        raise ValueError(f"it is longer than {MOST_BYTES >> 20} MB")
+        raise NotYamlError(
+            f"is longer than {MOST_BYTES >> 20} MB", do="Settings are shorter: check that this is the file"
+        )
     try:
         content = text if isinstance(text, str) else text.decode("utf-8-sig")
         _check_size(content)
         return _read(content, free)
     except UnicodeError as error:
-        raise ValueError(f"it is not text in UTF-8: {error}") from error
+        raise NotYamlError(f"is not text in UTF-8: {error}", do="Save it as UTF-8") from error
     except yaml.YAMLError as error:
-        raise ValueError(_told(error)) from error
+        raise told(error, content) from error
+
+
+def line_of(text: str | bytes, path: Iterable[str]) -> int | None:
+    """The line of a document that has a setting, by the names of its sections and its own; None if none has."""
+    loader = _Loader(text)
+    try:
+        node, line = loader.get_single_node(), None
+        for name in path:
+            keys = {key.value: (key, value) for key, value in node.value} if isinstance(node, MappingNode) else {}
+            if name not in keys:
+                return None
+            key, node = keys[name]
+            line = key.start_mark.line + 1
+        return line
+    finally:
+        loader.dispose()
 
 
 def write(values: Any) -> str:
@@ -61,7 +82,7 @@ def write(values: Any) -> str:
 
 def write_line(value: Any) -> str:
     """A value as YAML, in one line: `[a, b]`, `{lr: 0.1}`."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=math.inf).strip()
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=WIDEST).strip()
 
 
 def number(text: str) -> int | float | None:
@@ -84,17 +105,6 @@ def _real(text: str) -> float:
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
-def _told(error: yaml.YAMLError) -> str:
-    """What is wrong, and in which line."""
-    said, mark = [getattr(error, name, None) for name in ("context", "problem")], getattr(error, "problem_mark", None)
-    text = " ".join(", ".join(filter(None, said)).split() or str(error).split())[:200]
-    return f"line {mark.line + 1}: {text}" if mark else text
-
-
-def _refusal(node: Any, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-
-
 def _check_size(text: str) -> None:
     """See that it is neither deep nor large, aliases written out, before any of it is made."""
     sizes: dict[str, int] = {}  # of what has an anchor
@@ -103,7 +113,7 @@ def _check_size(text: str) -> None:
     for event in yaml.parse(text, Loader=_BASE):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise _refusal(event, f"*{event.anchor} stands for nothing that ends before it")
+                raise RefusedError(event, f"uses *{event.anchor}, which is not defined above (with &{event.anchor})")
             nodes += sizes[event.anchor]
         elif isinstance(event, yaml.ScalarEvent):
             nodes += 1
@@ -115,9 +125,10 @@ def _check_size(text: str) -> None:
             anchor, before = open_.pop()
             sizes |= {anchor: nodes - before} if anchor else {}
         if nodes > MOST_NODES:
-            raise _refusal(event, f"more than {MOST_NODES} keys and values, each alias counted as what it stands for")
+            problem = f"has more than {MOST_NODES} keys and values (each alias counted as what it stands for)"
+            raise RefusedError(event, problem, whole=True)
         if len(open_) > DEEPEST:
-            raise _refusal(event, f"deeper than {DEEPEST} levels")
+            raise RefusedError(event, f"is nested deeper than {DEEPEST} levels")
 
 
 def _read(text: str, free: bool) -> Any:
@@ -151,18 +162,26 @@ def _check(loader: Any, node: Node, free: bool, seen: set[tuple[int, bool]]) -> 
         and node.tag == f"{TAG}str"
         and YES_OR_NO.match(node.value)
     ):
-        raise _refusal(node, f"{node.value} could be a word or a boolean: write true or false, or '{node.value}'")
+        problem = f"has '{node.value}', which could be a word or a boolean"
+        raise RefusedError(node, problem, f"Write true or false for a boolean, and '{node.value}' in quotes for a word")
 
 
 def _check_keys(loader: Any, node: MappingNode) -> None:
     lines: dict[Any, int] = {}
     for key, _ in node.value:
         if not isinstance(key, ScalarNode):
-            raise _refusal(key, "a mapping's key is one word or number")
+            raise RefusedError(key, "has a key that is a list or a mapping", "Use a word or a number as the key")
         name = key.value if key.tag == f"{TAG}merge" else loader.construct_object(key)
         if name in lines:
-            raise _refusal(key, f"{key.value!r:.80} is there twice, first in line {lines[name]}")
+            raise _twice(key, lines[name])
         lines[name] = key.start_mark.line + 1
+
+
+def _twice(key: ScalarNode, first: int) -> RefusedError:
+    line = key.start_mark.line + 1
+    where = f"on line {line}" if line == first else f"on lines {first} and {line}"
+    do = "Merge them into one, or delete one"
+    return RefusedError(key, f"has {key.value!r:.80} twice, {where}", do, whole=True)
 
 
 def _int(loader: Any, node: ScalarNode) -> int:
@@ -172,22 +191,24 @@ def _int(loader: Any, node: ScalarNode) -> int:
 def _float(loader: Any, node: ScalarNode) -> float:
     found = float(_number(loader, node, "float"))
     if math.isinf(found) and "inf" not in node.value.lower():
-        raise _refusal(node, f"{node.value:.40} is larger than a number can be")
+        raise RefusedError(node, f"has {node.value:.40}, which is larger than a number can be")
     return found
 
 
 def _number(loader: Any, node: ScalarNode, kind: str) -> int | float:
     text = loader.construct_scalar(node)
     if len(text) > LONGEST_NUMBER:
-        raise _refusal(node, f"a number of more than {LONGEST_NUMBER} digits")
+        raise RefusedError(node, f"has a number of more than {LONGEST_NUMBER} digits")
     found = number(text)
     if found is None or (kind == "int" and not isinstance(found, int)):
-        raise _refusal(node, f"{text!r:.80} is no {kind}")
+        what = "whole number" if kind == "int" else "number"
+        raise RefusedError(node, f"has {text!r:.80}, which is not a {what}")
     return found
 
 
 def _unknown(_: Any, node: Node) -> None:
-    raise _refusal(node, f"{node.tag:.80} is none of the kinds that settings are made of")
+    allowed = "Settings are made of mappings, lists, text, numbers, true, false and null"
+    raise RefusedError(node, f"has a value of the kind {node.tag:.80}", allowed)
 
 
 def _implicit(cores: Iterable[tuple[str, re.Pattern[str], list[str]]]) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
@@ -198,7 +219,9 @@ def _implicit(cores: Iterable[tuple[str, re.Pattern[str], list[str]]]) -> dict[s
     return found
 
 
-_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is many times as fast
+# libyaml's are many times as fast.
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BASE_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Loader(_BASE):  # type: ignore[misc]
@@ -215,7 +238,7 @@ class _Loader(_BASE):  # type: ignore[misc]
     }
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(_BASE_DUMPER):  # type: ignore[misc]
     """Quotes what either version takes for something else than a word."""
 
 

@@ -97,14 +97,21 @@ def drawing_nothing() -> Iterator[None]:
 def trace(model: nn.Module, training: bool) -> Trace:
     """The model's forward in one mode. Raises SettingsError if its own forward can't be traced."""
     if any(getattr(model, hooks) for hooks in HOOKS):
-        raise SettingsError("model.name", type(model).__name__, "a model without hooks: they are lost by cutting")
+        raise SettingsError(
+            "model.name",
+            type(model).__name__,
+            "Return the model without hooks, or register them in a layer that stays whole",
+            f"{type(model).__name__} has hooks, which would be lost when it is cut",
+        )
     tracer = _Opener(sum(name.startswith(MADE) for name in model._modules))
     try:
         with torch.enable_grad(), drawing_nothing():
             graph = tracer.trace(model.train(training))
     except (*UNTRACEABLE, *BROKEN) as error:
-        allowed = f"a model whose forward can be traced by torch.fx: {told(error)}"
-        raise SettingsError("model.name", type(model).__name__, allowed) from error
+        wrong = f"the forward of {type(model).__name__} can't be traced by torch.fx: {told(error)}"
+        raise SettingsError(
+            "model.name", type(model).__name__, "Change that line, or choose another model", wrong
+        ) from error
     finally:
         model.train()
     for name, layer in tracer.made.items():

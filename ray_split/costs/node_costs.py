@@ -95,8 +95,9 @@ def costs_of(
             run.step(inputs)
         except BROKEN as error:
             said = " ".join(str(error).partition("While executing")[0].split())  # what follows is fx's own
+            wrong = f"the model can't take a batch of shape {tuple(shape)}: {type(error).__name__}: {said}"
             raise SettingsError(
-                "input", list(shape), f"what the model takes: {type(error).__name__}: {said}"
+                "input", list(shape), "Give the shape of one sample, such as 3x224x224", wrong
             ) from error
     columns: dict[str, Any] = {**run.columns(), **_weights(model, trace, len(run.alive)), **_live(trace, run)}
     return Costs(**columns, inputs=bytes_of(inputs), outputs=run.outputs)

@@ -13,7 +13,7 @@ from ray_split import config
 from ray_split.arrays import Array
 from ray_split.costs.node_costs import Costs
 from ray_split.costs.position_costs import PositionCosts
-from ray_split.segments import optimizers
+from ray_split.segments.optimization import optimizers
 
 
 class Part(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +61,10 @@ def plan(scanned: PositionCosts, optimizer: config.Optimizer, profile: Profile, 
     fits = candidates.phone_memory <= limit
     if not fits.any():
         least = candidates.phone_memory.min() / 1e6
+        given = profile.phone.memory_mb
+        wrong = f"is {given:g}, but the smallest part of the model that a phone can have takes {least:.4g}"
         raise SettingsError(
-            "phone.memory_mb", profile.phone.memory_mb, f"{least:.4g} or more, which the smallest needs"
+            "phone.memory_mb", given, f"Set {math.ceil(least * 1000) / 1000:g} or more, or plan a smaller model", wrong
         )
     goals = [candidates.seconds, candidates.phone_memory, candidates.bytes_up + candidates.bytes_down]
     fitting = np.flatnonzero(fits)
@@ -78,13 +81,15 @@ def candidates_of(scanned: PositionCosts, optimizer: config.Optimizer, profile: 
     if not double:
         may = may[trained[may] < scanned.costs.trained.sum()]
         if not len(may):
-            raise SettingsError("model.name", scanned.name, "a model with two layers to train, one for each side")
+            allowed = "Choose a model with at least two layers to train, one for each side"
+            raise SettingsError("model.name", scanned.name, allowed, f"{scanned.name} can't be cut in two")
         return _single(scanned, may, optimizer, profile)
     first, second = (index.ravel() for index in np.meshgrid(may, np.arange(len(trained)), indexing="ij"))
     leaves_b = trained[first] < trained[second]
     first, second = first[leaves_b], second[leaves_b]
     if not len(first):
-        raise SettingsError("split", "double", "single: with two cuts no part of this model is left to the server")
+        wrong = "must be single, because with two cuts no part of this model is left for the server"
+        raise SettingsError("split", "double", "", wrong)
     crossing, returning = scanned.at(scanned.costs.crossing), scanned.at(scanned.costs.returning)
     up, down = crossing[first] + returning[second], crossing[second] + returning[first]
     flops = scanned.flops[first] + scanned.total_flops - scanned.flops[second]

@@ -50,6 +50,7 @@ def scan_of(
     settings: config.Model, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32
 ) -> PositionCosts:
     """Every position of a model for inputs (batch, *shape), and its costs. Raises SettingsError."""
+    settings = settings.model_copy(update={"input_shape": list(shape)})
     return scan(_weightless(settings), shape, batch, dtype)
 
 
@@ -69,9 +70,8 @@ def scan(model: nn.Module, shape: Sequence[int], batch: int, dtype: torch.dtype 
     training, evaluating = trace(model, training=True), trace(model, training=False)
     positions = positions_of(model, training, evaluating)
     if not any(position.first for position in positions):
-        raise SettingsError(
-            "model.name", type(model).__name__, "a model that can be cut: in this one is no place for it"
-        )
+        wrong = f"{type(model).__name__} can't be cut anywhere"
+        raise SettingsError("model.name", type(model).__name__, "Choose a model of several layers", wrong)
     costs = costs_of(model, training, (batch, *shape), mode, dtype)
     flops, places = costs.forward + costs.backward, [position.place for position in positions]
     left, numbers = np.cumsum(flops)[places], np.cumsum(costs.parameters)[places]

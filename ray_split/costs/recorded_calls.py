@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ray_split import config
 from ray_split.arrays import Array
-from ray_split.config.plugins import blamed
 from ray_split.data.stream import Stream
-from ray_split.errors import SettingsError, brief
 from ray_split.messages.turn import Turn
-from ray_split.schedules import schedule_of
-from ray_split.schedules.roles import FED_SERVER, Roles, is_single
-from ray_split.schedules.schedule import FORM
+from ray_split.schedules.roles import FED_SERVER, Roles
 from ray_split.schedules.schedule import Submit as SubmitRound
 
 
@@ -36,9 +30,18 @@ class Call(NamedTuple):
         turn: Turn = self.arguments[0]
         return turn
 
+    @property
+    def name(self) -> str:
+        """As a schedule writes it, without remote."""
+        return f"{self.role.replace(' ', '_')}.{self.method}"
+
 
 Submit = Callable[[Call], Any]
 """What a call's result is; a list of `num_returns` of them, if these are several."""
+
+
+class NotRemoteError(TypeError):
+    """A method of an actor was called itself: its text says which."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class _Method:
 
     def remote(self, *arguments: Any) -> Any:
         return self.submit(Call(self.role, self.number, self.name, arguments, self.num_returns))
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise NotRemoteError(Call(self.role, self.number, self.name, ()).name)
 
 
 @dataclass(frozen=True)
@@ -71,26 +77,14 @@ def replay(
     servers: int = 1, single: bool = False,
 ) -> None:  # fmt: skip
     """Submit a round's calls, in the schedule's order."""
-    for _ in schedule(Turn(round, 0, (), -1), stream, _roles(submit, servers, single)):
+    for _ in schedule(Turn(round, 0, (), -1), stream, roles_of(submit, servers, single)):
         pass
 
 
-def _roles(submit: Submit, servers: int, single: bool) -> Roles:
+def roles_of(submit: Submit, servers: int, single: bool) -> Roles:
+    """Actors of which every call is told to `submit`."""
     clients = [_Handle(submit, "client", i) for i in range(servers)]
     return Roles(clients, [_Handle(submit, "server", i) for i in range(servers)], _Handle(submit, FED_SERVER), single)
-
-
-def try_schedule(settings: config.Config, stream: Stream) -> None:
-    """See that a schedule of the user's makes a generator, before there are actors. Raises SettingsError."""
-    name, schedule = settings.schedule.name, schedule_of(settings.schedule)
-    if inspect.isgeneratorfunction(schedule.submit):
-        return
-    roles = _roles(lambda call: [None] * call.num_returns, settings.server.replicas, is_single(settings))
-    with blamed("schedule.name", name):
-        made: Any = schedule.bind(settings.schedule.kwargs)(Turn(0, 0, (), -1), stream, roles)
-    if not isinstance(made, Generator):
-        raise SettingsError("schedule.name", name, f"{FORM}; it returned {brief(made, 60)}")
-    made.close()
 
 
 class Merged(Stream):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_split import config
+from ray_split.algorithms import contrast_of
 from ray_split.arrays import Array
 from ray_split.config.devices import Link, device_of
 from ray_split.costs.phone_devices import devices_of, gathered, links_of
@@ -84,6 +85,7 @@ class Clock:
         schedule = schedule_of(settings.schedule)
         self._schedule, self._hands_on = schedule.bind(settings.schedule.kwargs), not schedule.averages
         self._joint_batch = schedule.way_with(settings.schedule.kwargs) == "joint_batch"
+        self._beside = 0 if contrast_of(settings.algorithm) is None else 2  # further models that a batch goes through
         self._servers, self._single = settings.server.replicas, is_single(settings)
 
     def round(self, stream: Stream, round: int, spans: bool = False) -> Times:
@@ -122,8 +124,9 @@ class Clock:
         phone = {name: getattr(work, name).at(sizes) / rates for name in ("a_forward", "a_backward", "c")}
         middle = {name: getattr(work, f"b_{name}").at(sizes) for name in ("forward", "backward")}
         middle["learn"] = middle["forward"] + middle["backward"]
+        beside = self._beside * (phone["a_forward"] + (0 if self._single else middle["forward"] / rates))
         serving = {name: flops / self._server for name, flops in middle.items()}
-        return Durations(**phone, alone=sum(phone.values()) + middle["learn"] / rates, serving=serving,
+        return Durations(**phone, alone=sum(phone.values()) + middle["learn"] / rates + beside, serving=serving,
                          crossing=crossing, ends=ends)  # fmt: skip
 
     def _weights(self, first: bool) -> dict[str, tuple[float, bool]]:

@@ -49,12 +49,12 @@ class Result(NamedTuple):
 
 
 ARRIVES = {"forward": "activation", "backward": "hidden_gradient", "learn": "activation"}  # at the server
-LOAD = ("turn", "ends", "own", "middle", "start")
+LOAD = ("turn", "ends", "own", "middle", "start", "remembered")
 """The arguments of Client.load, of which a schedule of the user's may leave out the last ones."""
 UNTIMED = {
-    "client": ("release",),
-    "server": ("open", "close", "state", "rows", "pass_on", "take", "average", "step", "load"),
-    "fed server": ("client_state", "own_state", "server_state", "collect"),
+    "client": ("release", "norms", "after"),
+    "server": ("open", "close", "state", "rows", "pass_on", "take", "average", "step", "load", "after"),
+    "fed server": ("client_state", "own_state", "remembered", "server_state", "collect"),
 }
 
 

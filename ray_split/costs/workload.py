@@ -15,12 +15,14 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ray_split import config
+from ray_split.algorithms import algorithm_of
 from ray_split.costs.node_costs import FORMULAS, bytes_of, without_data
 from ray_split.cutting.cut import Segments
 from ray_split.errors import MISFITS, SettingsError, told
 from ray_split.messages.message import leaves, tree_map
-from ray_split.segments import optimizers
+from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import as_floats
+from ray_split.segments.optimization import optimizers
 from ray_split.segments.segment import HALF, call, learned_keys, tensors_of
 
 
@@ -59,6 +61,9 @@ class Work(NamedTuple):
     middle: Weights  # of B
 
 
+WITHOUT = "Remove phones.device, phones.link and server.device, to train without virtual time"
+
+
 def work_of(
     settings: config.Config, segments: Segments, examples: Sequence[torch.Tensor], labels: torch.Tensor
 ) -> Work:
@@ -67,8 +72,8 @@ def work_of(
     try:
         some = [(len(example), _measured(settings, segments, example)) for example in (few, many)]
     except MISFITS as error:
-        allowed = f"left out: the FLOPs of this model can't be told without running it: {told(error)}"
-        raise SettingsError("phones.device", settings.phones.device, allowed) from error
+        wrong = f"can't be used with this model, because its work can't be computed without real data: {told(error)}"
+        raise SettingsError("phones.device", settings.phones.device, WITHOUT, wrong) from error
     lines = {name: _line(some[0][0], some[0][1][name], some[1][0], some[1][1][name]) for name in some[0][1]}
     if segments.c is None:
         sent = lines["activation"]
@@ -91,9 +96,19 @@ def _weights(settings: config.Config, name: str, module: nn.Module) -> Weights:
     if name in settings.model.freeze:
         return Weights(down)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    slots = len(optimizers.slots(settings.optimizer)) * sum(bytes_of(parameter) for parameter in trained)
-    counts = 0 if settings.optimizer.name == "sgd" else 4 * len(trained)
-    return Weights(down, sum(_summed(tensors[key]) for key in learned_keys(module)), slots + counts)
+    optimizer = settings.optimizer.of(name)
+    slots = len(optimizers.slots(optimizer)) * sum(bytes_of(parameter) for parameter in trained)
+    counts = sum(kind.itemsize for kind in optimizers.numbers(optimizer).values()) * len(trained)
+    crosses = _crosses_beside(settings, name) * sum(map(_summed, trained))
+    summed = sum(_summed(tensors[key]) for key in learned_keys(module))
+    return Weights(down + crosses, summed + crosses, slots + counts)
+
+
+def _crosses_beside(settings: config.Config, name: str) -> bool:
+    """Whether what an algorithm remembers of a segment, as large as its weights, crosses: both ways."""
+    algorithm = algorithm_of(settings.algorithm)
+    shares = algorithm is not None and algorithm.shares
+    return shares and name in schedule_of(settings.schedule).averaged
 
 
 def _summed(tensor: torch.Tensor) -> int:

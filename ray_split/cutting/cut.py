@@ -14,16 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import fx, nn
 
-from ray_split.config.plugins import suggest
+from ray_split.config.user_code.plugins import suggest
+from ray_split.cutting import language_models
 from ray_split.cutting.constants import constants
-from ray_split.cutting.cut_error import ADVICE, CutError
+from ray_split.cutting.cut_error import ADVICE, OTHER, CutError
 from ray_split.cutting.cut_trial import Trial, equal
+from ray_split.cutting.model_inputs import changed, values_of
 from ray_split.cutting.own_segments import Chain
 from ray_split.cutting.random_generators import TORCH, Generators, drawing_line
 from ray_split.cutting.references import names_of, references_of
 from ray_split.cutting.segment_module import Program, SegmentModule, adopt, is_size, program_of
 from ray_split.cutting.tracer import UNTRACEABLE, Tracer, line_of, lost_by_opening
-from ray_split.errors import SettingsError
+from ray_split.errors import SettingsError, listed, shown
 from ray_split.messages.message import leaves
 from ray_split.segments.parameter_hooks import copied
 from ray_split.segments.segment import call
@@ -41,28 +43,28 @@ class Segments(NamedTuple):
         return {name: module for name, module in zip("abc", self, strict=True) if module is not None}
 
 
-def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = None) -> Segments:
+def cut(model: nn.Module, cuts: Sequence[str], example: Any = None, mask: str | None = None) -> Segments:
     """Cut `model` after one layer (A | B) or two (A | B | C), named as in `model.named_modules()`.
 
     The segments are copies: the model is left as it was. Each has its own parameters and buffers, under the model's
     own names, so that `merge` of their state dicts is the model's. With an `example` input (N, ...) the segments
-    are checked to compute what the model does.
+    are checked to compute what the model does. `mask`: the argument of the model's forward that is given the mask of
+    sequences of different lengths; A is then called with both, and an example is (values, mask).
 
     Raises CutError if a name is unknown, never called or out of order, if the raw input would cross, if parameters
     are tied across a cut, or if what lies between the cuts can't be traced.
     """
     if isinstance(model, Chain):
-        segments = _linked(model, cuts, example)
-        if example is not None:
-            _check_hidden(segments.a, example, cuts)
-        return segments
+        return _linked(model, cuts, example, mask)
     _check_names(model, cuts)
+    if (family := language_models.family_of(model)) is not None:
+        return _whole_parts(model, language_models.parts_of(model, family, cuts), cuts, example, mask)
     traced = copied(model)
     programs: list[dict[bool, Program]] = [{} for _ in range(len(cuts) + 1)]
     modes: dict[bool, dict[str, bool]] = {}
     made: dict[str, nn.Module] = {}
     for training in (True, False):
-        graph, tracer = _trace(traced.train() if training else traced.eval(), cuts, len(made))
+        graph, tracer = _trace(traced.train() if training else traced.eval(), cuts, len(made), mask)
         made |= tracer.made
         fixed = constants(graph, traced)
         places = _places(graph, tracer.ends, cuts, fixed)
@@ -80,7 +82,7 @@ def cut(model: nn.Module, cuts: Sequence[str], example: torch.Tensor | None = No
     _check_references(traced, parts, cuts)
     apart, shared = _apart(parts)
     if example is not None:
-        Trial(model, apart, example, cuts, tracer.opened).run(shared)
+        Trial(model, apart, example, cuts, tracer.opened, mask).run(shared)
         _check_hidden(apart[0], example, cuts)
     return Segments(*apart)
 
@@ -94,16 +96,32 @@ def _check_references(model: nn.Module, parts: Sequence[nn.Module], cuts: Sequen
             for reference in references_of(module):
                 if (other := names.get(id(reference.target))) and id(reference.target) not in own:
                     where = f"{layer}.{reference.attribute}".lstrip(".")
-                    raise CutError(list(cuts), f"cuts that leave {other} on the side of {where}, which refers to it")
+                    raise CutError(
+                        list(cuts),
+                        OTHER,
+                        f"{where} refers to {other}, but these cuts put the two into different segments",
+                    )
 
 
-def _linked(model: Chain, cuts: Sequence[str], example: torch.Tensor | None) -> Segments:
+def _linked(model: Chain, cuts: Sequence[str], example: Any, mask: str | None) -> Segments:
     if list(cuts) != model.cuts:
-        raise CutError(list(cuts), f"{', '.join(model.cuts)}: the model comes in segments")
-    links, shared = _apart(model.links())
+        raise CutError(
+            list(cuts),
+            "Remove model.cuts",
+            f"can't be set, because this model is already cut (after {listed(model.cuts)})",
+        )
+    return _whole_parts(model, model.links(), cuts, example, mask)
+
+
+def _whole_parts(
+    model: nn.Module, parts: Sequence[nn.Module], cuts: Sequence[str], example: Any, mask: str | None
+) -> Segments:
+    """Segments that need no tracing, tried beside the model."""
+    segments, shared = _apart(parts)
     if example is not None:
-        Trial(model, links, example, cuts, opened={""}).run(shared)
-    return Segments(*links)
+        Trial(model, segments, example, cuts, opened={""}, mask=mask).run(shared)
+        _check_hidden(segments[0], example, cuts)
+    return Segments(*segments)
 
 
 def merge(*states: dict[str, Any]) -> dict[str, Any]:
@@ -119,12 +137,13 @@ def merge(*states: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _trace(model: nn.Module, cuts: Sequence[str], made: int) -> tuple[fx.Graph, Tracer]:
+def _trace(model: nn.Module, cuts: Sequence[str], made: int, mask: str | None) -> tuple[fx.Graph, Tracer]:
     opened = {""} | {prefix for name in cuts for prefix in _ancestors(name)}
     for name in sorted(opened):
         if lost := lost_by_opening(model, name):
-            raise CutError(list(cuts), f"cuts outside of {name or 'the model'}, whose {lost}")
-    tracer = Tracer(opened, made)
+            where = name or "the model"
+            raise CutError(list(cuts), f"Cut outside of {where}", f"can't cut inside {where}, because its {lost}")
+    tracer = Tracer(opened, made, mask)
     before = Generators()
     try:
         with torch.enable_grad():
@@ -132,15 +151,15 @@ def _trace(model: nn.Module, cuts: Sequence[str], made: int) -> tuple[fx.Graph, 
         drawn = before.moved()
     except UNTRACEABLE as error:
         where = ", ".join(sorted(n for n in opened if n)) or "the model's forward"
-        allowed = f"cuts that leave {where} whole, which can't be traced: {line_of(error)}; or {ADVICE}"
-        raise CutError(list(cuts), allowed) from error
+        wrong = f"can't cut there, because {where} can't be traced: {line_of(error)}"
+        raise CutError(list(cuts), f"Cut outside of {where}, or {ADVICE}", wrong) from error
     finally:
         before.restore()
     if drawn:
-        line = drawing_line(lambda: Tracer(opened).trace(model))
-        said = f"cuts elsewhere: random numbers of {drawn} drawn around these would be frozen by tracing ({line})"
-        advice = ADVICE if drawn == TORCH else f"draw from torch, whose generator a run seeds, and {ADVICE}"
-        raise CutError(list(cuts), f"{said}; or {advice}")
+        line = drawing_line(lambda: Tracer(opened, mask=mask).trace(model))
+        wrong = f"can't cut there, because random numbers from {drawn} are drawn around these layers ({line})"
+        advice = ADVICE if drawn == TORCH else f"use torch's random functions, and {ADVICE}"
+        raise CutError(list(cuts), f"Cut elsewhere, or {advice}", wrong)
     return graph, tracer
 
 
@@ -152,14 +171,20 @@ def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str], fixe
     order = {node: i for i, node in enumerate(graph.nodes)}
     for name in cuts:
         if name not in ends:
-            called = ", ".join(sorted(ends))
-            raise CutError(name, f"a layer that forward calls: {called}{suggest(name, ends)}")
+            there = f"You can cut after {listed(sorted(ends), 'or')}"
+            raise CutError(name, suggest(name, ends, there), f"the model's forward never calls the layer {shown(name)}")
     borders = [order[ends[name]] for name in cuts]
     if borders != sorted(set(borders)):
         right = sorted(cuts, key=lambda name: order[ends[name]])
-        raise CutError(list(cuts), f"different places in the order they run: {', '.join(right)}")
+        if len(set(borders)) < len(borders):
+            raise CutError(
+                list(cuts),
+                "Name two layers that run one after the other",
+                f"{' and '.join(cuts)} end at the same place",
+            )
+        raise CutError(list(cuts), f"Write {','.join(right)}", f"{cuts[1]} runs before {cuts[0]}")
     if all(node.op == "output" or node in fixed for node in order if order[node] > borders[-1]):
-        raise CutError(cuts[-1], "a layer that is not the last: nothing would be left after it")
+        raise _is_last(cuts, [name for name in ends if order[ends[name]] < borders[-1]], borders, order, ends)
     places: dict[fx.Node, int] = {}
     for node, i in order.items():
         if node in fixed:
@@ -170,14 +195,30 @@ def _places(graph: fx.Graph, ends: dict[str, fx.Node], cuts: Sequence[str], fixe
     return places
 
 
+def _is_last(
+    cuts: Sequence[str], earlier: list[str], borders: list[int], order: dict[fx.Node, int], ends: dict[str, fx.Node]
+) -> CutError:
+    """What is said of a cut after the last layer, with those that are left."""
+    left = [name for name in earlier if len(cuts) < 2 or order[ends[name]] > borders[0]]
+    wrong = f"can't cut after {shown(cuts[-1])}, because it is the last layer"
+    if not left:
+        return CutError(cuts[-1], "Cut after earlier layers", wrong)
+    which = "Make the second cut" if len(cuts) > 1 else "Cut"
+    do = f"{which} after {listed(left[-8:], 'or')}, for example {','.join([*cuts[:-1], left[-1]])}"
+    return CutError(cuts[-1], do, wrong)
+
+
 def _check_names(model: nn.Module, cuts: Sequence[str]) -> None:
     if not 1 <= len(cuts) <= 2:
-        raise CutError(list(cuts), "one layer (single split) or two (double split)")
+        wrong = f"has {len(cuts)} layers, but must have one or two"
+        raise CutError(
+            list(cuts), "Name one layer to make two parts, or two, such as first,second, to make three", wrong
+        )
     known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     for name in cuts:
         if name not in known:
-            near = list(_near(name, known))
-            raise CutError(name, f"one of the layers {', '.join(near)}{suggest(name, known)}")
+            there = f"The layers are {listed(_near(name, known))}"
+            raise CutError(name, suggest(name, known, there), f"there is no layer {shown(name)}")
 
 
 def _near(name: str, known: list[str]) -> Iterator[str]:
@@ -193,25 +234,29 @@ def _ancestors(name: str) -> list[str]:
 
 
 def _check_raw_input(program: Program, graph: fx.Graph, cuts: Sequence[str]) -> None:
-    inputs = {node.name for node in graph.nodes if node.op == "placeholder"}
+    inputs = [node.name for node in graph.nodes if node.op == "placeholder"][:1]  # a mask has lengths, and no values
     if raw := [name for name in program.crossing if name in inputs]:
-        allowed = f"a cut after the last use of the raw input {', '.join(raw)}: it would leave the phone"
-        raise CutError(cuts[0], allowed)
+        sent = "so the phone's data would be sent to the server"
+        wrong = f"layers after {shown(cuts[0])} use the raw input {', '.join(raw)}, {sent}"
+        raise CutError(cuts[0], "Cut after the last layer that uses the raw input", wrong)
 
 
 @torch.no_grad()
-def _check_hidden(a: nn.Module, example: torch.Tensor, cuts: Sequence[str]) -> None:
+def _check_hidden(a: nn.Module, example: Any, cuts: Sequence[str]) -> None:
     """What crosses first must not be the input itself, as it is or rearranged."""
-    allowed = "one after the first layer with weights: the raw input would cross, and leave the phone"
+    allowed, wrong = (
+        "Cut after the first layer with weights, or later",
+        f"the raw input would cross after {shown(cuts[0])}, so the phone's data would be sent to the server",
+    )
     if not any(True for _ in a.parameters()):
-        raise CutError(list(cuts), allowed)
+        raise CutError(list(cuts), allowed, wrong)
     with torch.random.fork_rng(devices=[]):
-        crossing = leaves(call(copy.deepcopy(a).eval(), example.clone()))
-    values = example.flatten().sort().values
+        crossing = leaves(call(copy.deepcopy(a).eval(), changed(example, torch.clone)))
+    values = values_of(example).flatten().sort().values
     for tensor in crossing:
         same = isinstance(tensor, torch.Tensor) and tensor.numel() == len(values) and tensor.dtype == values.dtype
         if same and torch.equal(tensor.flatten().sort().values, values):
-            raise CutError(list(cuts), allowed)
+            raise CutError(list(cuts), allowed, wrong)
 
 
 def _adopt_unused(model: nn.Module, parts: list[SegmentModule]) -> None:
@@ -240,7 +285,8 @@ def _apart(parts: Sequence[nn.Module]) -> tuple[list[nn.Module], list[str]]:
             if name in parameters:
                 both = f"{other_name} and {name}" if other_name != name else name
                 segments = f"{'ABC'[other]} and {'ABC'[place]}"
-                raise CutError(both, f"on one side of a cut only, not shared by {segments} (tied weights)")
+                wrong = f"the tied weights {both} would be in both segments {segments}"
+                raise CutError(both, "Cut so that both stay in one segment", wrong)
             shared.update({name: None, other_name: None})
             if name in keys:
                 path, _, attribute = name.rpartition(".")
@@ -256,19 +302,17 @@ def _check_unchanged(model: nn.Module, traced: nn.Module, cuts: Sequence[str]) -
     for name in before.keys() | after.keys():
         one, other = before.get(name), after.get(name)
         if one is None or other is None or not (one.is_meta or equal(one, other)):
-            allowed = f"cuts elsewhere: {name} is set in a forward that they open, or by train() or eval(); {ADVICE}"
-            raise CutError(list(cuts), allowed)
+            wrong = f"can't cut there, because {name} is set by a forward that would be cut, or by train() or eval()"
+            raise CutError(list(cuts), f"Cut elsewhere, or {ADVICE}", wrong)
 
 
 def _check_keys(model: nn.Module, parts: Sequence[nn.Module], cuts: Sequence[str]) -> None:
     """The segments' keys together are the model's, and all are of tensors."""
     state = model.state_dict()
     if others := [key for key, value in state.items() if not isinstance(value, torch.Tensor)]:
-        allowed = f"one whose state dict has tensors alone: {', '.join(others[:3])} (get_extra_state) can't be sent"
-        raise SettingsError("model.name", type(model).__name__, allowed)
+        wrong = f"{listed(others[:3])} in the state dict is not a tensor (get_extra_state), so it can't be sent"
+        raise SettingsError("model.name", type(model).__name__, "Keep it in a buffer, with register_buffer", wrong)
     held = {key for part in parts for key in part.state_dict()}
     if different := sorted(held ^ state.keys()):
-        allowed = (
-            f"cuts elsewhere: {', '.join(different[:3])} would have another name in the trained model's state dict"
-        )
-        raise CutError(list(cuts), allowed)
+        wrong = f"{', '.join(different[:3])} would have another name in the trained model's state dict"
+        raise CutError(list(cuts), OTHER, wrong)

@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from ray_split import logs
-from ray_split.cutting.cut_error import ADVICE, CutError
+from ray_split.cutting.cut_error import ADVICE, DRAW_FROM_TORCH, OTHER, CutError
+from ray_split.cutting.model_inputs import changed as inputs_of
+from ray_split.cutting.model_inputs import values_of, whole
 from ray_split.cutting.random_generators import Generators, drawing_line
-from ray_split.cutting.unsaved_state import Place, Snapshot, changed, snapshot
-from ray_split.errors import MISFITS, SettingsError, told
+from ray_split.cutting.unsaved_state import Place, Snapshot, changed, proxied, snapshot
+from ray_split.errors import MISFITS, SettingsError, listed, told
 from ray_split.messages.message import leaves, send, tree_map, wanted_of
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.parameter_hooks import copied, first_hooked
@@ -38,15 +40,16 @@ class Trial:
         self,
         model: nn.Module,
         segments: Sequence[nn.Module],
-        example: torch.Tensor,
+        example: Any,
         cuts: Sequence[str],
         opened: set[str],
+        mask: str | None = None,
     ) -> None:
-        self._untouched = model
+        self._untouched, self._mask = model, mask
         self._model = copied(model).train()
         self._segments = [copied(segment).train() for segment in segments]
         self._example, self._cuts, self._opened = example, list(cuts), opened
-        self._few = [example[:2], example.flip(0)[:3]]
+        self._few = [inputs_of(example, lambda x: x[:2]), inputs_of(example, lambda x: x.flip(0)[:3])]
         self._kept: list[Snapshot] = []
 
     def run(self, shared: Collection[str] = ()) -> None:
@@ -84,9 +87,9 @@ class Trial:
             outputs = self._with_all()
         if drawn := generators.moved_unseeded():
             line = drawing_line(lambda: self._whole(self._few[0], seeded=False))
-            allowed = f"one that draws from torch alone: its forward draws from {drawn} ({line}), which no run seeds"
+            wrong = f"the model's forward draws random numbers from {drawn} ({line}), which a run can't repeat"
             generators.restore()
-            raise SettingsError("model.name", type(self._untouched).__name__, allowed)
+            raise SettingsError("model.name", type(self._untouched).__name__, DRAW_FROM_TORCH, wrong)
         self._kept.append(snapshot(self._model))
         return outputs
 
@@ -97,8 +100,12 @@ class Trial:
             raise self._untrainable(error) from error
 
     def _untrainable(self, error: Exception) -> SettingsError:
-        allowed = f"a model that can be trained with inputs of shape {tuple(self._example.shape)}: {told(error)}"
-        return SettingsError("model.name", type(self._untouched).__name__, allowed)
+        if kept := proxied(self._untouched):
+            lost = f"what forward keeps in {_told(kept)} would be what stands for values while tracing"
+            return CutError(self._cuts, f"Cut elsewhere, or {ADVICE}", f"can't cut there, because {lost}")
+        name, shape = type(self._untouched).__name__, tuple(values_of(self._example).shape)
+        wrong = f"{name} can't be trained with inputs of shape {shape}: {told(error)}"
+        return SettingsError("model.name", name, "Fix the model, or choose one that fits this data", wrong)
 
     def _second(self) -> tuple[Any, Tensors]:
         """The second call, and the gradient of each parameter that gets one."""
@@ -114,10 +121,13 @@ class Trial:
         self._kept.append(snapshot(self._model))
         return outputs, _gradients(self._model)
 
-    def _whole(self, inputs: torch.Tensor, seeded: bool = True) -> Any:
+    def _whole(self, inputs: Any, seeded: bool = True) -> Any:
         if seeded:
             torch.manual_seed(SEED)
-        return self._model(inputs.clone())
+        return self._called(self._model, inputs)
+
+    def _called(self, model: nn.Module, inputs: Any) -> Any:
+        return whole(model, inputs_of(inputs, torch.clone), self._mask)
 
     def _check_forward(self, flags: dict[str, tuple[bool, ...]]) -> None:
         """A forward that calls eval() or requires_grad_(), but for what the segments do too."""
@@ -125,49 +135,54 @@ class Trial:
         for name, flag in _flags(self._model).items():
             if flag != flags.get(name) and flag != now.get(name):
                 what = "requires_grad" if len(flag) > 1 else "train mode"
-                raise CutError(self._cuts, f"a forward that leaves the {what} of {name} as it was; {ADVICE}")
+                raise CutError(
+                    self._cuts,
+                    f"Don't change that in forward, or {ADVICE}",
+                    f"the model's forward changes the {what} of {name}",
+                )
 
     def _check_backward(self, generators: Generators) -> None:
         """Each segment goes backward by itself: what is drawn there, or reaches the first model, would be another."""
         if drawn := generators.moved():
-            allowed = (
-                f"one that draws no random numbers in its backward, as this does from {drawn}: draw them in forward"
+            wrong = f"the model's backward draws random numbers from {drawn}"
+            raise SettingsError(
+                "model.name", type(self._untouched).__name__, "Draw the random numbers in forward", wrong
             )
-            raise SettingsError("model.name", type(self._untouched).__name__, allowed)
         if reached := [name for name, p in self._untouched.named_parameters() if p.grad is not None]:
-            allowed = (
-                f"one whose copies train themselves: a copy's backward reaches {reached[0]} of the first (a closure,"
-            )
-            raise SettingsError("model.name", type(self._untouched).__name__, f"{allowed} or a global?)")
+            wrong = f"{reached[0]} is used through a closure or a global, which copies of the model don't have"
+            raise SettingsError("model.name", type(self._untouched).__name__, "Use self in forward instead", wrong)
 
     def _check_hooks(self, before: Snapshot) -> None:
         """A hook is no copy: what it keeps, it keeps in the model that it was registered in, for all copies."""
         name, kept = first_hooked(self._untouched), changed(before, snapshot(self._untouched))
         if name is not None and kept:
-            allowed = f"hooks on parameters that keep nothing: that of {name} keeps {_told(kept)}, which no copy has"
-            raise SettingsError("model.name", type(self._untouched).__name__, allowed)
+            wrong = f"the hook on {name} keeps {_told(kept)}, which copies of the model don't have"
+            raise SettingsError(
+                "model.name",
+                type(self._untouched).__name__,
+                "Change the hook so that it keeps nothing, or remove it",
+                wrong,
+            )
 
     def _check_opened(self) -> None:
         """An opened forward is made anew from its trace: what it keeps itself is lost."""
         lost = [place for place in changed(self._kept[1], self._kept[2]) if place.layer in self._opened]
         if lost:
-            allowed = (
-                f"cuts elsewhere: what forward keeps in {_told(lost)} would stay as it was while tracing; {ADVICE}"
-            )
-            raise CutError(self._cuts, allowed)
+            wrong = f"can't cut there, because forward changes {_told(lost)}, and the change would be lost"
+            raise CutError(self._cuts, f"Cut elsewhere, or {ADVICE}", wrong)
 
     def _check_shared(self, shared: Collection[str], before: Tensors) -> None:
         if both := [name for name in shared if not equal(_tensors(self._model)[name], before[name])]:
-            said = f"on one side of a cut only: forward changes {', '.join(both)}, which two segments use"
-            raise CutError(self._cuts, said)
+            wrong = f"can't cut there, because forward changes {listed(both)}, which two segments use"
+            raise CutError(self._cuts, "Cut so that its users stay in one segment", wrong)
 
     def _compare_training(self, first: Any, second: Any, gradients: Tensors) -> None:
-        whole = _Segments(self._segments)
+        cut = _Segments(self._segments)
         with self._running():
             with torch.no_grad():
                 torch.manual_seed(SEED)
-                got = whole(self._few[0])
-            again, theirs = whole.learn(self._few[1])
+                got = cut(self._few[0])
+            again, theirs = cut.learn(self._few[1])
         if not (_alike(first, got) and _alike(second, again)):
             self._complain("in train mode the segments compute something else than the model")
         own = {name: tensor for segment in self._segments for name, tensor in _tensors(segment).items()}
@@ -192,7 +207,7 @@ class Trial:
             got = _Segments([segment.eval() for segment in self._segments])(self._example)
         with torch.no_grad():
             torch.manual_seed(SEED)
-            expected = self._model.eval()(self._example.clone())
+            expected = self._called(self._model.eval(), self._example)
         self._kept.append(snapshot(self._model))
         if not _alike(expected, got):
             self._complain("the segments compute something else than the model")
@@ -201,14 +216,14 @@ class Trial:
         """Of a difference: because of what is kept in plain places, if there is any, or of where it was cut."""
         if places := changed(self._kept[0], self._kept[-1]):
             self._complain_of(places)
-        raise CutError(self._cuts, f"other layers: cut here, {what}")
+        raise CutError(self._cuts, OTHER, f"with these cuts, {what}")
 
     def _complain_of(self, places: list[Place]) -> None:
-        allowed = (
-            f"one whose output follows from its weights and buffers alone: it depends on {_told(places)}, which no"
-            " checkpoint can hold; make it a buffer, with register_buffer"
+        wrong = (
+            f"the model's output depends on {_told(places)}, which is not in its state dict, so no checkpoint has it"
         )
-        raise SettingsError("model.name", type(self._untouched).__name__, allowed)
+        name = type(self._untouched).__name__
+        raise SettingsError("model.name", name, "Make that a buffer, with register_buffer", wrong)
 
     def _check_hidden_state(self) -> None:
         """Where anything is kept in plain places: a model that has run must compute what one does that has not."""
@@ -243,14 +258,14 @@ class Trial:
 
     def _after(self, model: nn.Module) -> Any:
         torch.manual_seed(SEED)
-        return model(self._few[0].clone())
+        return self._called(model, self._few[0])
 
     @contextmanager
     def _running(self) -> Iterator[None]:
         try:
             yield
         except MISFITS as error:
-            raise CutError(self._cuts, f"other layers: cut here, the segments don't run: {told(error)}") from error
+            raise CutError(self._cuts, OTHER, f"with these cuts, the segments don't run: {told(error)}") from error
 
 
 class _Segments:
@@ -260,15 +275,15 @@ class _Segments:
         self._segments = segments
         self._passes: list[tuple[Any, Any]] = []
 
-    def __call__(self, inputs: torch.Tensor) -> Any:
-        self._passes, outputs = [], inputs.clone()
+    def __call__(self, inputs: Any) -> Any:
+        self._passes, outputs = [], inputs_of(inputs, torch.clone)
         for segment in self._segments:
             arrived = as_leaves(send(outputs), wanted_of(outputs) if self._passes else False)
             outputs = call(segment, tree_map(lambda x: own_copy(x, CPU), arrived))
             self._passes.append((arrived, outputs))
         return outputs
 
-    def learn(self, inputs: torch.Tensor) -> tuple[Any, Tensors]:
+    def learn(self, inputs: Any) -> tuple[Any, Tensors]:
         """The outputs, and the gradient of each parameter that gets one."""
         torch.manual_seed(SEED)
         outputs = self(inputs)

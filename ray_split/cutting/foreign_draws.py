@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ray_split.cutting.cut_error import DRAW_FROM_TORCH
 from ray_split.errors import SettingsError
 
 LIBRARIES = ("torch", "torchvision", "timm", "transformers", "peft", "ray_split")
@@ -29,8 +30,8 @@ def check_draws(name: str, model: nn.Module) -> None:
         for function in _called(kind):
             for line, what in _draws(function):
                 where = f"{Path(function.__code__.co_filename).name}:{line}"
-                drawn = f"{kind.__name__} draws random numbers from {what} ({where}), which no run seeds"
-                raise SettingsError("model.name", name, f"one that draws from torch alone: {drawn}")
+                drawn = f"{kind.__name__} draws random numbers from {what} ({where}), which a run can't repeat"
+                raise SettingsError("model.name", name, DRAW_FROM_TORCH, drawn)
 
 
 def _called(kind: type) -> Iterator[FunctionType]:

@@ -27,8 +27,9 @@ class Chain(nn.Module):
         """Where it is cut: after all but the last."""
         return list(self._modules)[:-1]
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, *inputs: Any) -> Any:
         """What the last one returns."""
+        x: Any = inputs[0] if len(inputs) == 1 else inputs
         for module in self._modules.values():
             assert module is not None
             x = call(module, x)

@@ -111,10 +111,8 @@ def check_references(name: str, model: nn.Module) -> None:
             where, target = f"{layer}.{reference.attribute}".lstrip("."), reference.target
             if reference.is_kept and id(target) in own:
                 what = own[id(target)] or "the model itself"
-                allowed = f"a model whose copies are whole: {where} holds a function or weak reference that uses {what}"
-                raise SettingsError(
-                    "model.name", name, f"{allowed}; a copy would go on with the first model's: make it a method"
-                )
+                wrong = f"{where} holds a function or weak reference to {what}, so copies would use the first model's"
+                raise SettingsError("model.name", name, "Make the function a method of the layer", wrong)
             if isinstance(target, torch.Tensor) and id(target) not in own and not _is_old_norm(module, reference):
                 _check_memory(name, held, where, target)
 
@@ -142,6 +140,6 @@ def _check_memory(name: str, held: dict[int, tuple[str, torch.Tensor]], key: str
     memory = tensor.untyped_storage().data_ptr()
     other, there = held.setdefault(memory, (key, tensor))
     if there is not tensor and any(isinstance(each, nn.Parameter) for each in (there, tensor)):
-        allowed = f"a model whose parameters have memory of their own: {other} and {key} share theirs, and copies would"
-        hint = "tie them as one parameter (self.c.weight = self.b.weight), and make views in forward"
-        raise SettingsError("model.name", name, f"{allowed} not: {hint}")
+        wrong = f"{other} and {key} share their memory, but in a copy of the model they would not"
+        hint = "Tie them as one parameter (self.c.weight = self.b.weight), and make views in forward"
+        raise SettingsError("model.name", name, hint, wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import inspect
 import operator
 import sys
@@ -20,7 +21,7 @@ from ray_split.cutting.constants import writes
 from ray_split.cutting.recorder import Recorder
 from ray_split.cutting.references import HOOKS
 from ray_split.cutting.segment_module import check_test, is_device, is_size
-from ray_split.messages.message import leaves
+from ray_split.messages.message import leaves, tree_map
 
 STATE_HOOKS = (
     "_state_dict_hooks",
@@ -39,6 +40,21 @@ DESCRIBING = {
     "is_contiguous",
 }  # fmt: skip
 MADE = "_made_in_forward"  # the names of layers that a forward makes where it calls them
+
+
+class Like:
+    """A dict without its values; torch.fx would take the dict itself apart."""
+
+    def __init__(self, empty: dict[Any, Any]) -> None:
+        self.empty = empty
+
+
+def made_like(like: Like, values: list[Any]) -> dict[Any, Any]:
+    """One of the same class and keys, with these values."""
+    made = copy.copy(like.empty)
+    for key, value in zip(like.empty, values, strict=True):
+        made[key] = value
+    return made
 
 
 class Traced(fx.Proxy):
@@ -80,8 +96,10 @@ class Held(Traced):
 class Tracer(fx.Tracer):
     """Opens the modules in `opened`, keeps all others as one call, and notes where each call ended."""
 
-    def __init__(self, opened: set[str], first: int = 0) -> None:
+    def __init__(self, opened: set[str], first: int = 0, mask: str | None = None) -> None:
+        """`mask`: the argument of forward that is its second input, if it has two."""
         super().__init__()
+        self._mask = mask
         self.opened = opened
         self.made: dict[str, nn.Module] = {}  # the layers that are none of the model's, numbered from `first`
         self._first = first
@@ -96,6 +114,13 @@ class Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return Traced(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        """As torch.fx, which makes a plain dict of any; one of another class (ModelOutput) is made again as it is."""
+        if not isinstance(a, dict) or type(a) is dict or not any(isinstance(x, fx.Proxy) for x in leaves(a)):
+            return super().create_arg(a)
+        values = [self.create_arg(value) for value in a.values()]
+        return self.create_node("call_function", made_like, (Like(tree_map(lambda _: None, a)), values), {})
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """What stands for a parameter or a buffer of the model, made at its first use."""
@@ -155,16 +180,21 @@ class Tracer(fx.Tracer):
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
     ) -> tuple[Any, list[Any]]:
-        """One input; arguments that have defaults keep them."""
+        """One input, and perhaps its mask; arguments that have defaults keep them."""
         parameters = inspect.signature(self.root.forward).parameters.values()
         places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         needed = [
             p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         ]
+        needed = [name for name in needed if name != self._mask]
         if not places or len(needed) > 1 or needed not in ([], [places[0].name]):
             several = [f"*{p.name}" for p in parameters if p.kind is p.VAR_POSITIONAL]
             raise TypeError(f"forward takes {', '.join(needed + several) or 'nothing'}, and should take one input")
-        return root_fn, [self.root, self.create_proxy("placeholder", places[0].name, (), {})]
+        inputs = [self.create_proxy("placeholder", places[0].name, (), {})]
+        if self._mask is None:
+            return root_fn, [self.root, *inputs]
+        mask, name = self.create_proxy("placeholder", self._mask, (), {}), self._mask
+        return (lambda root, values, own: root_fn(root, values, **{name: own})), [self.root, *inputs, mask]
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if not torch.is_grad_enabled() or any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):

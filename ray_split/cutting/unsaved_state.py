@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import collections
-import dis
 import enum
 import functools
 import inspect
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from ray_split.cutting.outside_names import globals_of, is_record, is_somebodys, reached
 from ray_split.cutting.references import DEPTH, INTERNAL, LONGEST, cells_of, slots_of
 
 OUTSIDE = "the variable "  # begins the name of what is neither a layer's nor its class's
@@ -61,6 +61,8 @@ def snapshot(model: nn.Module) -> Snapshot:
             continue
         for attribute, value in own.items():
             found[Place(name, kind, attribute)] = frozen(value, known=known)
+            if is_somebodys(value):
+                found |= {Place(name, kind, variable): frozen(kept) for variable, kept in _outside(value)}
         if kind not in kinds:
             kinds.add(kind)
             found |= {Place(name, kind, attribute): frozen(value) for attribute, value in _of_class(kind)}
@@ -86,17 +88,28 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
                 yield f"__class__.{name}", value
 
 
-def _outside(function: FunctionType, depth: int = 2) -> Iterator[tuple[str, Any]]:
+def _outside(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """The variables outside of a function that it uses, and those of the functions that it calls by name."""
-    for name in sorted({i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}):
-        value = function.__globals__.get(name)
-        if _is_plain(value):
-            yield f"{OUTSIDE}{name}", value
-        elif isinstance(value, FunctionType) and depth and not value.__module__.startswith(("torch.", "torch")):
-            yield from _outside(value, depth - 1)
-    for name, value in cells_of(function).items():
-        if _is_plain(value):
-            yield f"{OUTSIDE}{name}", value
+    for each in reached(function):
+        for name, value in globals_of(each):
+            if _is_plain(value) or is_record(value):
+                yield f"{OUTSIDE}{name}", value
+        for name, value in cells_of(each).items():
+            if _is_plain(value):
+                yield f"{OUTSIDE}{name}", value
+
+
+def proxied(model: nn.Module) -> list[Place]:
+    """Where what tracing put in the place of values was kept, outside of the model."""
+    kinds = dict.fromkeys(type(module) for module in model.modules())
+    found = [(kind, attribute, value) for kind in kinds for attribute, value in _of_class(kind)]
+    names = {type(module): name for name, module in reversed(list(model.named_modules()))}
+    return [Place(names[kind], kind, attribute) for kind, attribute, value in found if _has_proxy(value)]
+
+
+def _has_proxy(value: Any) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, SEQUENCES) else [value]
+    return any(isinstance(item, fx.Proxy) for item in [*items, *getattr(value, "__dict__", {}).values()])
 
 
 def _is_plain(value: Any) -> bool:
@@ -169,13 +182,15 @@ def _of_generator(value: Any) -> Any:
 def line_of(kind: type, attribute: str) -> str:
     """The line outside of __init__ at which a class's code names an attribute of its own, with its file; or nothing."""
     name, found = attribute.removeprefix(OUTSIDE).rpartition(".")[2], list[tuple[bool, str]]()
+    outside = attribute.startswith(OUTSIDE)
     for owner in kind.__mro__:
         if owner.__module__.startswith(("torch.", "builtins")):
             continue
         for value in vars(owner).values():
             function = inspect.unwrap(value) if callable(value) else None
             if isinstance(function, FunctionType) and function.__name__ != "__init__":
-                found += _lines_of(function, name)
+                for each in reached(function) if outside else [function]:
+                    found += _lines_of(each, name)
     return min(found, default=(False, ""))[1]
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from ray_split.arrays import Array
-from ray_split.config.plugins import blamed, call, find
-from ray_split.errors import MISFITS, SettingsError, told
+from ray_split.config.user_code.by_value import spoken
+from ray_split.config.user_code.plugins import blamed, call, find
+from ray_split.errors import MISFITS, SettingsError, shown, told
 
 # torchvision is imported where it is used: it costs a process 0.1 GB, and a run without augmentation needs none of it.
 
@@ -75,14 +76,17 @@ class Augmentation:
     def __init__(self, name: str, sample_shape: tuple[int, ...]) -> None:
         """Raises SettingsError."""
         if len(sample_shape) != 3:
-            raise SettingsError("data.augment", name, f"none: samples {sample_shape} aren't (channels, height, width)")
-        self._name, self._size = name, sample_shape[1:]
-        with blamed("data.augment", name):
-            self._transform = call("data.augment", find("data.augment", name, AUGMENTATIONS), {}, size=self._size)
-        if not callable(self._transform):
-            raise SettingsError(
-                "data.augment", name, "a function that returns a transform of torchvision.transforms.v2"
+            wrong = (
+                f"can't be used here, because samples of shape {sample_shape} aren't images (channels, height, width)"
             )
+            raise SettingsError("data.augment", name, "Remove data.augment", wrong)
+        self._name, self._size = name, sample_shape[1:]
+        found = find("data.augment", name, AUGMENTATIONS)
+        with blamed("data.augment", name):
+            self._transform = found if _is_transform(found) else call("data.augment", found, {}, size=self._size)
+        if not callable(self._transform):
+            wrong = f"{spoken(name)} returned {shown(self._transform)}, which isn't a function of an image"
+            raise SettingsError("data.augment", name, "Return a transform of torchvision.transforms.v2", wrong)
 
     def __call__(self, inputs: Array, labels: Array, seeds: Array) -> tuple[Array, Array]:
         """Inputs (k, n, channels, height, width) and labels (k, n, ...), changed by seeds (k, n); leaves what arrived.
@@ -109,10 +113,11 @@ class Augmentation:
         try:
             changed = self._transform(*given)
         except MISFITS as error:
-            raise self._refusal(f"a transform that takes {_shapes(given)}: {told(error)}") from error
+            raise self._refusal("Fix it", f"{self._name} doesn't take {_shapes(given)}: {told(error)}") from error
         found = changed if isinstance(changed, (tuple, list)) else [changed]
         if _shapes(found) != _shapes(given):
-            raise self._refusal(f"a transform that keeps shape and type: it makes {_shapes(found)} of {_shapes(given)}")
+            wrong = f"{self._name} makes {_shapes(found)} of {_shapes(given)}"
+            raise self._refusal("Return a transform that keeps shape and type", wrong)
         return found
 
     def check(self, inputs: Array, labels: Array, seeds: Array) -> None:
@@ -120,10 +125,15 @@ class Augmentation:
         inputs, labels, seeds = (array[:, :TRIED] for array in (inputs, labels, seeds))
         once, again = (self(inputs, labels, seeds) for _ in range(2))
         if not all(np.array_equal(*pair) for pair in zip(once, again, strict=True)):
-            raise self._refusal("a transform that draws from torch alone: the same seed gave different images")
+            raise self._refusal("Draw with torch's functions alone", "with the same seed it gave different images")
 
-    def _refusal(self, allowed: str) -> SettingsError:
-        return SettingsError("data.augment", self._name, allowed)
+    def _refusal(self, allowed: str, wrong: str) -> SettingsError:
+        return SettingsError("data.augment", self._name, allowed, wrong)
+
+
+def _is_transform(found: Any) -> bool:
+    """Whether it is one of torchvision's already, as may be given itself, and no function that returns one."""
+    return isinstance(found, torch.nn.Module)
 
 
 def _tensors(image: Array, pixel_map: Array | None = None) -> list[torch.Tensor]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ray_split import config, seeds
 from ray_split.arrays import Array
-from ray_split.config.plugins import find, suggest
-from ray_split.errors import BROKEN, SettingsError, told
+from ray_split.config.user_code.by_value import spoken
+from ray_split.config.user_code.plugins import FIX, find, suggest
+from ray_split.data.phone_groups import PhoneGroups, named
+from ray_split.errors import BROKEN, SettingsError, failed, listed, shown
 
 TRIES = 10
 
@@ -31,6 +34,7 @@ class Partition:
     indices: Array
     offsets: Array
     held_out: float = 0.0
+    groups: PhoneGroups | None = None  # whose samples each phone has, where a natural partition has names
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -109,8 +113,10 @@ def shards(labels: Array, settings: config.Partition, count: int, draw: np.rando
     classes = _classes(labels, settings)
     total = count * settings.shards_per_phone
     if total > len(labels):
-        allowed = f"fewer: {count} phones with so many shards need {total} samples, there are {len(labels)}"
-        raise SettingsError("data.partition.shards_per_phone", settings.shards_per_phone, allowed)
+        shards = settings.shards_per_phone
+        wrong = f"{count} phones with {shards} shards each need {total} samples, but there are only {len(labels)}"
+        do = "Set fewer shards per phone, or lower phones.count"
+        raise SettingsError("data.partition.shards_per_phone", settings.shards_per_phone, do, wrong)
     mixed = draw.permutation(len(labels))
     by_label = mixed[np.argsort(classes[mixed], kind="stable")]
     owner_of_shard = draw.permutation(total) // settings.shards_per_phone
@@ -128,9 +134,8 @@ def natural(labels: Array, settings: config.Partition, count: int, draw: np.rand
     kind = _kind(settings, groups)
     names, own = np.unique(groups[kind], return_inverse=True)
     if count > len(names):
-        raise SettingsError(
-            "phones.count", count, f"at most {len(names)}: the training samples have so many {kind} ids"
-        )
+        wrong = f"is {count}, but the training samples are from only {len(names)} {kind} ids"
+        raise SettingsError("phones.count", count, f"Use {len(names)} or fewer, or another data.partition.name", wrong)
     if count == len(names):
         return own
     owner: Array = iid(names, settings, count, draw)[own]
@@ -140,12 +145,17 @@ def natural(labels: Array, settings: config.Partition, count: int, draw: np.rand
 def _kind(settings: config.Partition, groups: Groups) -> str:
     """Which ids are meant: those that the settings name, or the only ones."""
     if not groups:
-        allowed = "iid, dirichlet or shards: the data set has no ids (the groups of a ray_split.DataSet)"
-        raise SettingsError("data.partition.name", settings.name, allowed)
+        wrong = "can't be natural, because the data set has no ids (the groups of a ray_split.DataSet)"
+        raise SettingsError("data.partition.name", settings.name, "Set iid, dirichlet or shards", wrong)
     kind = next(iter(groups)) if settings.by is None and len(groups) == 1 else settings.by
     if kind is None or kind not in groups:
-        allowed = f"{' or '.join(sorted(groups))}, the ids that the data set has{suggest(kind or '', groups)}"
-        raise SettingsError("data.partition.by", settings.by, allowed)
+        there = f"Set {listed(sorted(groups), 'or')}"
+        wrong = (
+            "is not set, but the data set has several kinds of ids"
+            if kind is None
+            else f"there are no ids {shown(kind)}"
+        )
+        raise SettingsError("data.partition.by", settings.by, suggest(kind or "", groups, there), wrong)
     return kind
 
 
@@ -160,26 +170,47 @@ def deal(settings: config.Config, labels: Array, groups: Groups | None = None) -
     wanted, count = settings.data.partition, settings.phones.count
     function = find("data.partition.name", wanted.name, PARTITIONS)
     if count * wanted.min_samples > len(labels):
-        allowed = f"at most {len(labels) // wanted.min_samples}: the data set has {len(labels)} training samples"
-        raise SettingsError("phones.count", count, f"{allowed}, and every phone must have {wanted.min_samples}")
+        each = "one" if wanted.min_samples == 1 else f"{wanted.min_samples} (data.partition.min_samples)"
+        wrong = f"is {count}, but there are only {len(labels)} training samples and every phone needs at least {each}"
+        raise SettingsError("phones.count", count, f"Use {len(labels) // wanted.min_samples} or fewer", wrong)
     draw = seeds.generator(settings.run.seed, "partition")
     owner = _checked(_dealt(function, labels, wanted, count, draw, groups or {}), wanted, len(labels), count)
+    if wanted.name not in PARTITIONS:
+        again = seeds.generator(settings.run.seed, "partition")
+        _check_same(wanted, owner, _dealt(function, labels, wanted, count, again, groups or {}))
     sizes = np.bincount(owner, minlength=count)
     if sizes.min() < wanted.min_samples:
         short = int((sizes < wanted.min_samples).sum())
-        allowed = f"one that leaves every phone {wanted.min_samples} sample(s): {short} of {count} phones have fewer; "
-        hint = "set fewer phones.count"
-        hint += ", or a larger data.partition.alpha, or take more samples" if wanted.name == "dirichlet" else ""
-        raise SettingsError("data.partition", wanted.name, allowed + hint)
+        each = f"{wanted.min_samples} sample{'s' * (wanted.min_samples > 1)}"
+        wrong = f"with {spoken(wanted.name)}, {short} of {count} phones would have fewer than {each}"
+        hint = "Lower phones.count"
+        hint += ", raise data.partition.alpha, or use more samples" if wanted.name == "dirichlet" else ""
+        raise SettingsError("data.partition", wanted.name, hint, wrong)
     # Within a phone in a random order, so that its held-out samples are any of its samples.
     mixed = draw.permutation(len(labels))
     indices = mixed[np.argsort(owner[mixed], kind="stable")]
-    return Partition(indices, np.concatenate([[0], np.cumsum(sizes)]), settings.phones.held_out or 0.0)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    kind = _kind(wanted, groups or {}) if function is natural else None
+    names = named(kind, (groups or {})[kind], indices, offsets) if kind is not None else None
+    return Partition(indices, offsets, settings.phones.held_out or 0.0, names)
+
+
+def _check_same(wanted: config.Partition, owner: Array, again: Array) -> None:
+    """A run that is resumed deals anew: phones would go on with other samples."""
+    if not np.array_equal(owner, again):
+        wrong = f"{wanted.name} deals in another way each time it is called"
+        do = "Draw from its argument draw alone, as draw.integers(...), and not from numpy.random or random"
+        raise SettingsError("data.partition.name", wanted.name, do, wrong)
 
 
 def _classes(labels: Array, settings: config.Partition) -> Array:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise SettingsError("data.partition.name", settings.name, "iid for a data set whose labels aren't classes")
+        raise SettingsError(
+            "data.partition.name",
+            settings.name,
+            "Set iid",
+            f"can't be {settings.name}, because the labels aren't classes",
+        )
     return labels
 
 
@@ -188,17 +219,37 @@ def _dealt(
 ) -> Array:
     try:
         takes_groups = "groups" in inspect.signature(function).parameters
-        return np.asarray(function(labels, wanted, count, draw, **({"groups": groups} if takes_groups else {})))
+        found = function(labels, wanted, count, draw, **({"groups": groups} if takes_groups else {}))
+        _check_flat(wanted, found)
+        return np.asarray(found)
     except SettingsError:
         raise
     except BROKEN as error:
-        allowed = f"a function (labels, settings, count, draw) that works; it raised {told(error)}"
-        raise SettingsError("data.partition.name", wanted.name, allowed) from error
+        wrong = f"{failed(spoken(wanted.name), error)} when called with (labels, settings, count, draw)"
+        raise SettingsError("data.partition.name", wanted.name, FIX, wrong) from error
+
+
+def _found(owner: Array) -> str:
+    if owner.dtype.kind in "iu" and owner.size:
+        return f"{owner.size} numbers from {owner.min()} to {owner.max()}"
+    return f"an array {owner.shape} of {owner.dtype}"
+
+
+def _check_flat(wanted: config.Partition, found: object) -> None:
+    """A list of each phone's samples, as other libraries have it, is another thing."""
+    if isinstance(found, (list, tuple, dict)) and any(np.ndim(each) for each in _elements(found)):
+        wrong = f"{wanted.name} returned a {type(found).__name__} of lists"
+        do = "Return the phone of each sample: owner = np.empty(len(labels), int); owner[indices] = phone for each list"
+        raise SettingsError("data.partition.name", wanted.name, do, wrong)
+
+
+def _elements(found: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> list[Any]:
+    return [*found.values()] if isinstance(found, dict) else [*found[:10]]
 
 
 def _checked(owner: Sequence[int] | Array, settings: config.Partition, total: int, count: int) -> Array:
     owner = np.asarray(owner)
     if owner.shape != (total,) or not np.issubdtype(owner.dtype, np.integer) or owner.min() < 0 or owner.max() >= count:
-        allowed = f"a function that returns the phone, 0 to {count - 1}, of each of the {total} samples"
-        raise SettingsError("data.partition.name", settings.name, allowed)
+        wrong = f"{spoken(settings.name)} must return the phone (0 to {count - 1}) of each of the {total} samples"
+        raise SettingsError("data.partition.name", settings.name, "", f"{wrong}, not {_found(owner)}")
     return owner

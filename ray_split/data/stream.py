@@ -13,11 +13,14 @@ from ray_split import config, seeds
 from ray_split.arrays import Array
 from ray_split.data import partitions
 from ray_split.data.participation import Ends, Fate, Fates, chosen, drawn, equal_steps
-from ray_split.messages.turn import Turn
+from ray_split.messages.turn import Accumulation, Turn
 
 
 class Draw(NamedTuple):
-    """One local step: in `round`, the phone that comes `order`-th takes its step `step` on these training indices."""
+    """One batch: in `round`, the phone that comes `order`-th takes its step `step` on these training indices.
+
+    With data.accumulate k, its optimizers step after the batches k - 1, 2 k - 1, ..., and after its round's last.
+    """
 
     round: int
     order: int
@@ -43,12 +46,19 @@ class Stream:
         partition: partitions.Partition,
         order: Order = "abreast",
         times: Times | None = None,
+        apart: bool = False,
     ) -> None:
-        """`order`: the schedule's, of phones. `times`: when their steps end; without it all take equally long."""
+        """`order`: the schedule's, of phones. `times`: when their steps end; without it all take equally long.
+
+        `apart`: whether no phones' batches are put together, as they are sequences of different lengths.
+        """
+        self._each_alone = apart
         self.seed = settings.run.seed
         self.partition = partition
         self.batch_size = settings.data.batch_size
-        self.local_steps = settings.phones.local_steps
+        self.drops_last = settings.data.drop_last  # whether a batch that is smaller is left out
+        self.accumulate = settings.data.accumulate  # batches for each local step
+        self.local_steps = settings.phones.local_steps and settings.phones.local_steps * self.accumulate  # batches
         self.local_epochs = settings.phones.local_epochs or 1
         self.per_round = chosen(settings.phones.per_round, len(partition))
         self.drawn = drawn(settings.phones, len(partition))
@@ -63,10 +73,11 @@ class Stream:
     def _cache(self) -> None:
         self._batches = functools.lru_cache(maxsize=4)(self._draw_batches)
         self.fate = functools.lru_cache(maxsize=2)(self._fate)
+        self._before = [0]  # steps of the run before each round, as far as they are known
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has, an actor's too, whom the driver tells how far its phones come: no caches, and no times."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_batches", "fate")} | {"_times": None}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_batches", "fate", "_before")} | {"_times": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -82,8 +93,32 @@ class Stream:
         return tuple(fate.finishing(fate.phones if phones is None else np.asarray(phones, int)).tolist())
 
     def taken(self, round: int, phones: Sequence[int] | Array) -> Array:
-        """How many local steps each of the phones takes in a round: fewer than `steps` if it fails."""
+        """How many batches each of the phones trains on in a round: fewer than `steps` if it fails."""
         return self.fate(round).taken(np.asarray(phones, int))
+
+    def updates(self, round: int, phones: Sequence[int] | Array) -> Array:
+        """How often each of the phones' optimizers step in a round: once for each batch, if none are accumulated."""
+        taken, accumulation = self.taken(round, phones), self.accumulation(phones)
+        return taken if accumulation is None else np.array(accumulation.updates(taken.tolist()), int)
+
+    def accumulation(self, phones: Sequence[int] | Array) -> Accumulation | None:
+        """What turns of these phones say of the batches that are accumulated for a local step, if they are."""
+        return None if self.accumulate == 1 else Accumulation(self.accumulate, tuple(self.steps(phones).tolist()))
+
+    def at(self, turn: Turn, phones: tuple[int, ...]) -> Turn:
+        """The turn, of these phones."""
+        return turn._replace(phones=phones, accumulation=self.accumulation(phones))
+
+    def steps_before(self, round: int) -> int:
+        """The updates of the run before a round: of rounds in which phones train one after the other all of them,
+        else of each round those of its phone that takes most. By these a learning rate's schedule goes on.
+        """
+        while len(self._before) <= round:
+            last = len(self._before) - 1
+            taken = self.updates(last, self.phones(last))
+            steps = taken.sum() if self._phones_order == "in_turn" else taken.max(initial=0)
+            self._before.append(self._before[-1] + int(steps))
+        return self._before[round]
 
     def cut_short(self, round: int, phones: tuple[int, ...]) -> tuple[int, ...] | None:
         """The steps that phones take, if any of them takes fewer than it planned."""
@@ -138,12 +173,24 @@ class Stream:
         return self.partition.training(np.asarray(phones))
 
     def steps(self, phones: Sequence[int] | Array) -> Array:
-        """How many local steps each of the phones plans to take in a round: `taken` says how far it comes."""
-        epochs = self.local_epochs * -(-self.samples(phones) // self.batch_size)
+        """How many batches each of the phones plans to train on in a round: `taken` says how far it comes."""
+        epochs = self.local_epochs * self.batches_of(self.samples(phones))
         return np.full_like(epochs, self.local_steps) if self.local_steps else epochs
 
+    def batches_of(self, samples: Array) -> Array:
+        """How many batches a pass over so many samples has."""
+        return samples // self.batch_size if self.drops_last else -(-samples // self.batch_size)
+
+    def _in_batches(self, phones: Sequence[int] | Array) -> Array:
+        """How many samples each of the phones trains on in a pass."""
+        samples = self.samples(phones)
+        return samples // self.batch_size * self.batch_size if self.drops_last else samples
+
     def batches(self, round: int, phone: int) -> list[Array]:
-        """The training indices of each local step of a phone: a new order every pass, the last batch may be short."""
+        """The training indices of each local step of a phone: a new order every pass, the last batch may be short.
+
+        With data.drop_last it is left out if it is: of these samples, others in each pass, there is no batch.
+        """
         return [groups[0][0] for groups in self._batches(round, (phone,))]
 
     def cohort_batches(
@@ -167,7 +214,7 @@ class Stream:
         ]
         together: list[list[Group]] = []
         for step in range(max(len(run) for run in runs)):
-            together.append(_joined([run[step] for run in runs if step < len(run)]))
+            together.append(self._joined([run[step] for run in runs if step < len(run)]))
         return together
 
     def _equal(self, round: int, phones: Array, steps: int) -> list[Group]:
@@ -176,13 +223,14 @@ class Stream:
             return []
         own = self.partition.of_many(phones)
         samples = own.shape[1]
-        passes = -(-steps // -(-samples // self.batch_size))
+        in_a_pass = int(self.batches_of(np.array(samples)))
+        passes = -(-steps // in_a_pass)
         keys = seeds.words([self.seed, seeds.PURPOSES["batches"], round, phones], np.arange(passes * samples))
         order = keys.reshape(len(phones), passes, samples).argsort(axis=2, kind="stable")
         shuffled = np.take_along_axis(own[:, None], order, axis=2)
         batches: list[Array] = []
         for i in range(passes):
-            batches += np.split(shuffled[:, i], range(self.batch_size, samples, self.batch_size), axis=1)
+            batches += np.split(shuffled[:, i], range(self.batch_size, samples, self.batch_size), axis=1)[:in_a_pass]
         return batches[:steps]
 
     def cohorts(self, round: int) -> list[tuple[int, ...]]:
@@ -211,23 +259,41 @@ class Stream:
         own, everybody = (self._trained_on(some, self.taken(round, some)) for some in (phones, self.phones(round)))
         return float((own / max(1, everybody.sum())).sum())
 
+    def part(self, round: int) -> float:
+        """The share that the phones that finish a round have of what all phones would train on in it."""
+        finishing, everybody = np.array(self.finishing(round), int), np.arange(len(self.partition))
+        own, all_ = (self._trained_on(some, self.steps(some)).sum() for some in (finishing, everybody))
+        return float(own / max(1, all_))
+
     def _trained_on(self, phones: Sequence[int] | Array, steps: Array) -> Array:
-        """How many different samples phones train on in some steps: with few of them not all that they have."""
-        samples: Array = np.minimum(self.samples(phones), steps * self.batch_size)
+        """How many different samples of a pass phones train on in some steps: with few of them not all of it."""
+        samples: Array = np.minimum(self._in_batches(phones), steps * self.batch_size)
         return samples
 
     def trained(self, round: int) -> int:
         """How many samples a round trains on, every pass over them counted."""
         phones = np.array(self.phones(round), int)
-        samples, steps = self.samples(phones), self.taken(round, phones)
+        samples, steps = self._in_batches(phones), self.taken(round, phones)
         passes, rest = np.divmod(steps, -(-samples // self.batch_size))
         return int((passes * samples + np.minimum(rest * self.batch_size, samples)).sum())
 
     def order(self, round: int, step: int) -> list[int]:
-        """The phones that have a batch at a step, in the order in which a schedule that interleaves them takes them."""
+        """The phones that take a local step, in the order in which a schedule that interleaves them takes them."""
         phones = np.array(self.phones(round), int)
-        active = phones[self.taken(round, phones) > step]
+        active = phones[self.taken(round, phones) > step * self.accumulate]
         return [int(phone) for phone in seeds.generator(self.seed, "order", round, step).permutation(active)]
+
+    def interleaved(self, round: int) -> Iterator[tuple[int, int, int]]:
+        """A round's batches as a schedule that interleaves phones takes them: order, phone, step.
+
+        A local step of each phone in turn, with all the batches that it accumulates.
+        """
+        phones = self.phones(round)
+        taken = dict(zip(phones, self.taken(round, phones).tolist(), strict=True))
+        for first in range(0, max(taken.values(), default=0), self.accumulate):
+            for order, phone in enumerate(self.order(round, first // self.accumulate)):
+                for step in range(first, min(first + self.accumulate, taken[phone])):
+                    yield order, phone, step
 
     def forward_seeds(self, turn: Turn, segment: str, count: int) -> list[int]:
         """The seeds of a segment's forward for the turn's first phones: Dropout and what else draws from torch."""
@@ -239,12 +305,15 @@ class Stream:
         Of each phone's the samples start:stop; phones that have none are left out.
         """
         chosen = [self.partition.held_out_of(phone, part)[start:stop] for phone in phones]
-        return _joined([indices[None] for indices in chosen if len(indices)])
+        return self._joined([indices[None] for indices in chosen if len(indices)])
+
+    def _joined(self, groups: list[Group]) -> list[Group]:
+        return [own[None] for group in groups for own in group] if self._each_alone else _joined(groups)
 
     def batch_sizes(self, phones: Array, step: int) -> Array:
         """How large each phone's batch is at a step that it takes; 0 beyond those that it plans to take."""
         samples = self.samples(phones)
-        place = step % -(-samples // self.batch_size)
+        place = step % self.batches_of(samples)
         sizes = np.minimum(self.batch_size, samples - place * self.batch_size)
         return np.where(self.steps(phones) > step, sizes, 0)
 
@@ -254,9 +323,8 @@ class Stream:
         taken = dict(zip(phones, self.taken(round, phones).tolist(), strict=True))
         if self._phones_order == "interleaved":
             batches = {phone: self.batches(round, phone) for phone in phones}
-            for step in range(max(taken.values(), default=0)):
-                for order, phone in enumerate(self.order(round, step)):
-                    yield Draw(round, order, phone, step, batches[phone][step], phone in finishing)
+            for order, phone, step in self.interleaved(round):
+                yield Draw(round, order, phone, step, batches[phone][step], phone in finishing)
             return
         for order, phone in enumerate(phones):
             for step, indices in enumerate(self.batches(round, phone)[: taken[phone]]):

@@ -10,6 +10,7 @@ import numpy as np
 
 from ray_split import seeds
 from ray_split.arrays import Array
+from ray_split.data.sequences import Padded, Sequences
 
 TEST_FRACTION = 0.2
 PART_NAMES = {"val": "validation", "test": "test"}
@@ -81,15 +82,19 @@ def _shown(key: Any) -> str:
     return repr(key.item() if isinstance(key, np.generic) else key)
 
 
+Inputs = Array | Padded
+"""A batch as models are given it, (n, ...) or of several phones (k, n, ...)."""
+
+
 class Part(NamedTuple):
     """Samples and their labels: inputs (N, ...), in memory or read when asked for, and labels (N,) or (N, ...)."""
 
-    inputs: Array | LazyInputs
+    inputs: Array | LazyInputs | Sequences
     labels: Array
 
     def subset(self, indices: Array) -> Part:
         """The samples at `indices`."""
-        inputs = self.inputs.subset(indices) if isinstance(self.inputs, LazyInputs) else self.inputs[indices]
+        inputs = self.inputs[indices] if isinstance(self.inputs, np.ndarray) else self.inputs.subset(indices)
         return Part(inputs, self.labels[indices])
 
 
@@ -126,23 +131,31 @@ class Parts:
     is_one: bool = False  # whether all three parts are of one array of the user's
     is_counted: bool = False  # whether num_classes is what the labels look like, and not what somebody said
 
-    def batch(self, part: str, indices: Array | slice) -> tuple[Array, Array]:
+    @property
+    def sequences(self) -> Sequences | None:
+        """The inputs to train on, where they are sequences of different lengths: batches of them are Padded."""
+        return self.train.inputs if isinstance(self.train.inputs, Sequences) else None
+
+    def batch(self, part: str, indices: Array | slice) -> tuple[Inputs, Array]:
         """The inputs and labels at `indices` of 'train', 'val' or 'test', copied; inputs as the model takes them."""
         return self.normalised(self.inputs(part, indices)), self.labels(part, indices)
 
-    def inputs(self, part: str, indices: Array | slice) -> Array:
+    def inputs(self, part: str, indices: Array | slice) -> Inputs:
         """The inputs at `indices`, copied, as they are in the data set."""
         inputs = getattr(self, part).inputs
-        copied: Array = inputs[indices]
-        return copied.copy() if isinstance(indices, slice) and isinstance(inputs, np.ndarray) else copied
+        copied: Any = inputs[indices]
+        found: Inputs = copied.copy() if isinstance(indices, slice) and isinstance(inputs, np.ndarray) else copied
+        return found
 
     def labels(self, part: str, indices: Array | slice) -> Array:
         """The labels at `indices`, copied. Reads no inputs."""
         labels: Array = getattr(self, part).labels[indices]
         return labels.copy() if isinstance(indices, slice) else labels
 
-    def normalised(self, inputs: Array) -> Array:
+    def normalised(self, inputs: Inputs) -> Inputs:
         """Inputs (..., *sample) as the model takes them: float16 as float32; bytes too, by scale and shift."""
+        if isinstance(inputs, Padded):  # as they are: what of sequences would be changed here is when they are loaded
+            return inputs
         if inputs.dtype != np.uint8:
             return inputs.astype(np.float32) if inputs.dtype == np.float16 else inputs
         return (inputs.astype(np.float32) * self.scale + self.shift).astype(np.float32)
@@ -154,7 +167,7 @@ def by_mean_and_std(mean: Sequence[float], std: Sequence[float]) -> tuple[Array,
     return 1 / 255 / stds, -means / stds
 
 
-def without_test_part(inputs: Array | LazyInputs, labels: Array, num_classes: int | None = None) -> DataSet:
+def without_test_part(inputs: Array | LazyInputs | Sequences, labels: Array, num_classes: int | None = None) -> DataSet:
     """A data set from samples that have no test part yet: a fifth of them, always the same, becomes it."""
     rest, test = split_off(len(inputs), TEST_FRACTION, "test_part")
     whole = Part(inputs, labels)

@@ -9,6 +9,7 @@ from ray_split import config
 from ray_split.callbacks import Callback
 from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import Ref, Roles
+from ray_split.segments.segment_work import SegmentWork
 
 
 class Backend(Protocol):
@@ -21,8 +22,11 @@ class Backend(Protocol):
     def roles(self) -> Roles:
         """The actors as they are now."""
 
-    def resolve(self, settings: config.Config) -> config.Config:
-        """The settings with all decided that only who has the actors' room can know. Raises SettingsError."""
+    def resolve(self, settings: config.Config, work: SegmentWork | None = None) -> config.Config:
+        """The settings with all decided that only who has the actors' room can know. Raises SettingsError.
+
+        `work`: what each side of the cuts computes; without it each role has one thread.
+        """
 
     def start(self, settings: config.Config, parts: Any, stream: Any, contract: Contract) -> None:
         """Make the actors of a run with its data, without waiting for them."""

@@ -26,7 +26,7 @@ def evaluate(turn: Turn, backend: Backend, part: str, total: int, batch: int) ->
 
     def reports() -> Iterator[Ref]:
         roles = backend.roles
-        ends = roles.fed_server.client_state.remote(turn)
+        ends = roles.fed_server.client_state.remote(turn, True)
         yield from [client.load.remote(turn, ends) for client in roles.clients]
         for i, start in enumerate(range(0, total, batch)):
             client, stop = roles.clients[i % len(roles.clients)], min(start + batch, total)
@@ -42,10 +42,10 @@ def evaluate_own(turn: Turn, backend: Backend, stream: Stream, part: str, batch:
 
     def reports() -> Iterator[Ref]:
         roles = backend.roles
-        ends = roles.fed_server.client_state.remote(turn)
+        ends = roles.fed_server.client_state.remote(turn, True)
         for number, phones in enumerate(_together(stream, part, turn.round)):
             client, at = roles.client(number), turn._replace(phones=phones)
-            own = roles.fed_server.own_state.remote(at)
+            own = roles.fed_server.own_state.remote(at, True)
             yield client.load.remote(at, ends, own)
             most, each = int(stream.partition.held_out_sizes(part)[phones[0]]), max(1, batch // len(phones))
             for start in range(0, most, each):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from ray_split import logs
 from ray_split.callbacks import Callback
 from ray_split.driver import training_loop
 from ray_split.driver.backend import Backend
+from ray_split.driver.guarded_callbacks import Guarded
 from ray_split.driver.round_runner import RoundRunner
 from ray_split.driver.stopping import Stop
-from ray_split.errors import OutOfTimeError, RunFailedError
+from ray_split.errors import CallbackError, OutOfTimeError, RunFailedError, first_line
 from ray_split.preparation.prepare import Prepared
 from ray_split.preparation.run_folder import Claimed
 from ray_split.results.checkpoint import round_of
 from ray_split.results.records import Records
 from ray_split.results.result import Result
+
+logger = logs.get(__name__)
 
 
 def carry_out(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: list[Callback], stop: Stop) -> Result:
@@ -20,10 +24,13 @@ def carry_out(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: 
 
     Raises RunFailedError if it could not finish, OutOfTimeError and KeyboardInterrupt if it was stopped.
     """
-    settings, parts, stream, contract, clock = prepared
+    settings, parts, stream, contract, clock, _ = prepared
+    callbacks = [Guarded(callback) for callback in callbacks]
     first = round_of(folder.checkpoint) if folder.checkpoint else 0
     try:
-        records = Records(settings, first, backend.differing, folder.hold, parts.classes)
+        groups = stream.partition.groups
+        names = None if groups is None else groups.names
+        records = Records(settings, first, backend.differing, folder.hold, parts.classes, names)
         records.summary("running", 0)
     except OSError as unwritten:
         raise RunFailedError(f"{type(unwritten).__name__}: {unwritten}") from unwritten
@@ -45,14 +52,16 @@ def carry_out(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: 
         status, error = "stopped", str(asked) if isinstance(asked, OutOfTimeError) else "stopped on request"
         raise
     except Exception as failure:
-        error = f"{type(failure).__name__}: {failure}"
+        error = str(failure) if isinstance(failure, CallbackError) else f"{type(failure).__name__}: {failure}"
         raise failure if isinstance(failure, RunFailedError) else RunFailedError(error) from failure
     finally:
         summary, full = _end(records, status, runner.recoveries, error)
-        for callback in callbacks:
-            callback.on_run_end(summary, str(records.folder))
+        raised = _tell_end(callbacks, summary, str(records.folder))
     if full:
         raise RunFailedError(str(summary["error"])) from full
+    if raised:
+        records.summary("failed", runner.recoveries, str(raised))
+        raise raised
     return Result.from_path(records.folder)
 
 
@@ -64,6 +73,18 @@ def _end(records: Records, status: str, recoveries: int, error: str | None) -> t
     except OSError as unwritten:
         return records.summary("failed", recoveries, f"{type(unwritten).__name__}: {unwritten}"), unwritten
     return summary, None
+
+
+def _tell_end(callbacks: list[Callback], summary: dict[str, object], path: str) -> CallbackError | None:
+    """Tell all that it is over. What the first that raises raised; of a run that ends by an error this is but said."""
+    found = None
+    for callback in callbacks:
+        try:
+            callback.on_run_end(summary, path)
+        except CallbackError as error:
+            found = found or error
+            logger.warning("%s", first_line(error))
+    return found
 
 
 class _Quarantine(Callback):

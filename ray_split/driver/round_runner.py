@@ -57,7 +57,9 @@ class RoundRunner:
         schedule = schedule_of(settings.schedule)
         self._schedule, self._on_server = schedule.bind(settings.schedule.kwargs), schedule.on_server
         self._way = schedule.way_with(settings.schedule.kwargs)
-        self._restored: tuple[int, int] | None = None  # the (round, attempt) that the server was loaded for
+        self._counts_steps = any(settings.optimizer.of(segment).schedule.counts_steps for segment in "abc")
+        self._averages = settings.optimizer.ema_decay is not None  # what is evaluated isn't what training goes on with
+        self._restored: tuple[int, int, bool] | None = None  # (round, attempt, to evaluate), of the server's state
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received: list[Report] = []  # of that load
         self.nonfinite = Nonfinite()
@@ -87,8 +89,9 @@ class RoundRunner:
         """Do `work` on the state at the start of `round`; if an actor dies, again, with a new attempt number."""
 
         def attempt() -> T:
-            turn = Turn(round, self._attempt, phones=(), step=-1)
-            self._restore(turn)
+            before = self.stream.steps_before(round) if self._counts_steps and training else 0
+            turn = Turn(round, self._attempt, phones=(), step=-1, before=before)
+            self._restore(turn, to_evaluate=self._averages and not training)
             return work(turn)
 
         return self._surviving(round, attempt, self._quarantine if training else self._pass_over)
@@ -117,11 +120,17 @@ class RoundRunner:
             try:
                 return work()
             except BadPhoneError as error:
+                bad = self._named(error)
                 if leave_out is None:
-                    raise
-                leave_out(round, error)
+                    raise bad from error
+                leave_out(round, bad)
             except ActorLostError as error:
                 self._recover(round, error)
+
+    def _named(self, error: BadPhoneError) -> BadPhoneError:
+        """Saying whose the phones are, where they are somebody's."""
+        groups = self.stream.partition.groups
+        return error if groups is None else BadPhoneError(error.phones, f"{groups.whose(error.phones)}: {error.reason}")
 
     def _quarantine(self, round: int, error: BadPhoneError) -> None:
         """Go on without the phones from `round` on. Raises the error if the run is not to."""
@@ -149,7 +158,8 @@ class RoundRunner:
 
     def _recover(self, round: int, error: ActorLostError) -> None:
         """Make the failure good, and bring the fed server back to the start of `round`. Raises RunFailedError."""
-        logger.warning("round %d: %s", round, error, extra=logs.about(round if round >= 0 else None))
+        when = f"round {round + 1}" if round >= 0 else "at the start"  # for people, from 1
+        logger.warning("%s: %s", when, error, extra=logs.about(round if round >= 0 else None))
         self.stop.allow()
         self._failures.add(error)
         lost = self._rebuilt()
@@ -172,14 +182,14 @@ class RoundRunner:
                 self._failures.died(lost)
                 return lost
 
-    def _restore(self, turn: Turn) -> None:
+    def _restore(self, turn: Turn, to_evaluate: bool) -> None:
         """Give the server's replicas the round's start. Not waited for: what is submitted after it comes after it."""
-        if self._restored == (turn.round, turn.attempt):
+        if self._restored == (turn.round, turn.attempt, to_evaluate):
             return
         roles = self.backend.roles
-        state = roles.fed_server.server_state.remote(turn)
+        state = roles.fed_server.server_state.remote(turn, to_evaluate)
         self._loading = [server.load.remote(turn, state, self._way) for server in roles.servers]
-        self._restored = (turn.round, turn.attempt)
+        self._restored = (turn.round, turn.attempt, to_evaluate)
 
     def _loaded(self) -> list[Report]:
         loading, self._loading = self._loading, []
@@ -190,11 +200,13 @@ class RoundRunner:
         """One round by the schedule, committed at the fed server. A stop waits from the commit until the next round."""
         self.stop.allow()
         if self.stream.count_left_out(turn.round) == len(self.stream.partition):
-            raise RunFailedError(f"no phone is left for round {turn.round}: all are left out")
+            raise RunFailedError(f"no phone is left for round {turn.round + 1}: all are left out")
         work = self._schedule if self.stream.phones(turn.round) else idle
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.backend.roles
         self._loading += [actor.begin.remote() for actor in (*roles.servers, *roles.clients)]
+        if roles.direct:  # their calls to the server come after its load, which is the driver's
+            self._loading += [client.after.remote(*self._loading) for client in roles.clients]
         schedule = Checked(work(turn, self.stream, roles), self.backend)
         total, watch, samples = self.stream.trained(turn.round), Stopwatch(), 0
         for reports, queued in schedule:
@@ -210,7 +222,8 @@ class RoundRunner:
         spent = self.backend.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
         last = self.stream.finishing(turn.round)[-1:]  # whose weights are handed on
         self.stop.hold()
-        committed = self.backend.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last)])[0]
+        part = self.stream.part(turn.round)
+        committed = self.backend.get([roles.fed_server.commit.remote(turn.round + 1, *schedule.end, last, part)])[0]
         moved = [*received, committed]  # the round's start and end, from and to the fed server
         sums.extend(moved if self._on_server else [])
         servers = len(roles.servers)

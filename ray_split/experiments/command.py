@@ -40,7 +40,7 @@ def words_of(flag: str, text: str) -> list[str]:
     """The words of a list a,b. Raises SettingsError for one that is empty, or has a word twice."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words or len(set(words)) < len(words):
-        raise SettingsError(flag, text, "a list a,b, each once")
+        raise SettingsError(flag, text, "a list such as a,b, with each name once")
     return words
 
 
@@ -48,7 +48,7 @@ def seeds_of(text: str) -> list[int]:
     """The seeds that --seeds says. Raises SettingsError."""
     words = words_of("--seeds", text)
     if not all(SEED.fullmatch(word) for word in words) or len(set(map(int, words))) < len(words):
-        raise SettingsError("--seeds", text, "whole numbers from 0, as 0,1,2, each once")
+        raise SettingsError("--seeds", text, "whole numbers of 0 or more, such as 0,1,2, with each once")
     return [int(word) for word in words]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, shown
 from ray_split.filesystem import PARTIAL, Place, Uri, is_in_memory, make_folder, try_out
 from ray_split.results import folder_lock
 
@@ -24,16 +24,19 @@ def check_writable(out: Place, *names: str, field: str = "--out") -> None:
     Raises SettingsError.
     """
     if is_in_memory(out):
-        raise SettingsError(field, str(out), "a place that outlives this process: memory:// is its own memory")
+        wrong = f"{shown(str(out))} is in this process's memory, so it would be lost when the process ends"
+        raise SettingsError(field, str(out), "Name a folder, or a URI such as s3://bucket/folder", wrong)
     try:
         _try(out)
         taken = [name for name in names if isinstance(out, Path) and (out / name).is_dir()]
     except (OSError, ValueError, ImportError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        where = "a local path, or a URI that can be written to" if isinstance(out, Uri) else "a folder to write to"
-        raise SettingsError(field, str(out), f"{where}: {reason}") from None  # it may tell credentials
+        where = "another folder or URI" if isinstance(out, Uri) else "another folder"
+        wrong = f"{shown(str(out))} can't be written to: {reason}"
+        raise SettingsError(field, str(out), f"Name {where}", wrong) from None  # it may tell credentials
     if taken:
-        raise SettingsError(field, str(out), f"a folder to write files to: {taken[0]} is a folder there")
+        wrong = f"the file {taken[0]} can't be written to {shown(str(out))}, because a folder there has that name"
+        raise SettingsError(field, str(out), f"Remove the folder {taken[0]}, or name another folder", wrong)
 
 
 def _try(out: Place) -> None:
@@ -56,9 +59,11 @@ def alone(folder: Place) -> Iterator[None]:
     try:
         hold = folder_lock.take(folder)
     except folder_lock.HeldError as error:
-        raise SettingsError("--out", str(folder), f"a folder that no other process writes to: {error}") from None
+        wrong = f"{shown(str(folder))} is in use: {error}"
+        raise SettingsError("--out", str(folder), "Wait until that has ended, or name another folder", wrong) from None
     except OSError as error:
-        raise SettingsError("--out", str(folder), f"a folder that can be written to: {first_line(error)}") from error
+        wrong = f"{shown(str(folder))} can't be written to: {error.strerror or first_line(error)}"
+        raise SettingsError("--out", str(folder), "Name another folder", wrong) from error
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, shown
 from ray_split.filesystem import Place, make_folder, write
 
 Row = Mapping[str, Any]
@@ -31,7 +31,9 @@ def write_csv(tables: Mapping[str, Sequence[Row]], out: Place) -> None:
             write(out / f"{name}.csv", to_csv(rows).encode())
     except OSError as error:
         reason = error.strerror or first_line(error)
-        raise SettingsError("out", str(out), f"a folder to write to: {reason}") from error
+        raise SettingsError(
+            "out", str(out), "Name another folder", f"{shown(str(out))} can't be written to: {reason}"
+        ) from error
 
 
 def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> list[list[str]]:

@@ -39,22 +39,37 @@ class Linear(NamedTuple):
         return cls(few - each * n_few, each)
 
 
+class Between(NamedTuple):
+    """A whole number that isn't the same for all batches of a size: it follows from how long their sequences are."""
+
+    least: int
+    most: int
+
+    def allows(self, number: int) -> bool:
+        """Whether it is one of these."""
+        return self.least <= number <= self.most
+
+
 @leaf
 @dataclass(frozen=True)
 class Leaf:
     """One array of a message for a phone, or a value that isn't one."""
 
     dtype: np.dtype[Any] | None = None  # of an array
-    shape: tuple[Linear, ...] = ()
+    shape: tuple[Linear | Between, ...] = ()
     bounded: bool = True  # whether its norm is: not of a mask that is honestly -inf
-    value: Any = None  # what isn't an array: a Linear for whole numbers
+    value: Any = None  # what isn't an array: a Linear (or Between) for whole numbers
     varies: bool = False  # what isn't an array, and is another for another batch size: any of its type
 
     def at(self, n: int) -> Any:
-        """For batches of `n`: the shape of the array, or the value."""
+        """For batches of `n`: the shape of the array, or the value; a Between of it where it is none alone."""
         if self.dtype is not None:
-            return tuple(size.at(n) for size in self.shape)
-        return self.value.at(n) if isinstance(self.value, Linear) else self.value
+            return tuple(_at(size, n) for size in self.shape)
+        return _at(self.value, n)
+
+
+def _at(value: Any, n: int) -> Any:
+    return value.at(n) if isinstance(value, Linear) else value
 
 
 Promise = Any
@@ -88,6 +103,8 @@ class Contract:
     learned: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by segment: the keys of what is averaged
     bounded: frozenset[str] = frozenset()  # the keys of what has a bounded norm: not of constants such as masks
     slots: frozenset[str] = frozenset()  # of the optimizer, for each weight
+    numbers: Mapping[str, np.dtype[Any]] = field(default_factory=dict)  # those that are one for the whole weight
+    apart: bool = False  # whether phones' batches are of different lengths, and each is a group of its own
 
 
 def promise(few: Any, n_few: int, many: Any, n_many: int) -> Promise:
@@ -96,6 +113,32 @@ def promise(few: Any, n_few: int, many: Any, n_many: int) -> Promise:
         raise ValueError("another structure for another batch size")
     each = iter([_leaf(a, n_few, b, n_many) for a, b in zip(leaves(few), leaves(many), strict=True)])
     return tree_map(lambda _: next(each), many)
+
+
+def widened(shorter: Promise, longer: Promise) -> Promise:
+    """The promise that messages of sequences keep that are as short and as long as any. Raises ValueError."""
+    if structure(shorter) != structure(longer):
+        raise ValueError("another structure for shorter sequences")
+    both = zip(leaves(shorter), leaves(longer), strict=True)
+    each = iter([_between(*pair) for pair in both])
+    return tree_map(lambda _: next(each), longer)
+
+
+def _between(short: Leaf, long: Leaf) -> Leaf:
+    if len(short.shape) != len(long.shape) or short.dtype != long.dtype:
+        raise ValueError("another shape or type for shorter sequences")
+    shape = tuple(_either(*sizes) for sizes in zip(short.shape, long.shape, strict=True))
+    value = _either(short.value, long.value) if isinstance(long.value, Linear) else long.value
+    varies = long.varies or (short.value != long.value and not isinstance(long.value, Linear))
+    return Leaf(long.dtype, shape, short.bounded and long.bounded, value, varies)
+
+
+def _either(short: Any, long: Any) -> Any:
+    if short == long:
+        return long
+    if short.per_sample or long.per_sample:
+        raise ValueError("it grows with the batch and with the length of its sequences")
+    return Between(min(short.fixed, long.fixed), max(short.fixed, long.fixed))
 
 
 def _leaf(few: Any, n_few: int, many: Any, n_many: int) -> Leaf:

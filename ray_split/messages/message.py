@@ -9,7 +9,7 @@ tensor crosses as its bits (bits.py). Trees keep their types (trees.py).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ray_split.arrays import Array
-from ray_split.messages import bits
+from ray_split.messages import bits, layout
 from ray_split.messages.trees import leaves as leaves
 from ray_split.messages.trees import tree_map as tree_map
 from ray_split.messages.weight_checks import norms
@@ -44,6 +44,17 @@ class Message(NamedTuple):
     wanted: Wanted = True  # of which leaves the sender has a use for the gradient: not of masks, or where it is frozen
     labels: Sequence[Array] | None = None  # single split: with the activation, for the loss on the server
     figures: tuple[Array, Array] | None = None  # with the gradient, of a loss on the server: Learned's
+    norms: Mapping[str, Array] | None = None  # of B's gradients (k,), by parameter, where they are clipped by all's
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle, of which numpy would lay out anew what isn't contiguous."""
+        if all(layout.is_plain(leaf) for leaf in leaves(self.groups) if isinstance(leaf, np.ndarray)):
+            return Message, tuple(self)
+        return _unpickled, (tree_map(layout.packed, self.groups), *self[1:])
+
+
+def _unpickled(groups: Any, *rest: Any) -> Message:
+    return Message(tree_map(layout.unpacked, groups), *rest)
 
 
 def send(tree: Any) -> Tree:
@@ -117,8 +128,16 @@ def receive(message: Tree, device: torch.device) -> Any:
 
 
 def _copy(array: Array, device: torch.device) -> torch.Tensor:
-    shared: torch.Tensor = receive_leaf(array)
-    return shared.clone() if device.type == "cpu" else shared.to(device)
+    return clone(receive_leaf(array), device)
+
+
+def clone(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy that lies in memory as the tensor does; what it repeats along a dimension is repeated in the copy, too."""
+    repeated = [size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
+    if any(repeated):
+        once = tensor[tuple(slice(0, 1) if each else slice(None) for each in repeated)]
+        return clone(once, device).expand(tensor.shape)
+    return tensor.clone() if device.type == "cpu" else tensor.to(device)
 
 
 def row(tree: Any, place: int) -> Any:
@@ -130,9 +149,9 @@ def row(tree: Any, place: int) -> Any:
 def stack(trees: Sequence[Any]) -> Any:
     """Phones' messages as one group's, with a leading dimension; what isn't an array must be the same in all."""
     if len(trees) == 1:
-        return tree_map(lambda x: x[None] if isinstance(x, np.ndarray) else x, trees[0])
+        return tree_map(lambda x: layout.alone(x) if isinstance(x, np.ndarray) else x, trees[0])
     columns = zip(*(leaves(tree) for tree in trees), strict=True)
-    values = iter([together(column, np.stack) for column in columns])
+    values = iter([together(column, layout.stack) for column in columns])
     return tree_map(lambda _: next(values), trees[0])
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ray_split.arrays import Array
 from ray_split.config.phones import MaxNorm
 from ray_split.errors import BadPhoneError
-from ray_split.messages.contract import Contract, Labels
+from ray_split.messages.contract import Between, Contract, Labels
 from ray_split.messages.message import Groups, Message, Wanted, differentiable, leaves, norms_of, tree_map
 from ray_split.messages.trees import structure
 from ray_split.messages.weight_checks import norm_shown, shown
@@ -40,14 +40,14 @@ class Checks:
     def activation(self, phones: Phones, sent: Any) -> None:
         """Raises BadPhoneError unless it is the activation of these phones, or of the first of them."""
         sizes = self._sizes(phones, sent)
-        runs = _runs(sizes)
+        runs = self._runs(sizes)
         problem = _first(
             _activation_problem(group, self._contract.activation, run) for group, run in _pairs(sent, runs)
         )
         if problem:
             raise BadPhoneError(phones, f"its activation {problem}")
         bounded = [leaf.bounded for leaf in leaves(self._contract.activation)]
-        _check_norms(phones, sizes, sent.groups, self._bounds.activation, "activation", bounded)
+        _check_norms(phones, runs, sent.groups, self._bounds.activation, "activation", bounded)
         if self._with_labels or sent.labels is not None:
             self._labels(phones, sent.labels, runs)
 
@@ -58,11 +58,14 @@ class Checks:
             problem = f"wants {shown(sent.wanted)}; it is whether each of its leaves is to have a gradient"
         if problem is None and not _are_sizes(sent.sizes, len(phones), smallest, largest):
             problem = f"says batch sizes {shown(sent.sizes)}; each is from {smallest} to {largest}"
-        if problem is None and len(sent.groups) != len(_runs(sent.sizes)):
+        if problem is None and len(sent.groups) != len(self._runs(sent.sizes)):
             problem = f"has {len(sent.groups)} groups, for batch sizes {shown(sent.sizes)}"
         if problem is not None:
             raise BadPhoneError(phones, f"its activation {problem}")
         return tuple(sent.sizes)
+
+    def _runs(self, sizes: Sequence[int]) -> list[Run]:
+        return [(1, n) for n in sizes] if self._contract.apart else _runs(sizes)
 
     def _labels(self, phones: Phones, labels: Any, runs: Sequence[Run]) -> None:
         problem = labels_problem(labels, self._contract.labels, runs) if self._with_labels else "come unasked"
@@ -92,7 +95,7 @@ class Checks:
             problem = _first(_gradient_problem(group, like) for group, like in both)
         if problem is not None:
             raise BadPhoneError(phones, f"its gradient of hidden {problem}")
-        _check_norms(phones, sizes, sent.groups, self._bounds.gradient, "gradient of hidden")
+        _check_norms(phones, self._runs(sizes), sent.groups, self._bounds.gradient, "gradient of hidden")
         del self._sent[phones]
 
 
@@ -152,14 +155,31 @@ def _are_sizes(sizes: Any, most_phones: int, smallest: int, largest: int) -> boo
 def _activation_problem(group: Any, promised: Any, run: Run) -> str | None:
     if structure(group) != structure(promised):
         return f"has {len(leaves(group))} parts in another structure; {len(leaves(promised))} cross this cut"
+    lengths: dict[Between, set[int]] = {}  # what follows from how long sequences are is alike in all parts
     for leaf, like in zip(leaves(group), leaves(promised), strict=True):
         wanted = like.at(run[1])
         if like.dtype is None:
-            if type(leaf) is not type(wanted) or (leaf != wanted and not like.varies):
+            if not _is_value(leaf, wanted, like.varies):
                 return f"has {shown(leaf)} where {shown(wanted)} crosses"
+            _note_lengths(lengths, (leaf,), (wanted,))
         elif problem := _array_problem(leaf, like.dtype, (run[0], *wanted)):
             return problem
-    return None
+        else:
+            _note_lengths(lengths, leaf.shape[1:], wanted)
+    uneven = [found for found in lengths.values() if len(found) > 1]
+    return f"has parts of {' and of '.join(map(str, sorted(uneven[0])))} steps" if uneven else None
+
+
+def _note_lengths(lengths: dict[Between, set[int]], shape: Sequence[int], wanted: Sequence[int | Between]) -> None:
+    for size, own in zip(shape, wanted, strict=True):
+        if isinstance(own, Between):
+            lengths.setdefault(own, set()).add(size)
+
+
+def _is_value(value: Any, wanted: Any, varies: bool) -> bool:
+    if isinstance(wanted, Between):
+        return type(value) is int and wanted.allows(value)
+    return type(value) is type(wanted) and bool(varies or value == wanted)
 
 
 def _gradient_problem(group: Any, like: Any) -> str | None:
@@ -187,12 +207,19 @@ def _placeholder(leaf: Any) -> Any:
     return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
 
-def _array_problem(array: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
+def _array_problem(array: Any, dtype: np.dtype[Any], shape: tuple[int | Between, ...]) -> str | None:
     if type(array) is not np.ndarray:
         return f"has {shown(array)} where an array is expected"
     if array.dtype != dtype:
         return f"is of {array.dtype}, not {dtype}"
-    return None if array.shape == shape else f"has shape {array.shape}, not {shape}"
+    if array.shape == shape or (len(array.shape) == len(shape) and all(map(_is_size, array.shape, shape))):
+        return None
+    wanted = ", ".join(f"{n.least} to {n.most}" if isinstance(n, Between) else str(n) for n in shape)
+    return f"has shape {array.shape}, not ({wanted}{',' if len(shape) == 1 else ''})"
+
+
+def _is_size(size: int, wanted: int | Between) -> bool:
+    return wanted.allows(size) if isinstance(wanted, Between) else size == wanted
 
 
 def _runs(sizes: Sequence[int]) -> list[Run]:
@@ -201,11 +228,11 @@ def _runs(sizes: Sequence[int]) -> list[Run]:
 
 
 def _check_norms(
-    phones: Phones, sizes: Sequence[int], groups: Groups, bound: float, what: str, bounded: Sequence[bool] | None = None
+    phones: Phones, runs: Sequence[Run], groups: Groups, bound: float, what: str, bounded: Sequence[bool] | None = None
 ) -> None:
     """`bounded`: of which of a group's leaves the norm is bounded; none: of all."""
     start, bad = 0, []
-    for group, (k, _) in zip(groups, _runs(sizes), strict=True):
+    for group, (k, _) in zip(groups, runs, strict=True):
         found = norms_of(
             group if bounded is None else [x for x, own in zip(leaves(group), bounded, strict=True) if own]
         )

@@ -24,6 +24,17 @@ class Rows(NamedTuple):
     shares: Array  # (phones,)
 
 
+class Terms(NamedTuple):
+    """What an algorithm remembers of one segment, by the keys of its weights: SCAFFOLD's control variates."""
+
+    own: State  # (phones, ...) each phone's own
+    shared: State  # (...) of all phones; or what a round adds to it
+
+
+Remembered = dict[str, Terms]
+"""Terms of segments, by name."""
+
+
 class Closed(NamedTuple):
     """What a cohort's phones leave at a round's end: their weighted sum (or rows), and what each keeps as its own."""
 
@@ -32,6 +43,7 @@ class Closed(NamedTuple):
     own: Ends  # (phones, ...); empty where nothing is personal
     bytes_per_phone: int
     rows: Rows | None = None  # instead of sums
+    remembered: Remembered | None = None  # of an algorithm: each phone's own from now on, and the change of shared
 
 
 def weights(state: Mapping[str, Array]) -> State:
@@ -59,6 +71,11 @@ def places_of(states: State, places: Array) -> State:
 def state_bytes(state: Mapping[str, Array]) -> int:
     """Bytes of a state's arrays."""
     return sum(array.nbytes for array in state.values())
+
+
+def terms_bytes(terms: Terms | None, phones: int) -> int:
+    """Bytes of all that is remembered of a segment of so many phones, each of which gets what is shared."""
+    return state_bytes(terms.own) + phones * state_bytes(terms.shared) if terms is not None else 0
 
 
 def kept(states: State, keep: str) -> State:

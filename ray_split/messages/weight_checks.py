@@ -14,7 +14,7 @@ import numpy as np
 from ray_split.arrays import Array
 from ray_split.errors import BadPhoneError, DivergedError
 from ray_split.messages import bits
-from ray_split.messages.state import Closed, Ends, Rows, State, is_statistic
+from ray_split.messages.state import Closed, Ends, Rows, State, Terms, is_statistic
 
 Phones = tuple[int, ...]
 FINITE = 1e18
@@ -28,6 +28,8 @@ class Expected(NamedTuple):
     max_norm: float  # of a segment's weights
     bounded: frozenset[str] = frozenset()  # the keys of those
     rows: bool = False  # whether each phone's weights are sent, and not their sum
+    numbers: Mapping[str, np.dtype[Any]] = {"step": np.dtype(np.float32)}  # slots that are one for a whole weight
+    models: bool = False  # whether what phones remember are models: buffers too
 
 
 def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expected: Expected) -> None:
@@ -42,6 +44,42 @@ def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expect
     _check_norms(phones, closed.sums, expected, what)
     _check_norms(phones, closed.rows.states if closed.rows else {}, expected, what, of_each=True)
     _check_norms(phones, closed.own, expected, what, of_each=True)
+    _check_remembered(phones, closed.remembered, start, expected)
+
+
+def _check_remembered(phones: Phones, remembered: Any, start: Mapping[str, State], expected: Expected) -> None:
+    """Of what an algorithm remembers: by the keys of all weights that are trained, of their shapes, and finite."""
+    what = "what it remembers of the round"
+    if type(remembered) not in (dict, type(None)):
+        raise BadPhoneError(phones, f"{what} is {shown(remembered)}")
+    for name, terms in (remembered or {}).items():
+        if problem := _terms_problem(name, terms, start, expected, (len(phones),)):
+            raise BadPhoneError(phones, f"{what}: {problem}")
+        told = [
+            a for key, a in terms.own.items() if not expected.models or key in expected.bounded
+        ]  # masks may be -inf
+        finite = norms(told, of_each=True) <= FINITE
+        if terms.own and not finite.all():
+            whose = tuple(phones[i] for i in np.flatnonzero(~finite))
+            raise BadPhoneError(whose, f"{what} is not finite: broken data, or training that diverged?")
+
+
+def _terms_problem(
+    name: Any, terms: Any, start: Mapping[str, State], expected: Expected, leading: tuple[int, ...]
+) -> str | None:
+    if type(terms) is not Terms or not _are_states({"own": terms.own, "shared": terms.shared}):
+        return f"no terms of a segment, but {shown(terms)}"
+    if name not in start or name not in expected.learned:
+        return f"{shown(name)} is not averaged"
+    like = _as_summed(start[name])
+    learned = expected.learned[name]
+    wanted = {key for key in learned & expected.bounded if not is_statistic(key)} if not expected.models else learned
+    for state, dimensions in ((terms.own, leading), (terms.shared, ())):
+        if state.keys() != wanted and (state or state is terms.own):
+            return _keys_problem(name, state, wanted)
+        if problem := _first(_array_problem(key, state[key], like[key], dimensions) for key in sorted(state)):
+            return problem
+    return None
 
 
 def check_ends(phones: Phones, ends: Any, start: Mapping[str, State], expected: Expected) -> None:
@@ -61,6 +99,15 @@ def check_middle(state: State, expected: Expected) -> None:
     """Raises DivergedError if B is not finite: all phones have trained it, and none can be told apart."""
     if not np.isfinite(norms([array for key, array in state.items() if key in expected.bounded], False)).all():
         raise DivergedError("B's weights are not finite any more: training diverged; try a lower optimizer.lr")
+
+
+def check_moved(states: Mapping[str, State], expected: Expected) -> None:
+    """Raises DivergedError if the server's step led further than any weights may be: phones would be blamed for it."""
+    for name, state in states.items():
+        found = float(norms([array for key, array in state.items() if key in expected.bounded], False)[0])
+        if not found <= expected.max_norm:
+            shown_norm = norm_shown(f"part {name.upper()}", found, expected.max_norm)
+            raise DivergedError(f"after the server's step {shown_norm}; try a lower server_optimizer.lr")
 
 
 def _check_norms(
@@ -156,18 +203,19 @@ def _state_problem(state: State, like: State, expected: Expected, leading: tuple
         if key in plain:
             problem = _array_problem(key, state[key], like[key], leading)
         else:
-            problem = _slot_problem(key, state[key], like, expected.slots, leading)
+            problem = _slot_problem(key, state[key], like, expected, leading)
         if problem:
             return problem
     return None
 
 
-def _slot_problem(key: Any, array: Any, like: State, slots: frozenset[str], leading: tuple[int, ...]) -> str | None:
+def _slot_problem(key: Any, array: Any, like: State, expected: Expected, leading: tuple[int, ...]) -> str | None:
     name, _, slot = str(key).removeprefix("optimizer/").rpartition("/")
     weight = like.get(f"weights/{name}")
-    if weight is None or slot not in slots:
+    if weight is None or slot not in expected.slots:
         return f"{shown(key)} is nothing that the optimizer remembers"
-    return _array_problem(key, array, np.zeros((), np.float32) if slot == "step" else weight, leading)
+    number = expected.numbers.get(slot)
+    return _array_problem(key, array, weight if number is None else np.zeros((), number), leading)
 
 
 def _array_problem(key: str, array: Any, like: Array, leading: tuple[int, ...]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ray_split.errors import SettingsError
+from ray_split.errors import SettingsError, listed
 
 LIBRARIES = ("torchvision", "timm")
 
@@ -134,13 +134,14 @@ def with_small_input(model: nn.Module, name: str) -> nn.Module:
     no pooling. VGG: one linear layer after the last pooling. MobileNet: the first convolution has stride 1.
     """
     family = next((change for prefix, change in SMALL.items() if name.startswith(prefix)), None)
-    allowed = f"left out for {name}: it is known for torchvision's {', '.join(SMALL)}"
+    wrong = f"{name} has no form for small inputs, which only torchvision's {listed(SMALL)} have"
+    allowed = "Remove small_input, or choose one of those"
     if family is None:
-        raise SettingsError("model.kwargs", "small_input", allowed)
+        raise SettingsError("model.kwargs", "small_input", allowed, wrong)
     try:
         family(model)
     except (AttributeError, TypeError, IndexError) as error:
-        raise SettingsError("model.kwargs", "small_input", allowed) from error
+        raise SettingsError("model.kwargs", "small_input", allowed, wrong) from error
     return model
 
 

@@ -32,24 +32,24 @@ def _check_state(name: str, model: nn.Module) -> None:
     for layer, module in model.named_modules():
         if type(module).get_extra_state is not nn.Module.get_extra_state:
             where = f"{layer or 'the model'} ({type(module).__name__})"
-            allowed = f"a model whose state is parameters and buffers: {where} has get_extra_state; make it a buffer"
-            raise SettingsError("model.name", name, allowed)
+            wrong = f"{where} has get_extra_state, but only parameters and buffers are saved"
+            raise SettingsError("model.name", name, "Keep that state in a buffer, with register_buffer", wrong)
 
 
 def _check_lazy(name: str, model: nn.Module) -> None:
     """Weights that are made in the first forward would be other ones for each actor."""
     lazy = [path for path, tensor in registered(model) if is_lazy(tensor)]
     if lazy:
-        allowed = f"a model whose layers say their sizes (nn.Linear in place of nn.LazyLinear): {lazy[0]} has none yet"
-        raise SettingsError("model.name", name, allowed)
+        allowed = "Give each layer its sizes, such as nn.Linear(in, out) instead of nn.LazyLinear(out)"
+        raise SettingsError("model.name", name, allowed, f"{lazy[0]} has no size yet")
 
 
 def _check_dense(name: str, model: nn.Module) -> None:
     """States are numpy arrays. An expanded buffer gets its own memory for each number, so that it can be written to."""
     for path, tensor in registered(model):
         if tensor.layout is not torch.strided:
-            allowed = f"a model whose weights and buffers are dense: {path} is sparse; keep x.to_dense(), or its parts"
-            raise SettingsError("model.name", name, allowed)
+            allowed = "Store x.to_dense() instead"
+            raise SettingsError("model.name", name, allowed, f"{path} is a sparse tensor")
     for module in model.modules():
         for key, buffer in module._buffers.items():
             if buffer is not None and any(s == 0 and n > 1 for s, n in zip(buffer.stride(), buffer.shape, strict=True)):
@@ -71,13 +71,15 @@ def _check_copies(name: str, model: nn.Module) -> None:
         where = f"{layer or 'the model'} ({type(module).__name__})"
         for attribute, value in own_attributes(module):
             if _goes_on(value):
-                allowed = f"one without iterators: {where}.{attribute} is one, and no checkpoint can hold where it is; "
-                raise SettingsError("model.name", name, f"{allowed}count in a buffer")
+                wrong = f"{where}.{attribute} is an iterator, whose position can't be saved in a checkpoint"
+                raise SettingsError("model.name", name, "Use a buffer that counts instead", wrong)
             try:
                 copy.deepcopy(value, dict(own))
             except Exception as error:  # whatever an object's own __deepcopy__ raises
-                allowed = f"a model that can be copied: {where}.{attribute} can't be: {first_line(error)}"
-                raise SettingsError("model.name", name, f"{allowed}; make it in forward, or a global") from error
+                wrong = f"{where}.{attribute} can't be copied, but every phone trains a copy: {first_line(error)}"
+                raise SettingsError(
+                    "model.name", name, f"Create {attribute} in forward, or make it a global", wrong
+                ) from error
 
 
 def _goes_on(value: Any) -> bool:

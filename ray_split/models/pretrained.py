@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ray_split import config
-from ray_split.config.plugins import suggest
-from ray_split.errors import SettingsError, brief, first_line, told
+from ray_split.config.user_code.plugins import suggest
+from ray_split.errors import SettingsError, brief, first_line, listed, shown, told
 from ray_split.models import library as zoo
 from ray_split.models.weights_file import what_is
 
@@ -34,12 +34,15 @@ def load(model: nn.Module, settings: config.Model) -> list[str]:
     given = {key: tensor for key, tensor in found.items() if key in own or not key.startswith(HEADS)}
     given = _as_now(model, with_versions(given, found), str(settings.weights))
     if missing := sorted(own.keys() ^ given.keys()):
-        raise SettingsError("model.weights", settings.weights, f"of this model; not in both: {', '.join(missing[:5])}")
+        keys = listed([*missing[:5], *(["others"] if missing[5:] else [])])
+        wrong = f"{shown(settings.weights)} doesn't fit {settings.name}: only one of the two has {keys}"
+        raise SettingsError("model.weights", settings.weights, OF_THIS, wrong)
     differ = _differ(own, given)
     for key in differ:
         if own[key].shape[1:] != given[key].shape[1:] or own[key].shape[0] != settings.num_classes:
-            shapes = f"{tuple(given[key].shape)}, the model's {tuple(own[key].shape)}"
-            raise SettingsError("model.weights", settings.weights, f"of this model; its {key} has shape {shapes}")
+            shapes = f"{tuple(given[key].shape)} there but {tuple(own[key].shape)} in the model"
+            wrong = f"{shown(settings.weights)} doesn't fit {settings.name}: {key} has shape {shapes}"
+            raise SettingsError("model.weights", settings.weights, OF_THIS, wrong)
     model.load_state_dict(with_versions({**given, **{key: own[key] for key in differ}}, own))
     return differ
 
@@ -79,9 +82,15 @@ def _as_now(model: nn.Module, given: Weights, name: str) -> Weights:
         trial.load_state_dict(with_versions({**given, **{key: own[key] for key in differ}}, given))
     except (RuntimeError, ValueError, KeyError) as error:
         if own.keys() == given.keys():
-            raise SettingsError("model.weights", name, f"of this model; loading them raised {told(error)}") from error
+            raise SettingsError(
+                "model.weights", name, OF_THIS, f"loading {shown(name)} failed with {told(error)}"
+            ) from error
         return given  # which keys are not in both is told
     return {**trial.state_dict(), **{key: given[key] for key in differ}}
+
+
+OF_THIS = "Give weights of this model"
+READABLE = "Give a file of weights (.pt, .pth or .safetensors)"
 
 
 def _found(settings: config.Model) -> Weights:
@@ -91,34 +100,33 @@ def _found(settings: config.Model) -> Weights:
         return _read(path)
     model = zoo.lookup(settings.name)
     if model is None:
-        raise SettingsError(
-            "model.weights", name, f"a file ({', '.join(zoo.FILES)}), for a model that isn't a library's"
-        )
+        wrong = f"there are no weights {shown(name)}, because {settings.name} is not a model of torchvision or timm"
+        raise SettingsError("model.weights", name, f"Give a file of weights ({listed(zoo.FILES, 'or')})", wrong)
     return {"torchvision": _torchvision, "timm": _timm}[model.library](model.name, name)
 
 
 def _read(path: Path) -> Weights:
     try:
         if not path.is_file():
-            raise SettingsError("model.weights", str(path), f"a file of weights that can be read; {what_is(path)}")
+            raise SettingsError("model.weights", str(path), READABLE, what_is(path))
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return dict(load_file(path))
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        allowed = f"a file of weights that can be read: {error.strerror or first_line(error)}"
-        raise SettingsError("model.weights", str(path), allowed) from error
+        wrong = f"{path} can't be read: {error.strerror or first_line(error)}"
+        raise SettingsError("model.weights", str(path), READABLE, wrong) from error
     except SettingsError:
         raise
     except Exception as error:
-        raise SettingsError(
-            "model.weights", str(path), f"a file of weights that can be read; {what_is(path)}"
-        ) from error
+        raise SettingsError("model.weights", str(path), READABLE, what_is(path)) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        allowed = f"a file with a model's state dict, a tensor by each key; this one has {_called(found)}"
-        raise SettingsError("model.weights", str(path), allowed)
+        wrong = f"{shown(str(path))} is not a state dict: it has {_called(found)}"
+        raise SettingsError(
+            "model.weights", str(path), "Save the state dict of a model: torch.save(model.state_dict(), FILE)", wrong
+        )
     return found
 
 
@@ -130,25 +138,33 @@ def _called(found: Any) -> str:
     return f"a {type(found).__name__}"
 
 
+def _no_weights(model: str, name: str, known: list[str]) -> SettingsError:
+    there = f"Choose {listed(known, 'or')}, or give a file of your own" if known else "Give a file of weights"
+    return SettingsError("model.weights", name, suggest(name, known, there), f"{model} has no weights {shown(name)}")
+
+
+def _not_fetched(name: str, error: Exception) -> SettingsError:
+    allowed = "Download them elsewhere, and give the file"
+    return SettingsError("model.weights", name, allowed, f"{name} can't be downloaded here: {told(error)}")
+
+
 def _torchvision(model: str, name: str) -> Weights:
     known = {each.name: each for each in importlib.import_module("torchvision.models").get_model_weights(model)}
     known |= {"DEFAULT": next(iter(known.values())).__class__.DEFAULT} if known else {}
     if name not in known:
-        allowed = f"a file, or one of {', '.join(known) or 'none'}{suggest(name, known)}"
-        raise SettingsError("model.weights", name, allowed)
+        raise _no_weights(model, name, list(known))
     try:
         return cast(Weights, known[name].get_state_dict(progress=False, check_hash=True))
     except Exception as error:
-        raise SettingsError("model.weights", name, f"weights that can be downloaded here: {told(error)}") from error
+        raise _not_fetched(name, error) from error
 
 
 def _timm(model: str, name: str) -> Weights:
     timm = importlib.import_module("timm")
     tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{model}.*")]
     if name not in tags:
-        allowed = f"a file, or one of {', '.join(tags) or 'none'}{suggest(name, tags)}"
-        raise SettingsError("model.weights", name, allowed)
+        raise _no_weights(model, name, tags)
     try:
         return dict(timm.create_model(f"{model}.{name}", pretrained=True).state_dict())
     except Exception as error:
-        raise SettingsError("model.weights", name, f"weights that can be downloaded here: {told(error)}") from error
+        raise _not_fetched(name, error) from error

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
 from torch import nn
+
+from ray_split.errors import SettingsError
 
 
 class DigitsCNN(nn.Module):
@@ -44,10 +49,25 @@ class TinyCNN(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between. Input (N, ...) flattened to `inputs` values, output (N, num_classes)."""
+    """Linear layers with ReLU between. Input (N, ...) flattened, output (N, num_classes).
 
-    def __init__(self, num_classes: int = 10, inputs: int = 64, width: int = 64, depth: int = 3) -> None:
+    It has `inputs` values in a sample; none: as many as `input_shape` has, or 64.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        inputs: int | None = None,
+        width: int = 64,
+        depth: int = 3,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
+        if inputs is None and None in (input_shape or ()):
+            wrong = "mlp takes samples of one length, and these are sequences of different ones"
+            raise SettingsError("model.name", "mlp", "Take cnn1d or lstm", wrong)
+        if inputs is None:
+            inputs = prod(input_shape) if input_shape is not None else 64
         self.flatten = nn.Flatten()
         self.layers = nn.ModuleList(nn.Linear(inputs if i == 0 else width, width) for i in range(depth - 1))
         self.head = nn.Linear(width, num_classes)

@@ -29,14 +29,14 @@ SAFE = ("collections", "torch")
 def what_is(path: Path) -> str:
     """What a path is that can't be read as weights, in some words. Raises OSError."""
     if not path.exists():
-        return "there is no such file"
+        return f"there is no file {path}"
     if path.is_dir():
-        return "this is a folder"
+        return f"{path} is a folder"
     if not path.is_file():
-        return "this is no regular file"
+        return f"{path} is no regular file"
     with path.open("rb") as file:
         begin = file.read(MOST_BYTES)
-    return f"this is {_named(path, begin)}"
+    return f"{path} is {_named(path, begin)}"
 
 
 def _named(path: Path, begin: bytes) -> str:
@@ -73,7 +73,7 @@ def _archive(path: Path) -> str:
 
 def _pickled(path: Path, content: bytes) -> str:
     if (other := next(_others(content), None)) is not None:
-        return f"a pickle of {other}, which is not unpickled, as that runs code; save its state_dict()"
+        return f"a pickle of {other}, which is not unpickled, because that could run code; save its state_dict()"
     if path.suffix == ".safetensors":
         return "of torch's kind, not of safetensors: call it .pt"
     return "a pickle that is damaged, or of something else than a state dict"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ray_split.config.phones import Phones
-from ray_split.segments.segment import call
+from ray_split.segments.segment_work import forward_seen
 
 LARGEST = 2**17  # elements of one phone's largest tensor, a layer's output for a batch or a weight, that still stacks
 CACHED = 2**22  # elements of a cohort's largest tensor
@@ -34,17 +34,11 @@ def sizes(module: nn.Module, inputs: object) -> tuple[Sizes, object]:
     """The sizes of a segment's tensors, and its outputs, for inputs of one batch."""
     outputs: list[int] = []
 
-    def hook(_: nn.Module, __: object, output: object) -> None:
-        if isinstance(output, torch.Tensor):
+    def see(layer: nn.Module, output: object) -> None:
+        if isinstance(output, torch.Tensor) and not list(layer.children()):
             outputs.append(output.numel())
 
-    handles = [m.register_forward_hook(hook) for m in module.modules() if not list(m.children())]
-    try:
-        with torch.no_grad():
-            result = call(module, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    result = forward_seen(module, inputs, see)
     weights = [p.numel() for p in module.parameters()]
     return Sizes(max([*outputs, *weights, 0]), sum(weights), sum(outputs)), result
 

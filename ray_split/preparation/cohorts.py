@@ -11,14 +11,20 @@ import torch
 from torch import nn
 
 from ray_split import config
+from ray_split.algorithms import algorithm_of
+from ray_split.config.phones import Phones
+from ray_split.config.user_code.by_value import spoken
 from ray_split.cutting.cut import Segments
+from ray_split.cutting.model_inputs import changed, count_of
 from ray_split.errors import MISFITS, SettingsError
 from ray_split.messages.message import leaves, send, tree_map
-from ray_split.preparation import cohort_rule, stacking_trial
-from ray_split.preparation.alike import Tolerance, different
+from ray_split.preparation import cohort_rule
+from ray_split.preparation.trials import stacking_trial
+from ray_split.preparation.trials.alike import Tolerance, different
 from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import can_have_gradient
 from ray_split.segments.copy_factory import CopyFactory
+from ray_split.segments.optimization import stacked_optimizer
 from ray_split.segments.parameter_hooks import first_hooked
 from ray_split.segments.segment import call
 
@@ -29,7 +35,7 @@ ROUNDING = Tolerance(0, 1e-5, 0)  # of batches of the same shape there is hardly
 def settle(
     settings: config.Config,
     segments: Segments,
-    examples: Sequence[torch.Tensor],
+    examples: Sequence[Any],
     per_round: int,
     held_out: Sequence[int] = (),
 ) -> config.Config:
@@ -42,19 +48,29 @@ def settle(
     if not schedule.cohorts:
         for field, value, none in (("cohort", phones.cohort, ("auto", 1)), ("stacked", phones.stacked, (None, []))):
             if value not in none:
-                allowed = f"left out: with {settings.schedule.name} phones train one by one"
-                raise SettingsError(f"phones.{field}", value, allowed)
+                name = spoken(settings.schedule.name)
+                wrong = f"can't be used with schedule.name {name}, which trains one phone at a time"
+                do = f"Remove phones.{field}, or choose another schedule, such as parallel"
+                raise SettingsError(f"phones.{field}", value, do, wrong)
         return settings.with_values(phones={"cohort": 1, "stacked": []})
     modules = segments.modules()
     each = [_arriving(modules, example) for example in examples]
-    largest = each[-1]
+    largest, apart = each[-1], isinstance(examples[-1], tuple)
     if schedule.joint_batch:
         after = largest.inputs.get("c", largest.outputs)
-        settings = _joint(settings, segments.b, (largest.inputs["b"], after), len(examples[-1]))
+        settings = _joint(settings, segments.b, (largest.inputs["b"], after), count_of(examples[-1]), apart)
     shown = [_shown(modules, examples[-1], size) for size in held_out]
-    stackable = _stackable(settings, modules, each, shown)
+    stackable = _stackable(settings, modules, each, shown) if not apart else _looped(phones)
     phones = cohort_rule.cohort(phones, largest.sizes, per_round, stackable)
     return settings.with_values(phones={"cohort": phones.cohort, "stacked": phones.stacked})
+
+
+def _looped(phones: Phones) -> set[str]:
+    """Nothing is stacked of phones whose batches are of different lengths: each is padded to its own longest."""
+    if phones.stacked and phones.cohort != 1:
+        wrong = "sequences are of different lengths, and batches of a stack would not be"
+        raise SettingsError("phones.stacked", phones.stacked, "Leave it out", wrong)
+    return set()
 
 
 class _Arriving(NamedTuple):
@@ -66,7 +82,7 @@ class _Arriving(NamedTuple):
     outputs: Any
 
 
-def _arriving(modules: dict[str, nn.Module], example: torch.Tensor) -> _Arriving:
+def _arriving(modules: dict[str, nn.Module], example: Any) -> _Arriving:
     arrived: Any = example
     shown: Any = example
     found = _Arriving({}, {}, {}, None)
@@ -79,9 +95,9 @@ def _arriving(modules: dict[str, nn.Module], example: torch.Tensor) -> _Arriving
     return found._replace(outputs=arrived)
 
 
-def _shown(modules: dict[str, nn.Module], example: torch.Tensor, size: int) -> dict[str, Any]:
+def _shown(modules: dict[str, nn.Module], example: Any, size: int) -> dict[str, Any]:
     """What arrives at each segment of so many samples in eval mode; as far as the model takes so many."""
-    shown: Any = example[torch.arange(size) % len(example)]
+    shown: Any = changed(example, lambda x: x[torch.arange(size) % len(x)])
     found = {}
     for name, module in modules.items():
         found[name] = shown
@@ -110,9 +126,22 @@ def _stackable(
     names = (
         [n for n in modules if n in asked] if asked is not None else [n for n in modules if cohort_rule.suits(sizes[n])]
     )
+    looped = _corrected_one_by_one(settings)
+    if alone := [name for name in names if name in looped]:
+        if asked is not None:
+            wrong = (
+                f"can't contain {alone[0]}, because {spoken(str(settings.algorithm.name))} corrects phones one by one"
+            )
+            do = f"Remove {alone[0]} from phones.stacked, or set elementwise=True in its rs.Algorithm if it is"
+            raise SettingsError("phones.stacked", asked, do, wrong)
+        names = [name for name in names if name not in looped]
     accumulated = settings.schedule.kwargs.get("batch") == "accumulated"
-    problems = {}
+    # A B that all phones share is stepped as it is.
+    own = [name for name in names if not (accumulated and name == "b")]
+    problems = {name: why for name in own if (why := stacked_optimizer.why_not(settings.optimizer.of(name)))}
     for name in names:
+        if name in problems:
+            continue
         make = CopyFactory(name, modules[name], settings)
         tried = (
             stacking_trial.why_not(
@@ -126,35 +155,54 @@ def _stackable(
             for shown in held_out
             if name in shown
         )
-        problems[name] = next((problem for problem in chain(tried, evaluated) if problem), None)
-    for name in names:
-        if problems[name] and asked is not None:
-            allowed = f"without {name}, which can't be stacked: {problems[name]}"
-            raise SettingsError("phones.stacked", asked, allowed)
-    return {name for name in names if not problems[name]}
+        if problem := next((problem for problem in chain(tried, evaluated) if problem), None):
+            problems[name] = problem
+    for name in problems:
+        if asked is not None:
+            wrong = f"can't contain {name}, because {problems[name]}"
+            raise SettingsError("phones.stacked", asked, f"Remove {name} from phones.stacked", wrong)
+    return {name for name in names if name not in problems}
 
 
-def _joint(settings: config.Config, middle: nn.Module, borders: tuple[Any, Any], batch: int) -> config.Config:
+def _corrected_one_by_one(settings: config.Config) -> frozenset[str]:
+    """The segments whose copies an algorithm corrects that takes one phone's gradients at a time."""
+    algorithm = algorithm_of(settings.algorithm)
+    if algorithm is None or algorithm.elementwise:
+        return frozenset()
+    return schedule_of(settings.schedule).averaged
+
+
+def _joint(
+    settings: config.Config, middle: nn.Module, borders: tuple[Any, Any], batch: int, apart: bool = False
+) -> config.Config:
     """Where B mixes the samples of a batch, `parallel` must make one batch of all phones'. Raises SettingsError.
 
     So it does, if it can, where B's forward changes buffers or weights: as one large batch would, once a step.
     """
     if (name := first_hooked(middle)) and "b" not in settings.model.freeze:
-        allowed = f"another: the hook on {name}, in B, would be called with the gradients of several phones, scaled"
-        raise SettingsError("schedule.name", settings.schedule.name, allowed)
+        wrong = f"the hook on {name} would get the scaled gradients of several phones with {settings.schedule.name}"
+        raise SettingsError(
+            "schedule.name", settings.schedule.name, "Remove the hook, or choose another schedule", wrong
+        )
     kwargs = settings.schedule.kwargs
     asked, possible = kwargs.get("batch"), all(_of_samples(x, batch) for x in leaves(borders))
     mixed = mixes(middle, borders[0], batch)
+    if apart and (mixed or asked == "joint"):
+        wrong = "the server's part mixes the samples of a batch (as BatchNorm does), and theirs differ in length"
+        raise SettingsError("schedule.name", settings.schedule.name, "Choose another schedule, or use LayerNorm", wrong)
+    possible = possible and not apart
     if not mixed and asked is None and possible and changes(middle, borders[0]):
         return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
     if not mixed and asked != "joint":
         return settings.with_values(schedule={"kwargs": {"batch": "accumulated", **kwargs}})
     if asked == "accumulated":
-        allowed = "batch: joint, because B mixes the samples of a batch (BatchNorm? a buffer made from them?)"
-        raise SettingsError("schedule.kwargs", kwargs, allowed)
+        wrong = "batch can't be accumulated, because the server's part mixes the samples of a batch (as BatchNorm does)"
+        raise SettingsError("schedule.kwargs", kwargs, "Set schedule.kwargs {batch: joint}", wrong)
     if not possible:
-        allowed = "others: B mixes the samples of a batch, and what crosses isn't tensors that begin with the batch"
-        raise SettingsError("model.cuts", settings.model.cuts, allowed)
+        wrong = (
+            "can't cut there, because the server's part mixes samples, and gets tensors that don't begin with the batch"
+        )
+        raise SettingsError("model.cuts", settings.model.cuts, "Cut after other layers", wrong)
     return settings.with_values(schedule={"kwargs": {**kwargs, "batch": "joint"}})
 
 

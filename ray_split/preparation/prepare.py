@@ -13,30 +13,49 @@ import torch
 from torch import nn
 
 from ray_split import config, logs, schedules
+from ray_split.algorithms import checks as algorithms
 from ray_split.arrays import Array
-from ray_split.costs.recorded_calls import try_schedule
+from ray_split.config.user_code import by_value
+from ray_split.config.user_code.by_value import spoken
+from ray_split.config.user_code.plugins import with_main
+from ray_split.costs.schedule_trial import try_schedule
 from ray_split.costs.virtual_clock import Clock
 from ray_split.cutting.cut import Segments, cut
+from ray_split.cutting.model_inputs import values_of, whole
 from ray_split.data import load as data
 from ray_split.data import partitions
 from ray_split.data.batches import Batches
 from ray_split.data.stream import Stream
-from ray_split.errors import BROKEN, MISFITS, SettingsError, told
+from ray_split.data.types import Inputs
+from ray_split.errors import BROKEN, MISFITS, SettingsError, first_line, shown, told
 from ray_split.filesystem import Place, full, place
 from ray_split.messages.contract import Contract
+from ray_split.messages.message import tree_map
 from ray_split.models import library, pretrained, registry
-from ray_split.preparation import futile_settings
 from ray_split.preparation.cohorts import settle
-from ray_split.preparation.contract import contract
-from ray_split.preparation.crossing import check_crossing, check_values
-from ray_split.preparation.data_checks import check_data
-from ray_split.preparation.misfit import misfit
-from ray_split.preparation.state_kept import keeps_its_state
-from ray_split.preparation.task_settings import check_names, outputs_of, settle_task, try_loss, try_metrics
-from ray_split.preparation.virtual_time_settings import clock_of, described, fitting
+from ray_split.preparation.data_checks import check_data, warn_of_large
+from ray_split.preparation.settings import futile_settings, named_callbacks
+from ray_split.preparation.settings.contrast_settings import check_representation
+from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
+from ray_split.preparation.settings.stop_settings import check_stop
+from ray_split.preparation.settings.task_settings import (
+    check_names,
+    outputs_of,
+    settle_task,
+    try_loss,
+    try_metrics,
+    warn_of_sums,
+)
+from ray_split.preparation.settings.virtual_time_settings import clock_of, described, fitting
+from ray_split.preparation.trials.contract import contract
+from ray_split.preparation.trials.crossing import check_crossing, check_values
+from ray_split.preparation.trials.misfit import misfit
+from ray_split.preparation.trials.sequence_examples import check_sequences, longest, shortest, with_mask
+from ray_split.preparation.trials.state_kept import keeps_its_state
 from ray_split.schedules import schedule_of
 from ray_split.schedules.schedule import Schedule
 from ray_split.segments import aggregators
+from ray_split.segments.segment_work import SegmentWork, segment_work
 
 logger = logs.get(__name__)
 
@@ -49,39 +68,53 @@ class Prepared(NamedTuple):
     stream: Stream
     contract: Contract
     clock: Clock | None = None  # of virtual time, if phones, link and server are described
+    work: SegmentWork | None = None  # of an exchange on each side of the cuts
 
 
 def prepare(settings: config.Config) -> Prepared:
     """Fill in what follows from the data and the model, and try the model on its data. Raises SettingsError."""
     # 1. Where the run's folder and its files are.
-    settings = _with_weights_file(_named(settings))
+    settings = _with_weights_file(_named(with_main(settings)))
     # 2. What can be checked and decided without data.
     futile_settings.check_written(settings)
     futile_settings.check_chances(settings)
     futile_settings.warn_of_unused(settings)
     schedule = schedules.check(settings)
-    aggregators.check(settings.aggregator, schedule.averages)
+    aggregators.check(settings.aggregator, schedule.averages, settings.schedule.name)
+    algorithms.check(settings, schedule)
     check_names(settings.task)
+    check_optimizers(settings)
+    named_callbacks.check(settings.run)
     settings = described(with_held_out(settings, schedule))
     # 3. The data, and which samples are whose.
     parts = data.load(settings.data)
+    settings = settings.with_values(data={"name": by_value.loaded(settings.data.name, parts)})
     partition = partitions.deal(settings, parts.train.labels, parts.groups)
     if schedule.personal:
         _check_held_out(settings, partition)
-    # 4. The stream, and the schedule's round on it, with no actors.
-    stream = Stream(settings, partition, schedule.order)
+    # 4. The stream.
+    stream = Stream(settings, partition, schedule.order, apart=parts.sequences is not None)
     _check_left(settings, stream)
     futile_settings.check_steps(settings, stream)
-    try_schedule(settings, stream)
     check_data(settings, parts, stream)
+    check_sequences(settings, parts)
     # 5. The model, what it is to learn, and where it is cut.
-    settings = settings.with_values(model={"num_classes": _classes(settings.model, parts)})
+    sizes = {"num_classes": _classes(settings.model, parts), "input_shape": _input_shape(settings.model, parts)}
+    settings = settings.with_values(model=sizes)
     model = _model(settings)
     settings = settings.with_values(model={"cuts": registry.cuts_of(settings.model, model)})
+    settings = with_mask(settings, model, parts)
+    try_schedule(settings, stream)  # a round of it, with no actors
     settings = settle_task(settings, parts.train.labels)
     segments, examples, targets = _try(settings, model, parts, stream)
+    warn_of_large(settings, values_of(examples[-1]))
+    shorter = shortest(parts, examples)
+    for batch in shorter:
+        _forward(settings, model, batch, stream)
     futile_settings.check_segments(settings, segments)
+    try_hand_over(settings, segments)
     check_crossing(settings, segments, examples[-1])
+    check_representation(settings, segments, examples[-1])
     # 6. How many phones train together, and which segments are computed for all of them at once.
     held_out = _held_out_sizes(settings, stream) if schedule.personal else []
     settings = settle(settings, segments, examples, stream.per_round, held_out)
@@ -91,10 +124,15 @@ def prepare(settings: config.Config) -> Prepared:
     if clock is not None:
         settings = fitting(settings, examples[-1])
     # 8. The stream of the settings as they are now.
-    stream = Stream(settings, partition, schedule.order, clock.ends if clock is not None else None)
+    times = clock.ends if clock is not None else None
+    stream = Stream(settings, partition, schedule.order, times, apart=parts.sequences is not None)
     futile_settings.warn_of_deadline(settings, stream)
+    check_end(settings, stream)
     _check_left(settings, stream)
-    return Prepared(settings, parts, stream, _borders(settings, segments, examples, targets), clock)
+    check_stop(settings, parts, partition)
+    borders = _borders(settings, segments, examples, targets, shorter)
+    work = segment_work(segments.modules(), examples[-1], schedule.on_server)
+    return Prepared(settings, parts, stream, borders, clock, work)
 
 
 HELD_OUT = 0.2  # of a phone's samples, where models are personal
@@ -117,13 +155,18 @@ def _with_weights_file(settings: config.Config) -> config.Config:
 
 def _check_held_out(settings: config.Config, partition: partitions.Partition) -> None:
     if not partition.held_out_sizes("test").any():
-        allowed = "larger, or fewer phones: no phone has a sample to hold out, and each is evaluated on its own"
-        raise SettingsError("phones.held_out", settings.phones.held_out, allowed)
+        wrong = f"is {settings.phones.held_out:g}, which leaves no phone a sample to hold out"
+        raise SettingsError(
+            "phones.held_out", settings.phones.held_out, "Raise phones.held_out, or lower phones.count", wrong
+        )
+
+
+NONE_LEFT = "leaves out all phones of the first round"
 
 
 def _check_left(settings: config.Config, stream: Stream) -> None:
     if stream.count_left_out(0) == len(stream.partition):
-        raise SettingsError("phones.left_out", settings.phones.left_out, "fewer: no phone is left for the first round")
+        raise SettingsError("phones.left_out", settings.phones.left_out, "Leave out fewer phones", NONE_LEFT)
 
 
 def _named(settings: config.Config) -> config.Config:
@@ -134,10 +177,11 @@ def _named(settings: config.Config) -> config.Config:
         folder = _absolute(place(run.resume))
         return settings.with_values(run={"name": folder.name, "storage_path": full(folder.parent)})
     if isinstance(storage, Path) and not storage.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        allowed = "absolute (or ~/..., or a URI) in a Ray job: its working directory is Ray's cache, and is thrown away"
-        raise SettingsError("run.storage_path", run.storage_path, allowed)
+        wrong = f"in a Ray job, {shown(run.storage_path)} would be in Ray's cache, which is deleted afterwards"
+        raise SettingsError("run.storage_path", run.storage_path, "Set an absolute path, ~/..., or a URI", wrong)
     if run.name is None and run.resume == "auto":
-        raise SettingsError("run.name", None, "the name of the run to resume")
+        do = "Add --run.name NAME. 'ray-split runs' lists the names"
+        raise SettingsError("run.resume", None, do, "needs the name of the run to resume")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     model = settings.model.name.replace("/", ":").rpartition(":")[2]
     name = run.name or f"{model[:100].strip()}_{settings.schedule.name.rpartition(':')[2][:100]}_{stamp}"
@@ -154,8 +198,22 @@ def _classes(settings: config.Model, parts: data.Parts) -> int | None:
     if settings.num_classes is None and there is None:
         return outputs_of(parts.train.labels)
     if settings.num_classes is not None and there is not None and settings.num_classes < there:
-        raise SettingsError("model.num_classes", settings.num_classes, f"at least {there}, as the labels have")
+        wrong = f"is {settings.num_classes}, but the labels have {there} classes"
+        raise SettingsError("model.num_classes", settings.num_classes, f"Set {there} or more", wrong)
     return settings.num_classes if settings.num_classes is not None else there
+
+
+def _input_shape(settings: config.Model, parts: data.Parts) -> list[int | None] | None:
+    """Of a sample, for a model that asks for it; of sequences None stands for the length.
+
+    Raises SettingsError if the settings say another.
+    """
+    shape = list(parts.train.inputs.shape[1:])
+    if settings.input_shape not in (None, shape):
+        said = ",".join(map(str, shape))
+        wrong = f"is {','.join(map(str, settings.input_shape or ()))}, but the samples have the shape {said}"
+        raise SettingsError("model.input_shape", settings.input_shape, "Remove model.input_shape", wrong)
+    return shape if shape and registry.takes_shape(settings) else None
 
 
 def _model(settings: config.Config) -> nn.Module:
@@ -169,48 +227,64 @@ def _model(settings: config.Config) -> nn.Module:
 
 def _try(
     settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream
-) -> tuple[Segments, list[torch.Tensor], torch.Tensor]:
+) -> tuple[Segments, list[Any], torch.Tensor]:
     """Cut the model, and take a training step's forward with the smallest and the largest batch of the stream.
 
     Returns the segments, these batches' inputs, and the largest one's labels.
     """
     cuts = settings.model.cuts or []
     if not 1 <= len(cuts) <= 2:
-        raise SettingsError("model.cuts", cuts, "one layer (single split) or two, as first,last (double split)")
+        allowed = "Name one layer to make two parts, or two, such as first,second, to make three"
+        raise SettingsError("model.cuts", cuts, allowed, f"has {len(cuts)} layers, but must have one or two")
     if len(cuts) == 1 and "c" in settings.model.freeze:
-        raise SettingsError("model.freeze", settings.model.freeze, "a or b: with one cut there is no c")
-    batches, examples = Batches(settings, parts), list[torch.Tensor]()
+        raise SettingsError(
+            "model.freeze",
+            settings.model.freeze,
+            "Freeze a or b, or cut after two layers",
+            "can't contain c, because with one cut there are only a and b",
+        )
+    batches, examples = Batches(settings, parts), list[Any]()
     for i, size in enumerate(sorted(_batch_sizes(stream))):
         inputs, labels = _example(settings, batches, stream.partition.indices[:size])
-        example, targets = torch.from_numpy(inputs), torch.from_numpy(labels)
+        example, targets = tree_map(torch.from_numpy, inputs), torch.from_numpy(labels)
+        example = longest(parts, example) if parts.sequences is not None else example
         outputs = _forward(settings, model, example, stream)
         examples.append(example)
         if not i:
-            segments = cut(model, cuts, example)
+            segments = cut(model, cuts, example, settings.model.mask)
         try_loss(settings, outputs, targets)
-    try_metrics(settings, _forward(settings, model, example, stream, training=False), targets)
+    scored, unmixed = _forward(settings, model, example, stream, training=False), _unmixed(parts, stream, targets)
+    try_metrics(settings, scored, unmixed)
+    warn_of_sums(settings, scored, targets)
     _try_test(settings, model, parts, stream)
     return segments, examples, targets
 
 
+def _unmixed(parts: data.Parts, stream: Stream, targets: torch.Tensor) -> torch.Tensor:
+    """Labels of as many samples as they are evaluated with."""
+    return torch.from_numpy(parts.labels("train", stream.partition.indices[: len(targets)]))
+
+
 def _borders(
-    settings: config.Config, segments: Segments, examples: list[torch.Tensor], targets: torch.Tensor
+    settings: config.Config, segments: Segments, examples: list[Any], targets: torch.Tensor, shorter: list[Any]
 ) -> Contract:
     try:
-        return contract(settings, segments, examples, targets)
+        return contract(settings, segments, examples, targets, shorter)
     except MISFITS as error:
-        allowed = f"others: what crosses is checked, and must have a shape that follows from the batch size ({error})"
-        raise SettingsError("model.cuts", settings.model.cuts, allowed) from error
+        wrong = (
+            f"can't cut there, because the shape that crosses doesn't follow from the batch size: {first_line(error)}"
+        )
+        raise SettingsError("model.cuts", settings.model.cuts, "Cut after other layers", wrong) from error
 
 
-def _example(settings: config.Config, batches: Batches, indices: Array) -> tuple[Array, Array]:
+def _example(settings: config.Config, batches: Batches, indices: Array) -> tuple[Inputs, Array]:
     try:
         return batches.example(indices)
     except SettingsError:
         raise
     except MISFITS as error:
-        allowed = f"a data set whose samples can be read: {told(error)}"
-        raise SettingsError("data.name", settings.data.name, allowed) from error
+        wrong = f"a sample of {spoken(settings.data.name)} can't be read: {told(error)}"
+        raise SettingsError("data.name", settings.data.name, "Fix that sample, or leave it out", wrong) from error
 
 
 def _batch_sizes(stream: Stream) -> set[int]:
@@ -218,7 +292,7 @@ def _batch_sizes(stream: Stream) -> set[int]:
     there = [phone for phone in range(len(stream.partition)) if not stream.is_left_out(phone, 0)]
     samples = np.unique(stream.samples(there))
     full, rest = np.divmod(samples, stream.batch_size)
-    reaches_rest = (rest > 0) & ((stream.local_steps or len(samples) + full) > full)
+    reaches_rest = (rest > 0) & ((stream.local_steps or len(samples) + full) > full) & (not stream.drops_last)
     sizes = np.concatenate([rest[reaches_rest], np.full(int((full > 0).any()), stream.batch_size)])
     return {int(sizes.min()), int(sizes.max())}
 
@@ -235,12 +309,16 @@ def _try_test(settings: config.Config, model: nn.Module, parts: data.Parts, stre
     if wanted == found:
         return
     try:
-        inputs, labels = (torch.from_numpy(array) for array in parts.batch("test", slice(0, 2)))
+        inputs, labels = (tree_map(torch.from_numpy, each) for each in parts.batch("test", slice(0, 2)))
         try_metrics(settings, _forward(settings, model, inputs, stream, training=False), labels)
     except MISFITS as error:
-        why = error.allowed if isinstance(error, SettingsError) else told(error)
-        allowed = f"a data set whose test samples are as the training samples, {wanted}, not {found} ({why})"
-        raise SettingsError("data.name", settings.data.name, allowed) from error
+        why = (error.wrong or str(error)) if isinstance(error, SettingsError) else told(error)
+        wrong = (
+            f"the test samples of {spoken(settings.data.name)} are {found}, but the training samples {wanted} ({why})"
+        )
+        raise SettingsError(
+            "data.name", settings.data.name, "Return the same shapes and types in both", wrong
+        ) from error
 
 
 def _kind(part: data.Part) -> str:
@@ -248,14 +326,12 @@ def _kind(part: data.Part) -> str:
     return f"{inputs.shape[1:]} of {inputs.dtype} with labels {labels.shape[1:]} of {labels.dtype}"
 
 
-def _forward(
-    settings: config.Config, model: nn.Module, example: torch.Tensor, stream: Stream, training: bool = True
-) -> Any:
+def _forward(settings: config.Config, model: nn.Module, example: Any, stream: Stream, training: bool = True) -> Any:
     made = copy.deepcopy(model).train(training)
     kept = keeps_its_state(made, settings.model.name, schedule_of(settings.schedule).averages)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), kept:
-            return made(example)
+            return whole(made, example, settings.model.mask)
     except SettingsError:
         raise
     except BROKEN as error:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ray_split import config, filesystem, logs
+from ray_split.config.user_code.by_value import BEGINS
 from ray_split.data.stream import Stream
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, listed, shown
 from ray_split.filesystem import Place, Uri
 from ray_split.results import checkpoint, disk_reserve, folder_lock, rows
 from ray_split.results.folder_lock import HeldError, Hold
@@ -19,13 +20,19 @@ from ray_split.results.rows import METRICS
 from ray_split.schedules import schedule_of
 
 MAY_DIFFER = (
+    "model.input_shape",  # as the data has it, which may not differ; older runs don't tell it
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
+    *("run.stop", "run.callbacks", "run.test_every"),
     *("run.max_hours", "run.on_bad_phone", "run.log_format", "run.private", "checkpoint.", "cluster.", "server.lanes"),
+    "server.num_cpus",  # as cluster.cpus_per_client: asked for otherwise, another machine can go on, to other last bits
 )
 """Settings that may differ from the run that is resumed: they change how far, how often and where, not what.
 
 So does server.replicas, where any number of them gives the same bits.
 """
+
+SETTLED = {"num_gpus": "server", "num_cpus": "server", "cpus_per_client": "cluster"}
+"""Settings, with their sections, that are auto until a run begins, and on which bits depend."""
 
 MAPPINGS = ("kwargs", "left_out")
 """Fields that are compared whole."""
@@ -42,13 +49,18 @@ class Claimed(NamedTuple):
 
 
 def inherit(settings: config.Config) -> config.Config:
-    """A resumed run keeps what `auto` was settled to when it began: a GPU and a CPU don't give the same bits."""
-    if settings.run.resume == "never" or settings.server.num_gpus != "auto":
+    """A resumed run keeps what `auto` was settled to when it began, as far as bits depend on it: GPUs, and threads."""
+    asked = {name: getattr(getattr(settings, section), name) for name, section in SETTLED.items()}
+    if settings.run.resume == "never" or "auto" not in asked.values():
         return settings
     _check_place(settings)
     if not (settings.run.folder / CONFIG).exists():
         return settings
-    return settings.with_values(server={"num_gpus": _before(settings).server.num_gpus})
+    before, values = _before(settings), dict[str, dict[str, Any]]()
+    for name, section in SETTLED.items():
+        if asked[name] == "auto":
+            values.setdefault(section, {})[name] = getattr(getattr(before, section), name)
+    return settings.with_values(**values)
 
 
 @contextmanager
@@ -98,8 +110,9 @@ def _release(hold: Hold) -> None:
 
 
 def _unwritable(settings: config.Config, error: Exception) -> SettingsError:
-    allowed = f"a place that can be read and written to: {first_line(error)}"
-    return SettingsError("run.storage_path", str(settings.run.folder.parent), allowed)
+    there = str(settings.run.folder.parent)
+    wrong = f"{shown(there)} can't be read or written to: {first_line(error)}"
+    return SettingsError("run.storage_path", there, "Set run.storage_path to another folder", wrong)
 
 
 def _take(settings: config.Config) -> Hold:
@@ -109,10 +122,16 @@ def _take(settings: config.Config) -> Hold:
         raise _held(settings, error) from None
 
 
+FREE = "Choose another run.name"
+A_RUN = "Give the folder of a run. 'ray-split runs FOLDER' lists the runs in a folder"
+ANEW = "start a new run with another run.name"
+
+
 def _held(settings: config.Config, error: HeldError) -> SettingsError:
     if settings.run.resume == "never":
-        return SettingsError("run.name", settings.run.name, f"a name that is free: {error}")
-    return SettingsError("run.resume", settings.run.resume, f"of a run that has ended: {error}")
+        return SettingsError("run.name", settings.run.name, FREE, f"{shown(settings.run.name)} is in use: {error}")
+    wrong = f"the run {shown(settings.run.name)} has not ended: {error}"
+    return SettingsError("run.resume", settings.run.resume, "Wait until it has ended, or stop it", wrong)
 
 
 def claim(settings: config.Config, hold: Hold | None = None) -> Place | None:
@@ -129,9 +148,8 @@ def claim(settings: config.Config, hold: Hold | None = None) -> Place | None:
     _check_own(settings)
     found, lacking = rows.found(folder).rows, _lacking(folder)
     if len(found) > settings.run.rounds:
-        raise SettingsError(
-            "run.rounds", settings.run.rounds, f"at least {len(found)}: so many rounds are there already"
-        )
+        wrong = f"is {settings.run.rounds}, but the run already has {len(found)} rounds"
+        raise SettingsError("run.rounds", settings.run.rounds, f"Set {len(found)} or more", wrong)
 
     def checked(path: Place) -> Place:
         if told := [why for round, why in lacking.items() if round < checkpoint.round_of(path)]:
@@ -141,8 +159,8 @@ def claim(settings: config.Config, hold: Hold | None = None) -> Place | None:
     try:
         newest = checkpoint.newest(folder / checkpoint.FOLDER, checked)
     except checkpoint.CheckpointError as error:
-        allowed = f"of a run that can be gone on with: {error}"
-        raise SettingsError("run.resume", settings.run.resume, allowed) from error
+        wrong = f"the run in {shown(str(folder))} can't be resumed: {error}"
+        raise SettingsError("run.resume", settings.run.resume, f"Resume another run, or {ANEW}", wrong) from error
     if newest is None:
         _check_lost(settings, found)
     return newest
@@ -160,17 +178,31 @@ def _begun(settings: config.Config, hold: Hold | None = None) -> bool:
         raise _unwritable(settings, error) from error
     if all(folder_lock.passes(path) for path in filesystem.children(folder)):
         if settings.run.resume not in ("never", "auto"):
-            raise SettingsError("run.resume", settings.run.resume, "the folder of a run")
+            raise SettingsError("run.resume", settings.run.resume, A_RUN, f"there is no run in {shown(str(folder))}")
         return False
     if not (folder / CONFIG).exists():
         if settings.run.resume != "never":
-            allowed = f"of the folder of a run, with its {CONFIG}: {folder} holds something else"
-            raise SettingsError("run.resume", settings.run.resume, allowed)
-        raise SettingsError("run.name", settings.run.name, f"a name that is free: {folder} holds something else")
+            wrong = f"{shown(str(folder))} is not a run's folder: it has no {CONFIG}"
+            raise SettingsError("run.resume", settings.run.resume, A_RUN, wrong)
+        raise SettingsError(
+            "run.name", settings.run.name, FREE, f"the folder {shown(str(folder))} exists and is not a run's"
+        )
+    if settings.run.resume == "never" and _came_to_nothing(folder):
+        if hold is not None:
+            logger.warning("%s: a run of this name failed before it had a round, and is replaced", folder)
+        return False
     if settings.run.resume == "never":
-        allowed = f"a name that is free: {folder} holds a run (--run.resume goes on with it)"
-        raise SettingsError("run.name", settings.run.name, allowed)
+        wrong = f"{shown(str(folder))} already holds a run"
+        raise SettingsError("run.name", settings.run.name, f"{FREE}, or resume that run with --run.resume", wrong)
     return True
+
+
+def _came_to_nothing(folder: Place) -> bool:
+    """Whether a folder's run failed without a round: nothing of it is worth keeping."""
+    if (known_summary(folder) or {}).get("status") != "failed" or (folder / MODEL).exists():
+        return False
+    empty = not (folder / METRICS).exists() or not (folder / METRICS).read_bytes().strip()
+    return empty and not checkpoint.complete(folder / checkpoint.FOLDER)
 
 
 def _before(settings: config.Config) -> config.Config:
@@ -179,8 +211,9 @@ def _before(settings: config.Config) -> config.Config:
     try:
         return config.Config.from_yaml(path)
     except SettingsError as error:
-        allowed = f"of a run whose settings can be read; in {path} {error}"
-        raise SettingsError("run.resume", settings.run.resume, allowed) from error
+        said = error.of("") if error.field == "--config" else error  # nobody gave that flag
+        wrong = f"the settings of the run can't be used: {said}"
+        raise SettingsError("run.resume", settings.run.resume, "", wrong) from error
 
 
 def _lacking(folder: Place) -> dict[int, str]:
@@ -202,13 +235,12 @@ def _check_own(settings: config.Config) -> None:
     for name in (METRICS, MODEL, SUMMARY):
         path = folder / name
         if isinstance(path, Path) and path.is_dir():
-            raise SettingsError(
-                "run.resume", settings.run.resume, f"of a run whose files are files: {path} is a folder"
-            )
+            wrong = f"{shown(str(path))} is a folder, but must be a file"
+            raise SettingsError("run.resume", settings.run.resume, f"Move that folder away, or {ANEW}", wrong)
     seed = (known_summary(folder) or {}).get("seed", settings.run.seed)
     if seed != settings.run.seed:
-        allowed = f"of a run with its own {SUMMARY}: the one in {folder} is of a run with seed {seed!r}; remove it"
-        raise SettingsError("run.resume", settings.run.resume, allowed)
+        wrong = f"{SUMMARY} in {shown(str(folder))} is from another run, with seed {seed!r}"
+        raise SettingsError("run.resume", settings.run.resume, f"Remove {SUMMARY}, or {ANEW}", wrong)
 
 
 def _check_lost(settings: config.Config, found: list[rows.Row]) -> None:
@@ -218,11 +250,11 @@ def _check_lost(settings: config.Config, found: list[rows.Row]) -> None:
     half_written = folder / checkpoint.FOLDER / f"{filesystem.PARTIAL}{checkpoint.folder_name(had)}"
     if (folder / MODEL).exists() or (had and not half_written.exists()):
         there = [name for name in (METRICS, MODEL) if (folder / name).exists()]
-        allowed = (
-            f"of a run with a checkpoint: none is left in {folder / checkpoint.FOLDER}, and what {' and '.join(there)} "
-            f"hold would be lost; put the checkpoints back, or begin under another run.name"
+        wrong = (
+            f"there is no checkpoint in {shown(str(folder / checkpoint.FOLDER))} to resume from, "
+            f"and what {listed(there)} has would be lost"
         )
-        raise SettingsError("run.resume", settings.run.resume, allowed)
+        raise SettingsError("run.resume", settings.run.resume, f"Put the checkpoints back, or {ANEW}", wrong)
 
 
 def _last_saved(folder: Place, found: list[rows.Row], every: int) -> int:
@@ -241,8 +273,8 @@ def check_quarantine(settings: config.Config, stream: Stream) -> None:
         return
     found = rows.found(folder).rows
     if any(row.get("left_out", 0) > stream.count_left_out(row["round"]) for row in found):
-        allowed = f"of a run whose {SUMMARY} can be read: it alone says which phones the run goes on without"
-        raise SettingsError("run.resume", settings.run.resume, allowed)
+        wrong = f"{SUMMARY} in {shown(str(folder))} can't be read, and only there it says which phones were left out"
+        raise SettingsError("run.resume", settings.run.resume, f"Put {SUMMARY} back, or {ANEW}", wrong)
     if found:
         logger.warning("%s is not there or can't be read: made anew from the rows", folder / SUMMARY)
 
@@ -251,7 +283,7 @@ def _check_place(settings: config.Config) -> None:
     folder = settings.run.folder
     if isinstance(folder, Uri):
         if settings.run.private:
-            raise SettingsError("run.private", True, "false at a URI: who may read there is the store's to say")
+            raise SettingsError("run.private", True, "false at a URI, because the store decides who may read")
         _check_memory(settings, folder)
         _check_reached(folder)
         return
@@ -263,24 +295,32 @@ def _check_place(settings: config.Config) -> None:
     if there.is_dir():
         return
     if there == folder:
-        raise SettingsError("run.name", settings.run.name, f"a name that is free: {there} is a file")
-    raise SettingsError("run.storage_path", settings.run.storage_path, f"a folder; {there} is a file")
+        raise SettingsError("run.name", settings.run.name, FREE, f"{shown(str(there))} is a file")
+    storage = settings.run.storage_path
+    raise SettingsError(
+        "run.storage_path",
+        storage,
+        "Set run.storage_path to another folder",
+        f"{shown(storage)} can't be a folder, because {there} is a file",
+    )
 
 
 def _check_memory(settings: config.Config, folder: Uri) -> None:
     if filesystem.is_in_memory(folder) and settings.cluster.backend == "ray":
-        allowed = (
-            "a place that all processes see: memory:// is one's own memory, and each of the run's actors has another"
+        wrong = f"{shown(str(folder.parent))} is in the memory of one process, which the run's actors don't see"
+        raise SettingsError(
+            "run.storage_path", str(folder.parent), "Set a folder, or a URI such as s3://bucket/folder", wrong
         )
-        raise SettingsError("run.storage_path", str(folder.parent), allowed)
 
 
 def _check_reached(folder: Uri) -> None:
     try:
         filesystem.try_out(folder)
     except (OSError, ValueError, ImportError, NotImplementedError) as error:
-        allowed = f"a local path, or a URI that can be written to: {type(error).__name__}: {first_line(error)}"
-        raise SettingsError("run.storage_path", str(folder.parent), allowed) from None  # it may tell the credentials
+        there = str(folder.parent)
+        wrong = f"{shown(there)} can't be written to: {type(error).__name__}: {first_line(error)}"
+        allowed = "Set run.storage_path to a local path, or another URI"
+        raise SettingsError("run.storage_path", there, allowed, wrong) from None  # it may tell the credentials
 
 
 def _check_same(settings: config.Config, before: dict[str, Any]) -> None:
@@ -288,9 +328,16 @@ def _check_same(settings: config.Config, before: dict[str, Any]) -> None:
     may = (*MAY_DIFFER, *(("server.replicas",) if schedule_of(settings.schedule).replicas == "same_bits" else ()))
     names = [n for n in now if now[n] != then.get(n) and not n.startswith(may)]
     if names:
-        was = "; ".join(f"{n} was {then.get(n)!r}" for n in names)
-        allowed = f"as in the run that is resumed: {was}"
-        raise SettingsError(", ".join(names), [now[n] for n in names], allowed)
+        was = "; ".join(f"{n} was {then.get(n)!r}, not {now[n]!r}" for n in names)
+        if any(BEGINS in str(now[n]) and BEGINS in str(then.get(n)) for n in names):
+            was += " (its code, what that uses, or the data has changed)"
+        wrong = f"can't change when a run is resumed: {was}"
+        raise SettingsError(
+            ", ".join(names),
+            [now[n] for n in names],
+            f"Set {'that' if len(names) == 1 else 'these'} as before, or {ANEW}",
+            wrong,
+        )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

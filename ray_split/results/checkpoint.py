@@ -174,7 +174,7 @@ def newest(folder: Place, take: Callable[[Place], T]) -> T | None:
             logger.warning("%s; going on from the checkpoint before it", problem)
         return taken
     if problems:
-        raise CheckpointError(f"none of the checkpoints in {folder} is whole: {problems[-1]}") from problems[-1]
+        raise CheckpointError(f"none of the checkpoints in {folder} can be used: {problems[-1]}") from problems[-1]
     return None
 
 

@@ -11,10 +11,14 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, shown
 from ray_split.filesystem import Place, Uri, children
 
 CONFIG, MODEL, PHONES, SUMMARY = "config.yaml", "model.safetensors", "phones.parquet", "summary.json"
+WITHOUT_EMA = "model_without_ema.safetensors"
+"""The last weights, where MODEL is an average of them."""
+
+BY_VALUE = "by_value.txt"
 STATUSES = ("running", "finished", "stopped", "failed")
 PART = re.compile(r"rounds_(\d{6,})_(\d{6,})\.parquet")
 READERS = 16  # of footers at a URI, at a time
@@ -23,13 +27,15 @@ READERS = 16  # of footers at a URI, at a time
 def read_summary(folder: Place) -> dict[str, Any]:
     """A run's summary. Raises FileNotFoundError if there is none, SettingsError if it can't be read."""
     path = folder / SUMMARY
-    allowed = "the folder of a run: its summary.json can't be read"
+    allowed = "Give the folder of another run"
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError, IsADirectoryError) as error:
-        raise SettingsError("path", str(folder), f"{allowed}: {first_line(error)}") from None
+        raise SettingsError(
+            "path", str(folder), allowed, f"{shown(str(path))} can't be read: {first_line(error)}"
+        ) from None
     if not isinstance(found, dict) or found.get("status") not in STATUSES:
-        raise SettingsError("path", str(folder), f"{allowed}: it is no summary")
+        raise SettingsError("path", str(folder), allowed, f"{shown(str(path))} is not the summary of a run")
     return found
 
 
@@ -48,6 +54,13 @@ def read_quarantined(folder: Place) -> list[dict[str, Any]]:
         isinstance(each, dict) and type(each.get("phone")) is int and type(each.get("round")) is int for each in found
     )
     return found if told else []
+
+
+def ended_early(folder: Place) -> tuple[int, str] | None:
+    """After how many rounds a run ended before its last one, and by what, if it did."""
+    found = known_summary(folder) or {}
+    rounds, what = found.get("rounds"), found.get("stopped_by")
+    return (rounds, what) if type(rounds) is int and isinstance(what, str) else None
 
 
 def span(part: Place) -> tuple[int, int] | None:

@@ -26,12 +26,15 @@ CHUNK = 1000  # phones whose states are in memory at the same time
 TRAINED = "trained.npy"
 PREFIX = "personal_"
 FOLDER = "personal"
+REMEMBERED = "remembered"  # the folder of what phones remember for an algorithm
 
 
 class Personal:
     """The rows of the phones that have trained."""
 
-    def __init__(self, folder: Place, count: int) -> None:
+    def __init__(self, folder: Place, count: int, prefix: str = PREFIX) -> None:
+        """`prefix`: of its parts' names in a checkpoint."""
+        self._prefix = prefix
         self._folder = folder
         self._count = count
         self._arrays: dict[tuple[str, str], Any] = {}
@@ -60,10 +63,15 @@ class Personal:
             filesystem.remove(self._folder)
 
     def rows(self, phones: Array, start: Ends) -> Ends:
-        """The phones' own states (phones, ...); of those that never trained what `start` has, or zeros."""
+        """The phones' own states (phones, ...); of those that never trained what `start` has, or zeros.
+
+        Of the segments in `start`.
+        """
         rows: Ends = {}
         trained = self.trained[phones]
         for (segment, key), array in self._arrays.items():
+            if segment not in start:
+                continue
             own = array[phones]
             if key in start[segment]:
                 own[~trained] = start[segment][key]
@@ -134,7 +142,7 @@ class Personal:
         for start in range(0, len(phones), CHUNK):
             some = phones[start : start + CHUNK]
             state = {f"{segment}/{key}": array[some] for (segment, key), array in self._arrays.items()}
-            yield f"{PREFIX}{start:09d}", {"phones": some, **state}
+            yield f"{self._prefix}{start:09d}", {"phones": some, **state}
 
     def restore(self, state: State) -> None:
         """Take one part of a snapshot."""

@@ -16,22 +16,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from ray_split import config, filesystem, logs
 from ray_split.arrays import Array
+from ray_split.config.user_code import by_value
 from ray_split.errors import first_line, masked
 from ray_split.filesystem import PARTIAL, Uri
 from ray_split.logs import finite
 from ray_split.results import checkpoint, disk_reserve, personal_state
 from ray_split.results.folder_lock import Hold
-from ray_split.results.left_behind import CONFIG, MODEL, PHONES, SUMMARY, read_quarantined, span
+from ray_split.results.left_behind import (
+    BY_VALUE,
+    CONFIG,
+    MODEL,
+    PHONES,
+    SUMMARY,
+    WITHOUT_EMA,
+    ended_early,
+    read_quarantined,
+    span,
+)
 from ray_split.results.provenance import now, provenance
 from ray_split.results.rows import METRICS, read_rows
 from ray_split.results.summary import FAILED, VIRTUAL, Totals
+from ray_split.results.tensorboard import Board
 from ray_split.version import __version__
 
 logger = logs.get(__name__)
@@ -56,18 +69,23 @@ class Records:
         differing: dict[str, dict[str, str]] | None = None,
         hold: Hold | None = None,
         classes: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> None:
-        """`classes`: their names, if they have any."""
+        """`classes`: their names, if they have any; `groups`: of each phone the names of those whose samples it has."""
         self._classes = classes
+        self._groups = None if groups is None else np.array(groups, object)
         self._differing = {} if differing is None else differing  # a backend's, which adds to it
         self._hold = hold
         self.folder = settings.run.folder
         self.saved = first_round
         """The round of the last checkpoint."""
+        self.stopped_by: str | None = None
+        """What ended the run before its last round, in order."""
         self._settings = settings
         self._phone_tables: list[dict[str, Array]] = []
         resumed = settings.run.resume != "never"
         self.quarantined = read_quarantined(self.folder) if resumed else []
+        self._ended_early = ended_early(self.folder) if resumed else None
         self._provenance = provenance(self.folder, resumed)
         filesystem.make_folder(self.folder)
         # Run again, it is a run of its own: not one that goes on with this folder unasked.
@@ -76,10 +94,12 @@ class Records:
         self._here = Path(self._scratch.name if self._scratch else str(self.folder))  # what grows line by line
         self._totals = Totals()
         self._cut_to(first_round)
+        if given := by_value.text(settings):
+            self._write(BY_VALUE, masked(given))
         self._quiet = _quiet_writers()
         try:
             with filesystem.naming(self._here / EVENTS):
-                self._board = SummaryWriter(str(self._here), purge_step=first_round)
+                self._board = Board(settings, self._here, first_round)
         except BaseException:
             threading.excepthook = self._quiet
             raise
@@ -96,10 +116,7 @@ class Records:
         rows = [row for row in read_rows(self.folder) if row["round"] < first_round]
         for row in rows:
             self._totals.add(row)
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        self._write(METRICS, lines)
-        if self._scratch:
-            (self._here / METRICS).write_text(lines)
+        self._grow("".join(json.dumps(row) + "\n" for row in rows))
         filesystem.make_folder(self.folder / PHONES)
         for part in filesystem.children(self.folder / PHONES):
             rounds = span(part)
@@ -109,7 +126,10 @@ class Records:
                 logger.warning("%s is none of a run's files: passed over", part)
         checkpoint.cut(self.folder / checkpoint.FOLDER, first_round)
         if not first_round:
-            for name in (MODEL, checkpoint.FOLDER, personal_state.FOLDER):
+            for name in (
+                *(MODEL, WITHOUT_EMA, BY_VALUE),
+                *(checkpoint.FOLDER, personal_state.FOLDER, personal_state.REMEMBERED),
+            ):
                 filesystem.remove(self.folder / name)
 
     @property
@@ -117,13 +137,26 @@ class Records:
         """How many rounds have a row."""
         return self._totals.rounds
 
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last round's row; empty if there is none."""
+        return self._totals.last
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows so far."""
+        return read_rows(self._here)
+
+    def ended_with(self, rounds: int) -> str | None:
+        """What ended the run that is resumed after so many rounds, if it ended so."""
+        return self._ended_early[1] if self._ended_early and self._ended_early[0] == rounds else None
+
     def would_be_best(self, row: dict[str, Any]) -> bool:
         """Whether a round's validation beats every round's before."""
         return self._totals.would_be_best(row)
 
     def round(self, row: dict[str, Any], phones: dict[str, Array], flush: bool) -> None:
         """Write a committed round; the phones' lines are held back until `flush`, with a checkpoint."""
-        row = finite(row)
+        row, phones = finite(row), self._with_groups(phones)
         if self._hold:
             self._hold.check()
         with filesystem.naming(self._here / METRICS), (self._here / METRICS).open("a") as file:
@@ -131,15 +164,55 @@ class Records:
         self._totals.add(row)
         if len(phones["round"]):  # of a round may be nobody
             self._phone_tables.append(phones)
-        for name, value in row.items():
-            if name != "round" and value is not None:
-                self._board.add_scalar(name, value, row["round"])
+        self._board.add(row["round"], row)
         if flush:
             self.flush()
 
+    def amend(self, row: dict[str, Any], phones: dict[str, Array] | None) -> None:
+        """Write the last round again, with what is known of it now: a row with more columns, and its phones' lines.
+
+        All that was held back must have been written.
+        """
+        row = finite(row)
+        if self._hold:
+            self._hold.check()
+        before, rows = self._totals.last, self.rows()
+        self._grow("".join(json.dumps(each) + "\n" for each in [*rows[:-1], row]))
+        self._totals.amend(row)
+        self._board.add(row["round"], {name: value for name, value in row.items() if name not in before})
+        if phones is not None:
+            self._amend_phones(row["round"], self._with_groups(phones))
+        self.flush()
+
+    def _with_groups(self, phones: dict[str, Array]) -> dict[str, Array]:
+        """The lines with who each phone is, beside its number."""
+        if self._groups is None:
+            return phones
+        return {"round": phones["round"], "phone": phones["phone"], "group": self._groups[phones["phone"]], **phones}
+
+    def _grow(self, lines: str) -> None:
+        """Replace all rows, here and at a URI."""
+        self._write(METRICS, lines)
+        if self._scratch:
+            (self._here / METRICS).write_text(lines)
+
+    def _amend_phones(self, round: int, phones: dict[str, Array]) -> None:
+        """Put a round's lines in the place of those that are written, in the file that ends with them."""
+        table = pyarrow.table({name: _column(values) for name, values in phones.items()})
+        folder = self.folder / PHONES
+        for part in filesystem.children(folder):
+            if (rounds := span(part)) and rounds[1] == round:
+                there = pyarrow.parquet.read_table(pyarrow.BufferReader(part.read_bytes()))
+                kept = there.filter(pyarrow.compute.not_equal(there["round"], round))
+                filesystem.write(part, _parquet([kept, table.cast(there.schema)]))
+                return
+        self._phone_tables.append(phones)
+
     def quarantine(self, round: int, phones: Sequence[int], reason: str) -> None:
         """Take down that the run goes on without these phones."""
-        self.quarantined += [{"phone": phone, "round": round, "reason": reason} for phone in phones]
+        for phone in phones:
+            named = {} if self._groups is None else {"group": str(self._groups[phone])}
+            self.quarantined.append({"phone": phone, **named, "round": round, "reason": reason})
 
     def flush(self) -> None:
         """Write what was held back: the phones' lines, in one more file of the parquet data set; at a URI all rows.
@@ -160,9 +233,7 @@ class Records:
         first, last = (int(self._phone_tables[i]["round"][0]) for i in (0, -1))
         path = self.folder / PHONES / f"rounds_{first:06d}_{last:06d}.parquet"
         tables = [pyarrow.table({name: _column(values) for name, values in t.items()}) for t in self._phone_tables]
-        content = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(pyarrow.concat_tables(tables), content)
-        filesystem.write(path, content.getvalue().to_pybytes())
+        filesystem.write(path, _parquet(tables))
         self._phone_tables = []
 
     def summary(self, status: str, recoveries: int, error: str | None = None) -> dict[str, Any]:
@@ -174,6 +245,7 @@ class Records:
             "schema_version": SCHEMA_VERSION,
             "status": status,
             "error": error and masked(error),
+            "stopped_by": self.stopped_by,
             **self._provenance,
             "ended": None if status == "running" else now(),
             "versions": {**VERSIONS, **({"nodes": [*self._differing.values()]} if self._differing else {})},
@@ -211,7 +283,7 @@ class Records:
     def close(self, status: str = "finished") -> None:
         """Write what is held back and close the files."""
         with _no_worse(status):
-            self._board.close()
+            self._board.close(status)
         threading.excepthook = self._quiet
         with _no_worse(status):
             if self._is_ours():
@@ -230,6 +302,13 @@ def _quiet_writers() -> Callable[[threading.ExceptHookArgs], object]:
 
     threading.excepthook = hook
     return before
+
+
+def _parquet(tables: list[pyarrow.Table]) -> bytes:
+    content = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), content)
+    written: bytes = content.getvalue().to_pybytes()
+    return written
 
 
 def _column(values: Array) -> pyarrow.Array:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray_split.config import html
 from ray_split.errors import masked
 from ray_split.filesystem import Place, full, place
 
 if TYPE_CHECKING:
     import pandas
+
+SHOWN = (
+    "status", "error", "stopped_by", "schedule", "phones", "rounds", "train_loss", "test_accuracy", "test_loss",
+    "best_val_accuracy", "test_accuracy_at_best_val", "best_val_loss", "test_loss_at_best_val", "seconds",
+)  # fmt: skip
+"""Of the metrics, in a notebook's table."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,6 +62,11 @@ class Result:
             f"Result(path={self.path!r}, metrics={self.metrics!r}, checkpoint={self.checkpoint!r}, "
             f"error={self.error!r})"
         )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: how it ended, and its scores."""
+        rows = {name: self.metrics[name] for name in SHOWN if self.metrics.get(name) is not None}
+        return html.table("ray_split.Result", {**rows, "path": self.path})
 
     @property
     def metrics_dataframe(self) -> pandas.DataFrame:

@@ -32,6 +32,10 @@ class Totals:
             if column in row:
                 self.sums[column] += row[column]
 
+    def amend(self, row: dict[str, Any]) -> None:
+        """The last round's row has more columns now."""
+        self.best, self.last = row if self.best is self.last else self.best, row
+
     def _best_with(self, row: dict[str, Any]) -> dict[str, Any] | None:
         return best_round([row] if self.best is None else [self.best, row])
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Start, Turn
-from ray_split.schedules.roles import Handle, Method, Ref, Roles
+from ray_split.schedules.roles import Handle, Ref, Roles, refs_of_each
 
 Lane = Iterator[Sequence[Ref]]
 
@@ -38,23 +38,16 @@ def visit_together(
     """As `visit`, of several cohorts, each with the client that hosts it, in one call to the server; `turn` is its."""
     count = len(hosts)
     if single:
-        gradients = _each(server.learn, count, turn, *activations)
+        gradients = refs_of_each(server.learn, count, turn, *activations)
         yield []
         return gradients
-    hidden = _each(server.forward, count, turn, *activations)
+    hidden = refs_of_each(server.forward, count, turn, *activations)
     yield []
     hidden_gradients = [client.loss.remote(at, own) for (client, at), own in zip(hosts, hidden, strict=True)]
     yield []
-    gradients = _each(server.backward, count, turn, *hidden_gradients)
+    gradients = refs_of_each(server.backward, count, turn, *hidden_gradients)
     yield []
     return gradients
-
-
-def _each(method: Method, count: int, *arguments: object) -> list[Ref]:
-    """Call a method that has a result for each cohort: their refs."""
-    if count == 1:
-        return [method.remote(*arguments)]
-    return list(method.options(num_returns=count).remote(*arguments))
 
 
 def finish(visit: Visit) -> Ref:
@@ -66,14 +59,20 @@ def finish(visit: Visit) -> Ref:
             return stop.value
 
 
-def exchange(client: Handle, server: Handle, turn: Turn, single: bool) -> Iterator[Ref]:
+def submit_backward(client: Handle, server: Handle, at: Turn, activation_gradient: Ref, clips: bool) -> list[Ref]:
+    """Submit A's backward and step; and B's step, where that waits for the norm of all segments' gradients."""
+    refs = [client.backward.remote(at, activation_gradient)]
+    return [*refs, server.step.remote(at, client.norms.remote(at))] if clips and at.updates_any else refs
+
+
+def exchange(client: Handle, server: Handle, turn: Turn, single: bool, clips: bool = False) -> Iterator[Ref]:
     """Submit one exchange of one phone; yields the ref of its report, which is there once A has stepped.
 
     A backward uses the weights of its forward because nothing is submitted to the server in between.
     """
     activation = client.forward.remote(turn)
     activation_gradient = finish(visit(client, turn, activation, server, single))
-    yield client.backward.remote(turn, activation_gradient)
+    yield from submit_backward(client, server, turn, activation_gradient, clips)
 
 
 def interleave(lanes: Iterable[Lane]) -> Iterator[Ref]:
@@ -111,10 +110,17 @@ def submit_load(
     middle: Ref | None = None,
     crosses: bool = True,
     sender: tuple[int, ...] = (),
+    remembered: Ref | None = None,
 ) -> Ref:
     """Submit that a client begins to train the turn's phones, each as far as it comes: see Client.load."""
     start = Start(fresh_optimizer, crosses, sender, stream.cut_short(at.round, at.phones))
-    return client.load.remote(at, ends, own, middle, start)
+    return client.load.remote(at, ends, own, middle, start, *([] if remembered is None else [remembered]))
+
+
+def submit_remembered(roles: Roles, at: Turn, *names: str) -> Ref | None:
+    """Ask the fed server for what the turn's phones remember of these segments; None if that is nothing."""
+    asked = tuple(name for name in names if name in roles.remember)
+    return roles.fed_server.remembered.remote(at, asked) if asked else None
 
 
 def submit_close(client: Handle, stream: Stream, at: Turn, keep: str = "nothing") -> Ref:
@@ -123,7 +129,7 @@ def submit_close(client: Handle, stream: Stream, at: Turn, keep: str = "nothing"
 
 
 def most_steps(stream: Stream, at: Turn) -> int:
-    """The steps of a cohort: its first phone takes most."""
+    """The batches of a cohort: its first phone takes most."""
     return int(stream.taken(at.round, at.phones[:1])[0])
 
 
@@ -137,12 +143,19 @@ def submit_collect(turns: Sequence[Turn], stream: Stream, roles: Roles, closed: 
 
 def cohort_turns(turn: Turn, stream: Stream) -> list[Turn]:
     """A turn for each cohort of the round."""
-    return [turn._replace(phones=phones) for phones in stream.cohorts(turn.round)]
+    return [stream.at(turn, phones) for phones in stream.cohorts(turn.round)]
 
 
 def phone_turns(turn: Turn, stream: Stream) -> list[Turn]:
     """A turn for each phone of the round, in the order in which they are drawn."""
-    return [turn._replace(phones=(phone,)) for phone in stream.phones(turn.round)]
+    return [stream.at(turn, (phone,)) for phone in stream.phones(turn.round)]
+
+
+def turns_one_by_one(turn: Turn, stream: Stream) -> Iterator[Turn]:
+    """As `phone_turns`, where each phone's steps come after the other's: the turns say how many came before."""
+    for at in phone_turns(turn, stream):
+        yield at._replace(before=turn.before)
+        turn = turn._replace(before=turn.before + int(stream.updates(at.round, at.phones)[0]))
 
 
 STATISTICS = {"average": "nothing", "local": "statistics"}

@@ -13,7 +13,14 @@ from collections.abc import Generator
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Turn
-from ray_split.schedules.exchange import cohort_turns, most_steps, submit_close, submit_collect, submit_load
+from ray_split.schedules.exchange import (
+    cohort_turns,
+    most_steps,
+    submit_close,
+    submit_collect,
+    submit_load,
+    submit_remembered,
+)
 from ray_split.schedules.roles import Ref, Roles
 
 
@@ -23,7 +30,8 @@ def fedavg(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tup
     left, turns = [], cohort_turns(turn, stream)
     for number, at in enumerate(turns):
         client = roles.client(number)
-        yield submit_load(client, stream, at, ends, middle=middle)
+        remembered = submit_remembered(roles, at, "a", "b", "c")
+        yield submit_load(client, stream, at, ends, middle=middle, remembered=remembered)
         if steps := most_steps(stream, at):
             yield client.train_alone.remote(at, steps)
         left.append(submit_close(client, stream, at))

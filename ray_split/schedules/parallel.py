@@ -36,6 +36,7 @@ from ray_split.schedules.exchange import (
     submit_close,
     submit_collect,
     submit_load,
+    submit_remembered,
     visit_together,
     waves,
 )
@@ -59,7 +60,8 @@ def parallel(
 
     def begin(number: int) -> Ref:
         own = roles.fed_server.own_state.remote(turns[number]) if keep != "nothing" else None
-        return submit_load(roles.client(number), stream, turns[number], ends, own=own)
+        remembered = submit_remembered(roles, turns[number], "a", "c")
+        return submit_load(roles.client(number), stream, turns[number], ends, own=own, remembered=remembered)
 
     def end(number: int, step: int) -> None:
         if step == steps[number]:  # so a cohort's copies at its client are free for others at once

@@ -22,11 +22,20 @@ Method = Any
 """`handle.method`."""
 
 
+def refs_of_each(method: Method, count: int, *arguments: object) -> list[Ref]:
+    """Call a method that has several results: their refs. Of one result it returns no list."""
+    if count == 1:
+        return [method.remote(*arguments)]
+    return list(method.options(num_returns=count).remote(*arguments))
+
+
 @dataclass
 class Roles:
     """The actors of a run. `single`: the model is cut once, and B has the loss.
 
-    `lanes`: the cohorts that a server has under way at a time, at most.
+    `lanes`: the cohorts that a server has under way at a time, at most. `clips`: B steps once the norm of all segments'
+    gradients is known, at the client (`submit_backward`). `remember`: the segments of which phones remember something
+    for the settings' algorithm. `direct`: clients lead exchanges (direct.py).
     """
 
     clients: Sequence[Handle]
@@ -34,6 +43,9 @@ class Roles:
     fed_server: Handle
     single: bool = False
     lanes: int = 8
+    clips: bool = False
+    remember: frozenset[str] = frozenset()
+    direct: bool = False
 
     @property
     def server(self) -> Handle:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ray_split.config.plugins import called
+from ray_split.config import yaml12
+from ray_split.config.user_code.plugins import called
 from ray_split.data.stream import Order, Stream
 from ray_split.messages.turn import Turn
 from ray_split.schedules.roles import Ref, Roles
@@ -37,7 +38,7 @@ class Schedule:
 
     submit: Callable[..., Round]
     """A generator function of (turn, stream, roles, **kwargs): see the package's docstring."""
-    takes: Mapping[str, tuple[str, ...]] | None = None
+    takes: Mapping[str, Sequence[Any]] | None = None
     """schedule.kwargs, and what each may be; None: whatever `submit` takes."""
     order: Order = "abreast"
     """Of a round's phones: abreast; in_turn, each after the other's last step; interleaved, a step of each in turn."""
@@ -51,13 +52,30 @@ class Schedule:
     """The server may be several: any number gives the same bits, or each trains a B of its own through a round."""
     joint_batch: bool = False
     """B steps once for all phones' batches; `batch`, accumulated or joint, is decided by whether B mixes samples."""
+    clips: bool = False
+    """It calls `server.step` with `client.norms` after each backward, where `roles.clips` says so."""
+    accumulates: bool = False
+    """Its turns say what is accumulated, as those of `stream.at` do; where phones take turns at B, after an update."""
     way: WayOfB = "in_turn"
     """How B serves a round's phones: in_turn, own_copies, shared_step or joint_batch."""
+
+    remembers: bool = False
+    """It hands on what phones remember for an algorithm: `submit_remembered`, and server.close with steps."""
+
+    direct: bool = False
+    """Its exchanges may be led by clients, where `roles.direct` says so: schedules/direct.py."""
 
     @property
     def cohorts(self) -> bool:
         """Whether phones may train together, which those that take turns can't."""
         return self.order == "abreast"
+
+    @property
+    def averaged(self) -> frozenset[str]:
+        """The segments of which phones have copies that are averaged at a round's end."""
+        ends = {"a", "c"} if self.averages and not self.personal else set[str]()
+        middle = {"b"} if self.averages and (self.way == "own_copies" or not self.on_server) else set[str]()
+        return frozenset(ends | middle)
 
     def way_with(self, kwargs: Mapping[str, Any]) -> WayOfB:
         """B's way with these kwargs, of which `batch` may ask for a joint batch."""
@@ -68,13 +86,18 @@ class Schedule:
         return lambda turn, stream, roles: self.submit(turn, stream, roles, **kwargs)
 
     def why_not(self, kwargs: Mapping[str, Any]) -> str | None:
-        """What it takes instead, where it doesn't take these kwargs."""
+        """What they must be (of a function of the user's what is wrong), where it doesn't take these kwargs."""
         if self.takes is not None:
             if all(value in self.takes.get(name, ()) for name, value in kwargs.items()):
                 return None
-            return "; ".join(f"{name}: {' or '.join(values)}" for name, values in self.takes.items()) or "empty"
+            return "; ".join(f"{name}: {_words(values)}" for name, values in self.takes.items()) or "left out"
         try:
             inspect.signature(self.submit).bind(None, None, None, **kwargs)
         except (TypeError, ValueError) as error:
-            return f"what {called(self.submit)} takes: {error}"
+            return f"{called(self.submit)} can't be called with (turn, stream, roles) and these kwargs: {error}"
         return None
+
+
+def _words(values: Sequence[Any]) -> str:
+    """As they are typed: text that would be read as a number has quotes."""
+    return " or ".join(yaml12.write_line(value) for value in values)

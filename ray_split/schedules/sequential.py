@@ -15,7 +15,8 @@ from collections.abc import Generator
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Turn
-from ray_split.schedules.exchange import exchange, most_steps, phone_turns, submit_load
+from ray_split.schedules.direct import Led
+from ray_split.schedules.exchange import exchange, most_steps, submit_load, turns_one_by_one
 from ray_split.schedules.roles import Ref, Roles
 
 OPTIMIZER = ("handed_on", "fresh")
@@ -27,14 +28,20 @@ def sequential(
     """Submit one round; returns the refs of A's and C's state, and of B's."""
     ends = roles.fed_server.client_state.remote(turn)
     sender: tuple[int, ...] = ()
+    led = Led(roles.server)
     reached = stream.fate(turn.round).reached
-    for number, at in enumerate(at for at in phone_turns(turn, stream) if at.phones[0] in reached):
+    for number, at in enumerate(at for at in turns_one_by_one(turn, stream) if at.phones[0] in reached):
         client = roles.client(number)
         yield submit_load(client, stream, at, ends, optimizer == "fresh", sender=sender)
-        for step in range(most_steps(stream, at)):
-            yield from exchange(client, roles.server, at._replace(step=step), roles.single)
+        steps = [at._replace(step=step) for step in range(most_steps(stream, at))]
+        if roles.direct:
+            yield from led.exchanges(client, steps)
+        else:
+            for now in steps:
+                yield from exchange(client, roles.server, now, roles.single, roles.clips)
         if stream.finishing(turn.round, at.phones):
             ends, sender = client.state.remote(at), at.phones
         else:
             yield client.release.remote(at)
+    yield from led.end()
     return ends if sender else None, roles.server.state.remote(turn)

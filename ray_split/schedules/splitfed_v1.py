@@ -18,15 +18,18 @@ from collections.abc import Generator, Sequence
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Turn
+from ray_split.schedules.direct import lead_abreast
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
     cohort_turns,
     interleave,
     most_steps,
+    submit_backward,
     submit_close,
     submit_collect,
     submit_load,
+    submit_remembered,
     visit,
     waves,
 )
@@ -45,18 +48,26 @@ def train_copies(turn: Turn, stream: Stream, roles: Roles, keep: str) -> Generat
 
     `keep`: nothing, the statistics, or all.
     """
-    ends, left = roles.fed_server.client_state.remote(turn), []
+    ends, left, of_b = roles.fed_server.client_state.remote(turn), [], []
     turns, holder = cohort_turns(turn, stream), roles.server  # of the sum
     for wave in waves(range(len(turns)), roles):
         servers = _in_blocks(wave, roles.servers)
-        yield from interleave(_lane(roles, roles.client(i), servers[i], turns[i], stream, ends, keep) for i in wave)
+        if roles.direct:
+            yield from _led(roles, [(roles.client(i), turns[i]) for i in wave], stream, ends, keep)
+        else:
+            yield from interleave(_lane(roles, roles.client(i), servers[i], turns[i], stream, ends, keep) for i in wave)
         for i in wave:  # in their order: it is that of the sums
             if servers[i] is not holder:  # the sum goes to the replica that has the next copies
                 yield servers[i].take.remote(turn, holder.pass_on.remote(turn))
                 holder = servers[i]
             left.append(submit_close(roles.client(i), stream, turns[i], keep))
-            yield holder.close.remote(turns[i], stream.shares(turn.round, turns[i].phones), i)
+            closed = _close_b(holder, stream, turns[i], i, roles)
+            of_b.append(closed)
+            if "b" not in roles.remember:
+                yield closed
     yield from submit_collect(turns, stream, roles, left)
+    if "b" in roles.remember:
+        yield from submit_collect(turns, stream, roles, of_b)
     return holder.state.remote(turn, *[each.rows.remote(turn) for each in roles.servers if each is not holder])
 
 
@@ -64,14 +75,48 @@ def _in_blocks(wave: Sequence[int], servers: Sequence[Handle]) -> dict[int, Hand
     return {number: servers[place * len(servers) // len(wave)] for place, number in enumerate(wave)}
 
 
-def _lane(roles: Roles, client: Handle, server: Handle, at: Turn, stream: Stream, ends: Ref, keep: str) -> Lane:
+def _close_b(server: Handle, stream: Stream, at: Turn, number: int, roles: Roles) -> Ref:
+    """Submit the end of a cohort's copies of B; the ref of what their phones remember of them, if they do."""
+    shares = stream.shares(at.round, at.phones)
+    if "b" not in roles.remember:
+        return server.close.remote(at, shares, number)
+    return server.close.remote(at, shares, number, stream.updates(at.round, at.phones))
+
+
+def _open_b(server: Handle, at: Turn, roles: Roles) -> Ref:
+    remembered = submit_remembered(roles, at, "b")
+    return server.open.remote(at, *([] if remembered is None else [remembered]))
+
+
+def _begin(roles: Roles, client: Handle, server: Handle, at: Turn, stream: Stream, ends: Ref, keep: str) -> list[Ref]:
     own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-    began = submit_load(client, stream, at, ends, keep != "all", own, crosses=keep != "all")
-    refs = [began, server.open.remote(at)]
-    for step in range(most_steps(stream, at)):
-        now = at._replace(step=step)
+    remembered = submit_remembered(roles, at, "a", "c")
+    began = submit_load(client, stream, at, ends, keep != "all", own, crosses=keep != "all", remembered=remembered)
+    return [began, _open_b(server, at, roles)]
+
+
+def _steps(stream: Stream, at: Turn) -> list[Turn]:
+    return [at._replace(step=step) for step in range(most_steps(stream, at))]
+
+
+def _led(
+    roles: Roles, hosts: Sequence[tuple[Handle, Turn]], stream: Stream, ends: Ref, keep: str
+) -> Generator[Ref, None, None]:
+    """A wave whose exchanges clients lead: there is one server."""
+    cohorts = []
+    for client, at in hosts:
+        began, opened = _begin(roles, client, roles.server, at, stream, ends, keep)
+        yield began
+        yield opened
+        cohorts.append((client, _steps(stream, at), opened))
+    yield from lead_abreast(roles.server, cohorts)
+
+
+def _lane(roles: Roles, client: Handle, server: Handle, at: Turn, stream: Stream, ends: Ref, keep: str) -> Lane:
+    refs = _begin(roles, client, server, at, stream, ends, keep)
+    for now in _steps(stream, at):
         activation = client.forward.remote(now)
         yield refs
         activation_gradient = yield from visit(client, now, activation, server, roles.single)
-        refs = [client.backward.remote(now, activation_gradient)]
+        refs = submit_backward(client, server, now, activation_gradient, roles.clips)
     yield refs

@@ -19,14 +19,17 @@ from itertools import zip_longest
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Turn
+from ray_split.schedules.direct import Led
 from ray_split.schedules.exchange import (
     STATISTICS,
     Lane,
     interleave,
     phone_turns,
+    submit_backward,
     submit_close,
     submit_collect,
     submit_load,
+    submit_remembered,
     visit,
 )
 from ray_split.schedules.roles import Handle, Ref, Roles
@@ -43,9 +46,15 @@ def splitfed_v2(
     hosts = {at.phones[0]: roles.client(number) for number, at in enumerate(turns)}
     for at in turns:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
-        yield submit_load(hosts[at.phones[0]], stream, at, ends, own=own)
+        remembered = submit_remembered(roles, at, "a", "c")
+        yield submit_load(hosts[at.phones[0]], stream, at, ends, own=own, remembered=remembered)
     order = list(_in_order(turn, stream))
-    yield from interleave(_exchanges(_own(order, share), hosts, share.server, roles.single) for share in shares)
+    if roles.direct:
+        led = Led(roles.server)
+        yield from led.turns([(hosts[at.phones[0]], at) for at in order])
+        yield from led.end()
+    else:
+        yield from interleave(_exchanges(_own(order, share), hosts, share.server, roles) for share in shares)
     # The host of a phone follows from its place in the round, but sums are in the phones' order.
     turns = sorted(turns, key=lambda at: at.phones)
     left = [submit_close(hosts[at.phones[0]], stream, at, keep) for at in turns]
@@ -54,9 +63,9 @@ def splitfed_v2(
 
 
 def _in_order(turn: Turn, stream: Stream) -> Iterator[Turn]:
-    for step in range(int(stream.taken(turn.round, stream.phones(turn.round)).max())):
-        for phone in stream.order(turn.round, step):
-            yield turn._replace(phones=(phone,), step=step)
+    phones = {phone: stream.at(turn, (phone,)) for phone in stream.phones(turn.round)}
+    for _, phone, step in stream.interleaved(turn.round):
+        yield phones[phone]._replace(step=step)
 
 
 def _own(order: Sequence[Turn], share: Share) -> list[Turn]:
@@ -64,12 +73,12 @@ def _own(order: Sequence[Turn], share: Share) -> list[Turn]:
     return [at for at in order if at.phones[0] in phones]
 
 
-def _exchanges(turns: list[Turn], hosts: dict[int, Handle], server: Handle, single: bool) -> Lane:
+def _exchanges(turns: list[Turn], hosts: dict[int, Handle], server: Handle, roles: Roles) -> Lane:
     ahead: Ref | None = None  # the activation of the next exchange, where it is under way already
     for now, following in zip_longest(turns, turns[1:]):
         client = hosts[now.phones[0]]
         activation = ahead or client.forward.remote(now)
-        under_way = visit(client, now, activation, server, single)
+        under_way = visit(client, now, activation, server, roles.single)
         next(under_way)  # B's forward is submitted
         # The next phone's A runs while B does; but a phone's own A has to step first.
         ahead = None
@@ -77,4 +86,4 @@ def _exchanges(turns: list[Turn], hosts: dict[int, Handle], server: Handle, sing
             ahead = hosts[following.phones[0]].forward.remote(following)
         yield []
         activation_gradient = yield from under_way
-        yield [client.backward.remote(now, activation_gradient)]
+        yield submit_backward(client, server, now, activation_gradient, roles.clips)

@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 from ray_split.data.stream import Stream
 from ray_split.messages.turn import Turn
-from ray_split.schedules.exchange import most_steps, phone_turns, submit_load
+from ray_split.schedules.exchange import most_steps, submit_load, turns_one_by_one
 from ray_split.schedules.roles import Ref, Roles
 
 
@@ -19,7 +19,7 @@ def unsplit(turn: Turn, stream: Stream, roles: Roles) -> Generator[Ref, None, tu
     state, middle = roles.fed_server.client_state.remote(turn), roles.fed_server.server_state.remote(turn)
     client = roles.clients[0]
     sender: tuple[int, ...] = ()
-    for at in phone_turns(turn, stream):
+    for at in turns_one_by_one(turn, stream):
         if not stream.finishing(turn.round, at.phones):
             continue
         yield submit_load(client, stream, at, state, False, middle=middle, crosses=False, sender=sender)

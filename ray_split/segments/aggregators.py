@@ -22,8 +22,9 @@ import numpy as np
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.config.plugins import find_record, signature_of, suggest
-from ray_split.errors import BROKEN, SettingsError, told
+from ray_split.config.user_code.by_value import spoken
+from ray_split.config.user_code.plugins import FIX, find_record, signature_of, unknown_kwargs
+from ray_split.errors import BROKEN, SettingsError, failed, shown
 from ray_split.messages import bits
 from ray_split.messages.state import Ends, Rows, State
 
@@ -55,7 +56,7 @@ def trimmed_mean(rows: State, shares: Array, start: State, trim: float = 0.2) ->
     Source: Yin et al. 2018, https://arxiv.org/abs/1803.01498, definition 2.
     """
     if not _number(trim) or not 0 < trim < 0.5:
-        raise SettingsError("aggregator.kwargs", {"trim": trim}, "a trim above 0 and below 0.5")
+        raise SettingsError("aggregator.kwargs", {"trim": trim}, "a trim greater than 0 and less than 0.5")
     return {key: _middle(array, trimmed(trim, len(shares))) for key, array in rows.items()}
 
 
@@ -81,7 +82,7 @@ def norm_clipping(rows: State, shares: Array, start: State, max_norm: float | No
     Source: Sun et al. 2019, https://arxiv.org/abs/1911.07963, section 4 (there of all segments' weights as one).
     """
     if max_norm is not None and not (_number(max_norm) and max_norm > 0):
-        raise SettingsError("aggregator.kwargs", {"max_norm": max_norm}, "a max_norm above 0, or none")
+        raise SettingsError("aggregator.kwargs", {"max_norm": max_norm}, "a max_norm greater than 0, or none")
     norms = np.sqrt(sum(_squares(array, start[key]) for key, array in rows.items()))
     norms[~np.isfinite(norms)] = np.inf
     limit = np.median(norms) if max_norm is None else max_norm
@@ -139,15 +140,20 @@ def _combined(
     }
 
 
-def check(settings: config.Aggregator, averages: bool) -> None:
+def check(settings: config.Aggregator, averages: bool, schedule: str) -> None:
     """See that there is what the settings name, and try it. `averages`: whether the schedule does.
 
     Raises SettingsError.
     """
     aggregator = aggregator_of(settings)
     if not averages and not aggregator.by_sums:
-        allowed = "mean: with this schedule nothing is averaged, the state is handed from phone to phone"
-        raise SettingsError("aggregator.name", settings.name, allowed)
+        wrong = f"can't be used with schedule.name {spoken(schedule)}, where nothing is averaged"
+        raise SettingsError(
+            "aggregator.name",
+            settings.name,
+            "Remove aggregator.name (the default is mean), or choose another schedule, such as fedavg",
+            wrong,
+        )
     _check_kwargs(aggregator.combine, settings.kwargs)
     rows, start = {"weights/x": np.eye(3, 2, dtype=np.float32)}, {"weights/x": np.zeros(2, np.float32)}
     try:
@@ -156,10 +162,12 @@ def check(settings: config.Aggregator, averages: bool) -> None:
     except SettingsError:
         raise
     except BROKEN as error:
-        allowed = f"a function of (rows, shares, start) and aggregator.kwargs: {told(error)}"
-        raise SettingsError("aggregator.name", settings.name, allowed) from error
+        wrong = f"{failed(spoken(settings.name), error)} when called with (rows, shares, start) and aggregator.kwargs"
+        allowed = FIX
+        raise SettingsError("aggregator.name", settings.name, allowed, wrong) from error
     if shapes != {"weights/x": (2,)}:
-        raise SettingsError("aggregator.name", settings.name, "a function that returns a state shaped like `start`")
+        do = "Return a dict with the keys and shapes of start"
+        raise SettingsError("aggregator.name", settings.name, do, f"{spoken(settings.name)} returned {shown(shapes)}")
 
 
 def _check_kwargs(combine: Callable[..., State], kwargs: dict[str, Any]) -> None:
@@ -167,8 +175,7 @@ def _check_kwargs(combine: Callable[..., State], kwargs: dict[str, Any]) -> None
     known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     unknown = [name for name in kwargs if name not in known]
     if unknown and len(known) == len(parameters):
-        allowed = f"{', '.join(known) or 'empty'}{suggest(unknown[0], known)}"
-        raise SettingsError("aggregator.kwargs", ", ".join(unknown), allowed)
+        raise unknown_kwargs("aggregator.kwargs", combine, unknown, known)
 
 
 def _added_up(rows: Array, shares: Array) -> Array:

@@ -18,7 +18,23 @@ def as_leaf(value: Any, differentiable: bool) -> Any:
     tensor = receive_leaf(value)
     if not isinstance(tensor, torch.Tensor):
         return tensor
-    return tensor.requires_grad_() if differentiable and can_have_gradient(tensor) else tensor
+    return _keep_strides(tensor.requires_grad_()) if differentiable and can_have_gradient(tensor) else tensor
+
+
+def _keep_strides(leaf: torch.Tensor) -> torch.Tensor:
+    """Let its gradient lie in memory as it came: torch lays out a leaf's as the leaf is.
+
+    In the model that is not cut there is no leaf here, and a bias before the cut is summed up in the gradient's order.
+    """
+    found: list[torch.Tensor] = []
+
+    def keep(leaf: torch.Tensor) -> None:
+        if len(found) == 1:  # a buffer may lead a later backward here, too: its gradient is sent to nobody
+            leaf.grad = found[0]
+
+    leaf.register_hook(found.append)  # type: ignore[no-untyped-call]
+    leaf.register_post_accumulate_grad_hook(keep)  # type: ignore[no-untyped-call]
+    return leaf
 
 
 def can_have_gradient(tensor: torch.Tensor) -> bool:

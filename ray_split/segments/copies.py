@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 from ray_split.arrays import Array
 from ray_split.messages.message import Groups, Wanted
-from ray_split.messages.state import State
+from ray_split.messages.state import State, Terms
+from ray_split.messages.turn import Turn
 from ray_split.tasks.task import Task
 
 
@@ -25,14 +26,22 @@ class Copies(Protocol):
     draws: bool  # whether `forward` wants seeds
     wanted: Wanted  # of which leaves of the last forward's outputs the gradient is
 
-    def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
-        """Make `count` copies of a state; what `own` has (count, ...) is each phone's own. Returns the bytes."""
+    def load(
+        self, state: State, count: int, own: State | None = None, fresh: bool = True, terms: Terms | None = None
+    ) -> int:
+        """Make `count` copies of a state; what `own` has (count, ...) is each phone's own. Returns the bytes.
+
+        `terms`: what is remembered of them for the algorithm that corrects their gradients, if it remembers anything.
+        """
 
     def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """The outputs in train mode; keeps the graphs."""
 
-    def backward(self, gradients: Groups) -> Groups:
-        """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
+    def backward(self, gradients: Groups, turn: Turn | None = None) -> Groups:
+        """Backward with the gradients that arrived: the gradients of what arrived in `forward`.
+
+        `turn` says which phones' gradients are still to be accumulated; without it those of each batch make a step.
+        """
 
     def learn(
         self,
@@ -42,11 +51,22 @@ class Copies(Protocol):
         task: Task,
         differentiable: Wanted = True,
         scales: Array | None = None,
+        turn: Turn | None = None,
     ) -> Learned:
-        """Forward, each phone's own mean loss, and backward from that times its phone's scale (phones,), if any."""
+        """Forward, each phone's own mean loss, and backward from that times its phone's scale (phones,), if any.
 
-    def step(self) -> None:
-        """One step of the optimizers of the phones that were in the last forward."""
+        `turn` as in `backward`: of so many batches as are accumulated each has its part of the loss.
+        """
+
+    def step(self, turn: Turn | None = None, norms: Array | None = None) -> None:
+        """One step of the optimizers of the phones that were in the last forward, and have nothing to accumulate.
+
+        `turn`: where it stands in the stream, which a learning rate that has a schedule goes by. `norms` (k,): of each
+        such phone's gradients, of all segments, where they are clipped by that.
+        """
+
+    def gradient_norms(self) -> dict[str, Array]:
+        """By parameter the L2 norm (k,) of the gradient of each phone that is to step, of those that have one."""
 
     def evaluate(self, arrived: Groups) -> list[Any]:
         """The outputs of each group, tensors (k, n, ...), in eval mode and without a graph."""

@@ -10,6 +10,7 @@ from ray_split import config
 from ray_split.messages.state import State
 from ray_split.segments.copies import Copies
 from ray_split.segments.looped_copies import LoopedCopies
+from ray_split.segments.optimization.correction import Correct, Correction
 from ray_split.segments.parameter_hooks import copied
 from ray_split.segments.segment import Segment
 from ray_split.segments.stacked_copies import StackedCopies
@@ -18,9 +19,18 @@ from ray_split.segments.stacked_copies import StackedCopies
 class CopyFactory:
     """One segment of the cut model: 'a', 'b' or 'c'."""
 
-    def __init__(self, name: str, module: nn.Module, settings: config.Config, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        settings: config.Config,
+        device: str = "cpu",
+        correct: Correct | None = None,
+    ) -> None:
+        """`correct`: what copies' gradients are corrected by before they step, if by anything."""
+        self._correct = correct
         self._module = module
-        self._optimizer = settings.optimizer
+        self._optimizer = settings.optimizer.of(name)
         self._device = device
         self._backprop = settings.model.backprop
         self.frozen = name in settings.model.freeze
@@ -48,8 +58,13 @@ class CopyFactory:
 
     def stack(self) -> StackedCopies:
         """Copies as one."""
-        return StackedCopies(self._module, self._optimizer, self._device, self.frozen, self._backprop)
+        return StackedCopies(
+            self._module, self._optimizer, self._device, self.frozen, self._backprop, self._correction()
+        )
 
     def looped(self) -> LoopedCopies:
         """Copies one after the other."""
-        return LoopedCopies(self.segment)
+        return LoopedCopies(self.segment, self._correction())
+
+    def _correction(self) -> Correction | None:
+        return None if self._correct is None else Correction(self._correct)

@@ -9,10 +9,23 @@ import numpy as np
 import torch
 
 from ray_split.arrays import Array
-from ray_split.messages.message import Groups, Wanted, group_size, receive, row, send, stack, wanted_by_any, wanted_of
-from ray_split.messages.state import State, place_of
+from ray_split.messages.message import (
+    Groups,
+    Wanted,
+    as_bits,
+    group_size,
+    receive,
+    row,
+    send,
+    stack,
+    wanted_by_any,
+    wanted_of,
+)
+from ray_split.messages.state import State, Terms, place_of
+from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_floats, can_have_gradient
 from ray_split.segments.copies import Learned
+from ray_split.segments.optimization.correction import Correction
 from ray_split.segments.segment import Segment, bounded_keys
 from ray_split.segments.weighted_mean import added, scaled
 from ray_split.tasks.task import Task
@@ -24,18 +37,25 @@ class LoopedCopies:
     draws = True
     wanted: Wanted = False
 
-    def __init__(self, make: Callable[[], Segment]) -> None:
+    def __init__(self, make: Callable[[], Segment], correction: Correction | None = None) -> None:
         self._make = make
+        self._correction = correction
         self._segments: list[Segment] = []
         self._count = 0
         self._sizes: list[int] = []  # of the groups of the last forward
+        self._updating: list[int] = []  # the places of the phones that step after the last backward
 
-    def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
+    def load(
+        self, state: State, count: int, own: State | None = None, fresh: bool = True, terms: Terms | None = None
+    ) -> int:
         """As Copies.load."""
         while len(self._segments) < count:
             self._segments.append(self._make())
-        self._count, self._sizes = count, []
+        self._count, self._sizes, self._updating = count, [], []
         mine = own or {}
+        if self._correction is not None:
+            first = self._segments[0]
+            self._correction.begin(first.trained(), state, terms, first.device)
         return sum(
             segment.load({**state, **place_of(mine, i)}, fresh) for i, segment in enumerate(self._segments[:count])
         )
@@ -60,12 +80,28 @@ class LoopedCopies:
             outputs[group].append(send(found))
         return [stack(found) for found in outputs]
 
-    def backward(self, gradients: Groups) -> Groups:
+    def backward(self, gradients: Groups, turn: Turn | None = None) -> Groups:
         """As Copies.backward."""
+        self._begin_backward(turn)
         found: list[list[Any]] = [[] for _ in gradients]
         for group, _, segment, own in self._each(gradients):
             found[group].append(segment.backward(own))
+        self._end_backward(turn)
         return [stack(trees) for trees in found]
+
+    def _begin_backward(self, turn: Turn | None) -> None:
+        # Where phones share a segment, what one accumulated that is gone is dropped.
+        if turn is not None and turn.accumulation is not None and turn.begins_update:
+            for segment in self._segments[: sum(self._sizes)]:
+                segment.module.zero_grad()
+
+    def _end_backward(self, turn: Turn | None) -> None:
+        """The gradients of phones that step are whole: they are corrected."""
+        count = sum(self._sizes)
+        self._updating = list(range(count)) if turn is None else turn.updating(count)
+        if self._correction is not None:
+            for place in self._updating:
+                self._correction(self._segments[place].trained(), place)
 
     def learn(
         self,
@@ -75,9 +111,12 @@ class LoopedCopies:
         task: Task,
         differentiable: Wanted = True,
         scales: Array | None = None,
+        turn: Turn | None = None,
     ) -> Learned:
         """As Copies.learn."""
         self._begin(arrived)
+        self._begin_backward(turn)
+        parts = None if turn is None else turn.parts(sum(self._sizes))
         gradients: list[list[Any]] = [[] for _ in arrived]
         losses: list[float] = []
         right = []
@@ -86,15 +125,27 @@ class LoopedCopies:
             targets = receive(labels[group][i], segment.device)
             value = task.loss(outputs, targets)
             scaled = value if scales is None else value * float(scales[len(losses)])
+            if parts is not None:
+                scaled = scaled / parts[len(losses)]
             gradients[group].append(segment.backward_loss(scaled))
             losses.append(value.item())
             right.append(task.correct(outputs, targets))
+        self._end_backward(turn)
         return Learned([stack(trees) for trees in gradients], np.array(losses), np.array(right))
 
-    def step(self) -> None:
+    def step(self, turn: Turn | None = None, norms: Array | None = None) -> None:
         """As Copies.step."""
-        for segment in self._segments[: sum(self._sizes)]:
-            segment.step()
+        for number, place in enumerate(self._updating):
+            self._segments[place].step(turn, None if norms is None else norms[number])
+
+    def gradient_norms(self) -> dict[str, Array]:
+        """As Copies.gradient_norms; of a phone whose gradient is none while another's is there, 0."""
+        each = [self._segments[place].gradient_norms() for place in self._updating]
+        names = {name: norm for found in each for name, norm in found.items()}
+        return {
+            name: as_bits(torch.stack([found.get(name, torch.zeros_like(like)) for found in each]))
+            for name, like in names.items()
+        }
 
     def evaluate(self, arrived: Groups) -> list[Any]:
         """As Copies.evaluate."""

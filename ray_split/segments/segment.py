@@ -18,9 +18,12 @@ from ray_split import config
 from ray_split.arrays import Array
 from ray_split.messages.message import Tree, Wanted, as_bits, receive, receive_leaf, tree_map
 from ray_split.messages.state import State, is_statistic, state_bytes
-from ray_split.segments import optimizers
+from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.buffers import Buffers, state_of
+from ray_split.segments.optimization import optimizers
+from ray_split.segments.optimization.gradient_norm import needed
+from ray_split.segments.optimization.learning_rates import rates_of, set_at
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Segment:
             self.module.requires_grad_(False)
         self.module.train(not frozen)
         self._settings = optimizer
+        self._slots = optimizers.probed(optimizer, self.device)
+        self._rates = rates_of(optimizer)
         self._frozen = frozen
         self.backprop = backprop
         self._pass: _Pass | None = None
@@ -108,10 +113,29 @@ class Segment:
         taken, self._pass = self._pass, None
         return taken.arrived, taken.outputs
 
-    def step(self) -> None:
-        """One step of the optimizer on the gradients there are, and they are cleared."""
-        if self.optimizer is not None:
-            optimizers.step(self.optimizer)
+    def step(self, turn: Turn | None = None, norm: float | None = None) -> None:
+        """One step of the optimizer on the gradients there are, and they are cleared.
+
+        `turn`: where it stands in the stream, which a learning rate that has a schedule goes by. `norm`: of the
+        gradients of all segments, where they are clipped by that.
+        """
+        if self.optimizer is None:
+            return
+        if self._settings.clip_norm is not None:
+            self._clip(self._settings.clip_norm, norm)
+        optimizers.step(self.optimizer, set_at(self._rates, turn))
+
+    def _clip(self, most: float, norm: float | None) -> None:
+        weights = list(self.module.parameters())
+        if self._settings.clip == "segment":
+            nn.utils.clip_grad_norm_(weights, most)
+        else:
+            nn.utils.clip_grads_with_norm_(weights, most, torch.as_tensor(needed(norm)))
+
+    def gradient_norms(self) -> dict[str, torch.Tensor]:
+        """By parameter the L2 norm of its gradient, of those that have one."""
+        weights = self.module.named_parameters()
+        return {n: torch.linalg.vector_norm(weight.grad) for n, weight in weights if weight.grad is not None}
 
     @torch.no_grad()
     def evaluate(self, arrived: Tree) -> Any:
@@ -120,13 +144,17 @@ class Segment:
         with self.buffers.unchanged():
             return call(self.module, receive(arrived, self.device))
 
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
     def state(self) -> State:
         """Weights and optimizer as arrays that share no memory with the segment's own."""
         state = {key: as_state(tensor) for key, tensor in self.tensors().items()}
         for name, parameter in self.module.named_parameters():
-            for slot, value in self._slots(parameter).items():
+            for slot, value in self._remembered(parameter).items():
                 if value is not None:
-                    state[f"optimizer/{name}/{slot}"] = as_state(value)
+                    state[f"optimizer/{name}/{slot}"] = self._slots[slot].array(value)
         return state
 
     def learned_state(self) -> State:
@@ -146,7 +174,7 @@ class Segment:
         """Its weights and buffers, by their keys in the state."""
         return tensors_of(self.module)
 
-    def _slots(self, parameter: nn.Parameter) -> Mapping[str, Any]:
+    def _remembered(self, parameter: nn.Parameter) -> Mapping[str, Any]:
         return self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
 
     def load(self, state: State, fresh_optimizer: bool = False) -> int:
@@ -178,9 +206,9 @@ class Segment:
         for name, parameter in self.module.named_parameters():
             prefix = f"optimizer/{name}/"
             slots = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            if slots:
+            if slots and optimizers.has_stepped(slots):
                 self.optimizer.state[parameter] = {
-                    k: receive(v, torch.device("cpu") if k == "step" else self.device) for k, v in slots.items()
+                    k: self._slots[k].value(v, self.device) for k, v in slots.items() if k in self._slots
                 }
 
 

@@ -28,6 +28,7 @@ from ray_split.messages.message import (
     wanted_by_any,
     wanted_of,
 )
+from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.copies import Learned
 from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
@@ -179,13 +180,13 @@ class SharedSegment:
         """Whether there are gradients that no step has used."""
         return any(parameter.grad is not None for parameter in self.segment.module.parameters())
 
-    def step(self, factor: float) -> None:
-        """One step on what the backwards added up, times `factor`."""
+    def step(self, factor: float, turn: Turn | None = None) -> None:
+        """One step on what the backwards added up, times `factor`; `turn` as Segment.step."""
         if factor != 1.0:
             for parameter in self.segment.module.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(factor)
-        self.segment.step()
+        self.segment.step(turn)
 
     @torch.no_grad()
     def evaluate(self, arrived: Groups) -> Groups:

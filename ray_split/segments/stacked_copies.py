@@ -23,6 +23,7 @@ from ray_split.arrays import Array
 from ray_split.messages.message import (
     Groups,
     Wanted,
+    as_bits,
     group_size,
     leaves,
     receive,
@@ -33,11 +34,14 @@ from ray_split.messages.message import (
     wanted_by_any,
     wanted_of,
 )
-from ray_split.messages.state import State, is_statistic, state_bytes
-from ray_split.segments import optimizers
+from ray_split.messages.state import State, Terms, is_statistic, state_bytes
+from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_floats, as_leaves, backward, can_have_gradient, gradients_of, own_copy
 from ray_split.segments.buffers import changing
 from ray_split.segments.copies import Learned
+from ray_split.segments.optimization.accumulated import Accumulated
+from ray_split.segments.optimization.correction import Correction
+from ray_split.segments.optimization.stacked_optimizer import StackedOptimizer, gradient_norms
 from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
 from ray_split.segments.segment import HALF, as_array, as_state
 from ray_split.tasks.task import Task
@@ -67,6 +71,7 @@ class StackedCopies:
         device: str = "cpu",
         frozen: bool = False,
         backprop: str = "autograd",
+        correction: Correction | None = None,
     ) -> None:
         self.device = torch.device(device)
         self._module = replace_dropout(copy.deepcopy(module)).to(self.device)
@@ -74,33 +79,40 @@ class StackedCopies:
         self._module.train(not frozen)
         self._dropouts = [m for m in self._module.modules() if isinstance(m, SeededDropout)]
         self._changing = changing(self._module)
-        self._settings = optimizer
+        self._optimizer = StackedOptimizer(optimizer, self.device)
         self._frozen = frozen
         self._backprop = backprop
+        self._correction = correction
         self._weights: Tensors = {}
         self._buffers: Tensors = {}
         self._memory: dict[str, Tensors] = {}
         self._steps: Array = np.zeros(0)  # that each phone has taken
         self._skipped: dict[str, Array] = {}  # and how many of them left out a weight, which had no gradient
         self._passes: list[_Pass] = []
+        self._updating: list[_Pass] = []  # those whose step is still to come
+        self._accumulated = Accumulated(0)
         self.draws = bool(self._dropouts)  # whether seeds are wanted
         self.wanted: Wanted = False
 
-    def load(self, state: State, count: int, own: State | None = None, fresh: bool = True) -> int:
+    def load(
+        self, state: State, count: int, own: State | None = None, fresh: bool = True, terms: Terms | None = None
+    ) -> int:
         """Make `count` copies of a state; what `own` has (count, ...) is each phone's own. Returns the bytes."""
-        self._passes = []
+        self._passes, self._updating, self._accumulated = [], [], Accumulated(count)
         own = own or {}
         self._weights = {n: self._filled(n, p, state, own, count) for n, p in self._module.named_parameters()}
         self._buffers = {n: self._filled(n, b, state, own, count) for n, b in self._module.named_buffers()}
         self._steps, self._skipped = np.zeros(count), {}
-        self._memory = {slot: {} for slot in optimizers.slots(self._settings)}
+        self._memory = {slot: {} for slot in (*self._optimizer.slots, *self._optimizer.numbers)}
         for name, weight in self._weights.items():
             for slot, memory in self._memory.items():
-                memory[name] = torch.zeros_like(weight)
+                memory[name] = self._optimizer.zeros(slot, weight)
                 if not fresh and (key := f"optimizer/{name}/{slot}") in own:
                     memory[name].copy_(receive_leaf(own[key]))
         if not fresh:
             self._load_steps({n: own[key] for n in self._weights if (key := f"optimizer/{n}/step") in own})
+        if self._correction is not None:
+            self._correction.begin(self._trained, state, terms, self.device)
         shared = sum(array.nbytes for key, array in state.items() if not key.startswith("optimizer/"))
         return shared * count + state_bytes({k: v for k, v in own.items() if k.startswith("optimizer/")})
 
@@ -130,7 +142,7 @@ class StackedCopies:
             self._module.train(training)
 
     def _forward(self, low: int, high: int, group: Any, seeds: Sequence[int], differentiable: Wanted) -> _Pass:
-        weights = {n: w[low:high].detach().requires_grad_(n in self._trained) for n, w in self._weights.items()}
+        weights = self._leaves(low, high)
         inputs = as_leaves(group, differentiable)
         own = tree_map(lambda x: own_copy(x, self.device), inputs)
         for dropout in self._dropouts:
@@ -141,6 +153,9 @@ class StackedCopies:
         self._keep(low, high, assigned)
         return _Pass(low, high, weights, inputs, outputs)
 
+    def _leaves(self, low: int, high: int) -> Tensors:
+        return {n: w[low:high].detach().requires_grad_(n in self._trained) for n, w in self._weights.items()}
+
     def _keep(self, low: int, high: int, assigned: Tensors) -> None:
         """The buffers (k, ...) that forward has assigned, in a new stack: the graph may need what is in the old one."""
         for name, tensor in assigned.items():
@@ -148,11 +163,32 @@ class StackedCopies:
             stack[low:high] = tensor.detach()
             self._buffers[name] = stack
 
-    def backward(self, gradients: Groups) -> Groups:
+    def backward(self, gradients: Groups, turn: Turn | None = None) -> Groups:
         """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
         for done, gradient in zip(self._pending(), gradients, strict=True):
             backward(done.outputs, gradient, self.device, self._backprop)
+        self._end_backward(turn)
         return [gradients_of(done.arrived) for done in self._passes]
+
+    def _end_backward(self, turn: Turn | None) -> None:
+        """The gradients of phones that step are whole: they are corrected."""
+        self._updating = self._passes if turn is None or turn.accumulation is None else self._whole(turn)
+        if self._correction is not None:
+            for done in self._updating:
+                weights = {name: weight for name, weight in done.weights.items() if name in self._trained}
+                self._correction(weights, slice(done.low, done.high))
+
+    def _whole(self, turn: Turn) -> list[_Pass]:
+        """Those whose last batch this was, with the gradients of all."""
+        for done in self._passes:
+            self._accumulated.add(done.low, done.high, done.weights)
+        found = []
+        for low, high, gradients in self._accumulated.take(turn.updating(self._passes[-1].high)):
+            weights = self._leaves(low, high)
+            for name, gradient in gradients.items():
+                weights[name].grad = gradient
+            found.append(_Pass(low, high, weights, None, None))
+        return found
 
     def _pending(self) -> list[_Pass]:
         if not self._passes:
@@ -167,24 +203,45 @@ class StackedCopies:
         task: Task,
         differentiable: Wanted = True,
         scales: Array | None = None,
+        turn: Turn | None = None,
     ) -> Learned:
         """Forward, each phone's own mean loss, and backward, as Copies.learn."""
         self.forward(arrived, seeds, differentiable)
         losses, right = [], []
+        parts = None if turn is None else turn.parts(self._pending()[-1].high)
         for done, wanted in zip(self._pending(), labels, strict=True):
             targets = receive(wanted, self.device)
             values = task.losses(done.outputs, targets)
             scaled = values if scales is None else values * torch.from_numpy(scales[done.low : done.high]).to(values)
+            if parts is not None:
+                scaled = scaled / torch.tensor(parts[done.low : done.high]).to(values)
             if values.requires_grad:
                 scaled.sum().backward()  # type: ignore[no-untyped-call]
             losses.append(as_array(values))
             right.append(task.corrects(done.outputs, targets))
+        self._end_backward(turn)
         gradients = [gradients_of(done.arrived) for done in self._passes]
         return Learned(gradients, np.concatenate(losses), np.concatenate(right))
 
-    def step(self) -> None:
-        """One step of the optimizer for the phones that were in the last forward, on the gradients there are."""
-        for done in self._pending():
+    def gradient_norms(self) -> dict[str, Array]:
+        """As Copies.gradient_norms; of phones whose gradient is none while another group's is there, 0."""
+        each = [gradient_norms(done.weights) for done in self._updating]
+        zeros = [torch.zeros(done.high - done.low, device=self.device) for done in self._updating]
+        names = {name: norm.dtype for found in each for name, norm in found.items()}
+        norms = {
+            name: [found.get(name, none.to(dtype)) for found, none in zip(each, zeros, strict=True)]
+            for name, dtype in names.items()
+        }
+        return {name: as_bits(torch.cat(parts)).copy() for name, parts in norms.items()}
+
+    def step(self, turn: Turn | None = None, norms: Array | None = None) -> None:
+        """One step of the optimizer for the phones that were in the last forward, as Copies.step."""
+        self._optimizer.begin(turn)
+        start = 0
+        for done in self._updating:
+            stop = start + done.high - done.low
+            self._optimizer.clip(done.weights, None if norms is None else norms[start:stop])
+            start = stop
             for names, taken in self._taken(done):
                 for same in _equal_steps(taken):
                     self._step(done, names, same, float(taken[same if isinstance(same, slice) else same.numpy()][0]))
@@ -192,7 +249,7 @@ class StackedCopies:
                 if done.weights[name].grad is None:
                     self._skipped.setdefault(name, np.zeros(len(self._steps)))[done.low : done.high] += 1
             self._steps[done.low : done.high] += 1
-        self._passes = []
+        self._passes, self._updating = [], []
 
     def _taken(self, done: _Pass) -> list[tuple[list[str], Array]]:
         """The weights that have a gradient, and how often each phone of a pass has stepped them: mostly all alike."""
@@ -206,15 +263,16 @@ class StackedCopies:
         """Of these weights, for the phones of a pass that have stepped them equally often."""
         weights = [done.weights[n].detach()[same] for n in names]
         gradients = [done.weights[n].grad[same] for n in names]  # type: ignore[index]
-        stacks = [[memory[n][done.low : done.high] for n in names] for memory in self._memory.values()]
-        memory = [[tensor[same] for tensor in stack] for stack in stacks]
-        optimizers.step_stacked(self._settings, weights, gradients, memory, taken)
-        if not isinstance(same, slice):  # these are copies
-            for name, weight in zip(names, weights, strict=True):
+        stacks = [{slot: m[n][done.low : done.high] for slot, m in self._memory.items()} for n in names]
+        memory = [{slot: self._optimizer.part(slot, tensor[same]) for slot, tensor in own.items()} for own in stacks]
+        self._optimizer.step(weights, gradients, memory, taken)
+        copied = not isinstance(same, slice)
+        for name, weight, stack, changed in zip(names, weights, stacks, memory, strict=True):
+            if copied:
                 done.weights[name].detach()[same] = weight
-            for stack, changed in zip(stacks, memory, strict=True):
-                for tensor, part in zip(stack, changed, strict=True):
-                    tensor[same] = part
+            for slot, tensor in stack.items():
+                if copied or slot in self._optimizer.numbers:
+                    tensor[same] = changed[slot]
 
     @torch.no_grad()
     def evaluate(self, arrived: Groups) -> list[Any]:
@@ -250,7 +308,7 @@ class StackedCopies:
         state = self._named({n: as_state(t) for n, t in {**self._weights, **self._buffers}.items()})
         for slot, memory in self._memory.items():
             state |= {f"optimizer/{name}/{slot}": as_state(tensor) for name, tensor in memory.items()}
-        if self._settings.name != "sgd":
+        if self._optimizer.counts:
             taken = {name: self._steps - self._skipped.get(name, 0) for name in self._weights}
             state |= {f"optimizer/{name}/step": steps.astype(np.float32) for name, steps in taken.items()}
         return state

@@ -36,11 +36,35 @@ def added(total: State | None, part: State) -> State:
 def averaged(states: Sequence[State], shares: Sequence[float]) -> State:
     """The mean of whole states, with their optimizers; of integers and of optimizers' step counters the largest.
 
-    What is the same in all stays so, to the last bit. A slot that an optimizer does not have yet counts as zeros.
+    What is the same in all stays so, to the last bit. A slot that an optimizer does not have yet counts as zeros; a
+    number that it remembers of a whole weight is that of the state whose optimizer has stepped the weight most often.
     """
     keys = {key: array for state in states for key, array in state.items()}
     each = {key: [state.get(key, np.zeros_like(like)) for state in states] for key, like in keys.items()}
-    return {key: _averaged(key, arrays, shares) for key, arrays in each.items()}
+    return {
+        key: _of_most_steps(key, states) if _is_number(key, keys) else _averaged(key, arrays, shares)
+        for key, arrays in each.items()
+    }
+
+
+def _is_number(key: str, like: State) -> bool:
+    """Whether an optimizer remembers it of a weight as a whole, beside the number of steps."""
+    name, _, slot = key.removeprefix("optimizer/").rpartition("/")
+    if not key.startswith("optimizer/") or slot == "step":
+        return False
+    weight = like.get(f"weights/{name}")
+    return slot in OF_STEPS or (like[key].shape == () and weight is not None and weight.shape != ())
+
+
+OF_STEPS = ("mu_product",)
+"""Numbers that follow from how many steps there were: not to be told by their shape where a weight is a number too."""
+
+
+def _of_most_steps(key: str, states: Sequence[State]) -> Array:
+    prefix = key.rpartition("/")[0]
+    return max((state for state in states if key in state), key=lambda state: float(state.get(f"{prefix}/step", 0)))[
+        key
+    ]
 
 
 def _averaged(key: str, arrays: Sequence[Array], shares: Sequence[float]) -> Array:

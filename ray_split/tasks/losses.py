@@ -33,7 +33,7 @@ class Loss(Protocol):
         """Of each sample (n,) whether nothing can be read from its outputs, as they are not finite."""
 
     def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What scores compare, of what counts: class scores (m, C) and classes (m,), or two times values (n, D)."""
+        """What scores compare, of what counts: class scores (m, C) and classes (m,) or truths (m, C); or two values."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,39 @@ class CrossEntropy:
     """Cross-entropy of class scores, of which dimension `classes` of the outputs (n, ...) has one for each class.
 
     With `weights`, one for each class, the mean divides by the sum of the labels' weights, as torch's does. Of a batch
-    whose labels are all ignored it is 0, where torch has no number.
+    whose labels are all ignored it is 0, where torch has no number. `smoothing` is torch's label_smoothing. If they are
+    `mixed`, labels in training are floats (n, C), the share of each class.
     """
 
     classes: int
     weights: tuple[float, ...] | None = None
+    smoothing: float = 0.0
+    mixed: bool = False
 
     def mean(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """As Loss.mean."""
+        if self._are_mixed(outputs, labels):
+            return self._of_torch(outputs, labels.to(outputs.dtype))
         scores, wanted = self._as_torch_wants(outputs, labels)
         if bool((wanted == IGNORED).all()):
             return scores.sum() * 0.0
-        return functional.cross_entropy(scores, wanted, self._weight(scores))
+        return self._of_torch(scores, wanted)
+
+    def _of_torch(self, scores: torch.Tensor, wanted: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+        weight, smoothing = self._weight(scores), self.smoothing
+        return functional.cross_entropy(scores, wanted, weight, reduction=reduction, label_smoothing=smoothing)
+
+    def _are_mixed(self, outputs: torch.Tensor, labels: torch.Tensor) -> bool:
+        return self.mixed and labels.is_floating_point() and outputs.shape == labels.shape
 
     def means(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """As Loss.means."""
-        scores, wanted = self._as_torch_wants(outputs.flatten(0, 1), labels.flatten(0, 1))
+        flat, own = outputs.flatten(0, 1), labels.flatten(0, 1)
+        if self._are_mixed(flat, own):
+            return self._of_torch(flat, own.to(flat.dtype), "none").reshape(len(outputs), -1).mean(1)
+        scores, wanted = self._as_torch_wants(flat, own)
         weight = self._weight(scores)
-        values = functional.cross_entropy(scores, wanted, weight, reduction="none")
+        values = self._of_torch(scores, wanted, "none")
         counted = (wanted != IGNORED).to(values.dtype)
         if weight is not None:
             counted = counted * weight[wanted.clamp(min=0)]
@@ -66,8 +81,10 @@ class CrossEntropy:
         return values.reshape(len(outputs), -1).sum(1) / counts.where(counts > 0, 1.0)
 
     def right(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """As Loss.right: of a sample with several labels the share of those that are not ignored."""
+        """As Loss.right: of a sample with several labels the share of those that are not ignored; of mixed ones its."""
         highest, said = outputs.max(self.classes)
+        if self._are_mixed(outputs, labels):
+            return labels.gather(1, said[:, None])[:, 0].double() * highest.isfinite()
         right = (said == labels) & highest.isfinite()
         if right.dim() == 1:
             return right
@@ -127,6 +144,35 @@ class Distance:
         return values.reshape(len(values), -1), wanted.reshape(len(wanted), -1)
 
 
+@dataclass(frozen=True)
+class MultiLabel:
+    """Binary cross-entropy of scores (n, C), of which any number may be true: labels (n, C) of 0 and 1, as floats."""
+
+    def mean(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.mean, over all classes of all samples."""
+        return functional.binary_cross_entropy_with_logits(*_alike(outputs, labels))
+
+    def means(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.means."""
+        values = functional.binary_cross_entropy_with_logits(*_alike(outputs, labels), reduction="none")
+        return values.flatten(1).mean(1)
+
+    def right(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.right: the share of a sample's classes that are said (a score above 0) just where they are true."""
+        scores, wanted = _alike(outputs, labels)
+        right = ((scores > 0) == (wanted > 0)) & scores.isfinite()
+        return right.reshape(len(right), -1).double().mean(1)
+
+    def broken(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """As Loss.broken."""
+        return ~_all(outputs.isfinite())
+
+    def pairs(self, outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As Loss.pairs: scores (n, C), and which classes are true, as whole numbers (n, C)."""
+        scores, wanted = _alike(outputs, labels)
+        return scores.reshape(len(scores), -1), wanted.reshape(len(wanted), -1).long()
+
+
 def _all(flags: torch.Tensor) -> torch.Tensor:
     """Whether all of a sample's (n, ...) are."""
     return flags.flatten(1).all(1) if flags.dim() > 1 else flags
@@ -143,9 +189,11 @@ def _alike(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, t
     return outputs, labels
 
 
-LOSSES: dict[str, CrossEntropy | Distance] = {
+Ours = CrossEntropy | Distance | MultiLabel
+LOSSES: dict[str, Ours] = {
     "cross_entropy": CrossEntropy(classes=1),
     "token_cross_entropy": CrossEntropy(classes=-1),
+    "binary_cross_entropy": MultiLabel(),
     "mse": Distance(functional.mse_loss),
     "l1": Distance(functional.l1_loss),
     "huber": Distance(functional.huber_loss),

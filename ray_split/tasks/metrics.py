@@ -26,10 +26,14 @@ class Score(NamedTuple):
 def classes(scores: torch.Tensor, labels: torch.Tensor) -> Array:
     """Of each class how often it was right, said, and wanted (3, C), by class scores (m, C) and classes (m,).
 
-    Scores whose highest is not finite say no class. Raises ValueError if the labels aren't classes.
+    Scores whose highest is not finite say no class. Of truths (m, C) any number of classes is wanted, those with 1, and
+    those with a score above 0 are said. Raises ValueError if the labels aren't classes.
     """
     if labels.is_floating_point():
         raise ValueError("a score of classes, and the labels are values")
+    if labels.dim() == 2:
+        wanted, says = labels > 0, (scores > 0) & scores.isfinite()
+        return np.stack([each.sum(0).cpu().numpy() for each in (says & wanted, says, wanted)])
     count, (highest, found) = scores.shape[-1], scores.max(-1)
     says = highest.isfinite()  # argmax would take what is no number for the highest
     right, said = found[says & (found == labels)], found[says]

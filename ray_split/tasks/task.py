@@ -17,16 +17,16 @@ import torch
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.config.plugins import find
+from ray_split.config.user_code.plugins import find
 from ray_split.errors import SettingsError
 from ray_split.messages.message import leaves, row, tree_map
 from ray_split.messages.report import NONFINITE
-from ray_split.tasks.losses import LOSSES, CrossEntropy, Distance, Loss
+from ray_split.tasks.losses import LOSSES, CrossEntropy, Distance, Loss, MultiLabel, Ours
 from ray_split.tasks.metrics import METRICS, Score
 
 OwnLoss = Callable[[Any, torch.Tensor], torch.Tensor]
 OwnScore = Callable[[Any, torch.Tensor], Any]
-OURS = (CrossEntropy, Distance)
+OURS = (CrossEntropy, Distance, MultiLabel)
 ALWAYS = ("loss", "accuracy", "nonfinite")  # told of every run
 
 
@@ -36,8 +36,9 @@ class Task:
     A loss or score of the user's is called with one batch's outputs, as they are, and gives its mean.
     """
 
-    def __init__(self, settings: config.Task) -> None:
-        self._loss = _loss_of(settings)
+    def __init__(self, settings: config.Task, mixed: bool = False) -> None:
+        """`mixed`: training labels are the shares of classes that mixup makes of them."""
+        self._loss = _loss_of(settings, mixed)
         self._scores = _scores_of(settings)
         self._auxiliary_weight = settings.auxiliary_weight
 
@@ -84,6 +85,10 @@ class Task:
         if isinstance(self._loss, OURS):
             return self._loss
         return None if main_head(outputs) is None else _read_as(heads(outputs)[0], labels)
+
+    def own_scores(self) -> dict[str, OwnScore]:
+        """The metrics that are functions of the user's, by name."""
+        return {name: score for name, score in self._scores.items() if not isinstance(score, Score)}
 
     def tallies(self, outputs: Any, labels: torch.Tensor) -> dict[str, Array]:
         """What the scores need of a batch (n, ...), to be added to that of other batches. Raises ValueError."""
@@ -165,24 +170,37 @@ def _read_as(outputs: torch.Tensor, labels: torch.Tensor) -> Loss | None:
     return LOSSES["cross_entropy"] if fits else None
 
 
-def _loss_of(settings: config.Task) -> CrossEntropy | Distance | OwnLoss:
+def _loss_of(settings: config.Task, mixed: bool) -> Ours | OwnLoss:
     found, weights = find("task.loss", settings.loss, LOSSES), settings.class_weights
-    if weights is None:
-        return found
     if not isinstance(found, CrossEntropy):
-        known = " and ".join(name for name, loss in LOSSES.items() if isinstance(loss, CrossEntropy))
-        allowed = f"left out: {known} take them, and task.loss is {settings.loss}"
-        raise SettingsError("task.class_weights", weights, allowed)
+        known = " or ".join(name for name, loss in LOSSES.items() if isinstance(loss, CrossEntropy))
+        if weights is not None:
+            wrong = f"can't be used with task.loss {settings.loss}"
+            raise SettingsError(
+                "task.class_weights", weights, f"Remove task.class_weights, or set task.loss to {known}", wrong
+            )
+        if settings.label_smoothing:
+            wrong = f"can't be used with task.loss {settings.loss}"
+            allowed = f"Remove task.label_smoothing, or set task.loss to {known}"
+            raise SettingsError("task.label_smoothing", settings.label_smoothing, allowed, wrong)
+        return found
     if weights == "balanced":
-        raise SettingsError("task.class_weights", weights, "a weight for each class, by now: prepare counts the labels")
-    return replace(found, weights=tuple(weights))
+        raise SettingsError(
+            "task.class_weights", weights, "a list with a weight for each class (prepare makes one of balanced)"
+        )
+    own = None if weights is None else tuple(weights)
+    return replace(found, weights=own, smoothing=settings.label_smoothing, mixed=mixed and found.classes == 1)
 
 
 def _scores_of(settings: config.Task) -> dict[str, Score | OwnScore]:
     wanted, labels = settings.metrics or [], settings.metric_names
     if told := [label for label in labels if label in ALWAYS]:
-        allowed = f"{', '.join(METRICS)}, or package.module:function; {told[0]} is told anyway"
-        raise SettingsError("task.metrics", wanted, allowed)
+        raise SettingsError(
+            "task.metrics",
+            wanted,
+            f"Remove {told[0]} from the list",
+            f"can't contain {told[0]}, which is always computed",
+        )
     if len(set(labels)) < len(labels):
-        raise SettingsError("task.metrics", wanted, "each once, and functions of different names")
+        raise SettingsError("task.metrics", wanted, "a list of different names")
     return {label: find("task.metrics", name, METRICS) for label, name in zip(labels, wanted, strict=True)}

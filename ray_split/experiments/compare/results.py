@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from ray_split import config
 from ray_split.errors import SettingsError
+from ray_split.experiments.compare.methods import method_of
 from ray_split.filesystem import Place
 from ray_split.results.left_behind import SUMMARY, read_summary
 from ray_split.results.rows import METRICS, missing, shown
 from ray_split.results.rows import found as rows_of
-from ray_split.schedules import schedule_of
 
 SHARE_OF_BEST = 0.95
 BYTES = ("bytes_up", "bytes_down", "bytes_weights")
@@ -116,7 +115,7 @@ def of(runs: Sequence[Run], schedule: str) -> list[Run]:
 
 def is_personal(schedule: str) -> bool:
     """Whether a schedule's accuracy is a mean over personal models, on the phones' own samples."""
-    return schedule_of(config.Schedule(name=schedule)).personal
+    return method_of(schedule).record.personal
 
 
 # From a run's rows to numbers.

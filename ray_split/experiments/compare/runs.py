@@ -30,9 +30,11 @@ def connected(settings: config.Cluster) -> Iterator[Backend]:
     try:
         backend = connect(settings)
     except ConnectionError as error:
-        raise SettingsError(
-            "cluster.address", settings.address, f"a running Ray's: {results.one_line(error)}"
-        ) from error
+        allowed, wrong = (
+            "Set cluster.address to the address of a running Ray, or leave it out",
+            results.one_line(error),
+        )
+        raise SettingsError("cluster.address", settings.address, allowed, wrong) from error
     try:
         yield backend
     finally:
@@ -93,7 +95,7 @@ def run_all(runs: dict[str, config.Config], console: Console) -> None:
 def train(settings: config.Config, callback: Callback) -> str:
     """Run it: how it went, in one line."""
     try:
-        fit(settings, callbacks=[callback])
+        fit(settings, callbacks=[callback], progress=False)
     except (RunFailedError, SettingsError) as error:
         return f"failed: {results.one_line(error)}"
     except Exception as error:  # noqa: BLE001  whatever ends a run, a full disk or a lost Ray, the others have their turn

@@ -12,21 +12,20 @@ from ray_split.arrays import Array
 from ray_split.command_line.parser import Parser
 from ray_split.command_line.training import settings_of
 from ray_split.config import text
-from ray_split.config.plugins import find_record
-from ray_split.errors import SettingsError
+from ray_split.errors import SettingsError, listed, shown
 from ray_split.experiments.command import seeds_of, words_of
+from ray_split.experiments.compare.methods import method_of
 from ray_split.experiments.compare.results import folder_name, label
 from ray_split.experiments.out_folder import check_writable, unnamed
 from ray_split.filesystem import Place, full, is_in_memory, place
 from ray_split.preparation.prepare import prepare
 from ray_split.preparation.run_folder import claim, inherit
 from ray_split.results.left_behind import CONFIG
-from ray_split.schedules import SCHEDULES, schedule_of
-from ray_split.schedules.schedule import Schedule
-from ray_split.tasks.losses import LOSSES, Distance
+from ray_split.tasks.losses import LOSSES, Distance, MultiLabel
 
 BY_DEFAULT = "unsplit,fedavg,sequential,splitfed_v1,splitfed_v2,splitfed_v3,parallel"
 OURS = {"--schedule.name": "--schedules", "--run.seed": "--seeds"}
+EXAMPLES = {"--schedules": ("schedule", "fedavg,parallel"), "--seeds": ("seed", "3 for seed 3 alone")}
 UNLIKE = ("run.rounds", "run.eval_every", "cluster.backend", "cluster.client_actors", "cluster.cpus_per_client")
 """Settings that a resumed run may change, but that the runs of one comparison must share."""
 
@@ -46,7 +45,12 @@ def add_own_flags(parser: Parser) -> None:
     """What is asked beside the settings of the runs."""
     add = parser.add_argument
     add("--seeds", default="0,1,2", help="run.seed of each run (default: %(default)s)")
-    add("--schedules", default=BY_DEFAULT, help="schedule.name of each run (default: %(default)s)")
+    add(
+        "--schedules",
+        default=BY_DEFAULT,
+        help="schedule.name of each run, with +NAME an algorithm or a server "
+        "optimizer: splitfed_v1+scaffold (default: %(default)s)",
+    )
     add("--target", help="validation accuracy to reach (default: 95 %% of unsplit's best)")
     add("--out", help="folder (default: run.storage_path/run.name, or compare_<time>)")
 
@@ -58,27 +62,35 @@ def comparison_of(arguments: Sequence[str], parser: Parser) -> Comparison:
     _check_ours(rest)
     schedules, seeds, target = _schedules(flags.schedules), seeds_of(flags.seeds), _target(flags.target)
     if flags.out == "":
-        raise SettingsError("--out", flags.out, "a folder, a local path or a URI")
+        raise SettingsError("--out", flags.out, "a local folder or a URI")
     base, wanted = settings_of(rest, parser.flags())
     _check_out(flags.out)
     if wanted == "dry_run":
-        raise SettingsError("command line", "--dry-run", "left out: it is about one run, as ray-split train --dry-run")
+        wrong = "can't be used with compare, because it is about one run and compare has several"
+        raise SettingsError("--dry-run", wanted, "Remove --dry-run, or use 'ray-split train --dry-run'", wrong)
     _check_base(base, schedules)
     try:
         runs = _runs(base, flags.out or full(_place(base.run)), schedules, seeds)
     except SettingsError as error:
         if flags.out and error.field == "run.storage_path":
-            raise SettingsError("--out", error.value, error.allowed) from error
+            raise error.of("--out") from error
         raise
     out = next(iter(runs.values())).run.folder.parent
     if (out / CONFIG).exists():
-        raise SettingsError("--out", str(out), "a folder for runs; this one is a run's own")
+        raise SettingsError(
+            "--out",
+            str(out),
+            "Name a new folder for the comparison",
+            f"{shown(str(out))} is the folder of a single run",
+        )
     return Comparison(out, schedules, seeds, target, runs, wanted == "print_config")
 
 
 def _check_out(out: str | None) -> None:
     try:
         folder = None if out is None else place(text.path(out))
+    except SettingsError as error:
+        raise error.of("--out") from error
     except ValueError as error:
         raise SettingsError("--out", out, str(error)) from error
     if folder is not None and not is_in_memory(folder):  # what lies there is told of with the runs
@@ -88,7 +100,9 @@ def _check_out(out: str | None) -> None:
 def _check_ours(rest: Sequence[str]) -> None:
     for word in rest:
         if instead := OURS.get(word.partition("=")[0]):
-            raise SettingsError("command line", word, f"{instead}, which says it for all runs")
+            flag, (what, example) = word.partition("=")[0], EXAMPLES[instead]
+            wrong = f"can't be used with compare, which sets the {what} of each run"
+            raise SettingsError(flag, word, f"Use {instead} instead, for example {instead} {example}", wrong)
 
 
 def _runs(base: config.Config, out: str, schedules: Sequence[str], seeds: Sequence[int]) -> dict[str, config.Config]:
@@ -100,9 +114,10 @@ def _runs(base: config.Config, out: str, schedules: Sequence[str], seeds: Sequen
 def _schedules(text: str) -> list[str]:
     names = words_of("--schedules", text)
     for name in names:
-        find_record("--schedules", name, SCHEDULES, Schedule)
+        method_of(name)
     if len({label(name) for name in names}) < len(names):
-        raise SettingsError("--schedules", text, "functions of different names: a run's folder is called after it")
+        wrong = f"{shown(text)} has two functions of the same name, but the folders of the runs are named after them"
+        raise SettingsError("--schedules", text, "Rename one of the functions", wrong)
     return names
 
 
@@ -112,7 +127,7 @@ def _target(text: str | None) -> float | None:
     except ValueError:
         target = -1.0
     if target is not None and not 0 < target <= 1:
-        raise SettingsError("--target", text, "an accuracy, above 0 and at most 1")
+        raise SettingsError("--target", text, "an accuracy greater than 0 and at most 1")
     return target
 
 
@@ -120,8 +135,8 @@ def _place(run: config.Run) -> Place:
     return place(run.storage_path) / (run.name or unnamed("compare"))
 
 
-def _takes(schedule: str, kwarg: str) -> bool:
-    takes = schedule_of(config.Schedule(name=schedule)).takes
+def _takes(name: str, kwarg: str) -> bool:
+    takes = method_of(name).record.takes
     return takes is None or kwarg in takes
 
 
@@ -129,22 +144,29 @@ def _check_base(base: config.Config, schedules: Sequence[str]) -> None:
     """Raises SettingsError if none of the schedules takes one of the kwargs, or a run is to be resumed."""
     given = base.schedule.kwargs
     if unknown := {name: value for name, value in given.items() if not any(_takes(each, name) for each in schedules)}:
-        known = {name for each in schedules for name in schedule_of(config.Schedule(name=each)).takes or ()}
-        allowed = f"of {', '.join(sorted(known)) or 'nothing'}, which the schedules take"
-        raise SettingsError("schedule.kwargs", unknown, allowed)
+        known = {name for each in schedules for name in method_of(each).record.takes or ()}
+        allowed = f"They take {listed(sorted(known))}"
+        wrong = f"none of the schedules takes an argument {shown(', '.join(unknown))}"
+        raise SettingsError("schedule.kwargs", unknown, allowed, wrong)
     if base.run.resume not in ("never", "auto"):
-        raise SettingsError("run.resume", base.run.resume, "left out: a comparison goes on by itself")
+        wrong = "can't be used with compare, which resumes its own runs"
+        do = "Remove run.resume, and to resume a comparison give its folder with --out"
+        raise SettingsError("run.resume", base.run.resume, do, wrong)
 
 
-def _run(base: config.Config, schedule: str, seed: int) -> config.Config:
-    """The settings with a run's schedule and seed, without what the schedule has no use for."""
-    kwargs = {key: value for key, value in base.schedule.kwargs.items() if _takes(schedule, key)}
-    own = config.Schedule(name=schedule, kwargs=kwargs)
-    record = schedule_of(own)
+def _run(base: config.Config, name: str, seed: int) -> config.Config:
+    """The settings with a run's method and seed, without what its schedule has no use for."""
+    method = method_of(name)
+    kwargs = {key: value for key, value in base.schedule.kwargs.items() if _takes(name, key)}
+    own, record = config.Schedule(name=method.schedule, kwargs=kwargs), method.record
     alone = {} if record.cohorts else {"cohort": "auto", "stacked": None}
     mean = {} if record.averages else config.Aggregator().model_dump()
+    uncorrected = {} if record.averages else config.Algorithm().model_dump()
+    averaged = {} if record.averages else config.ServerOptimizer().model_dump()
     one = {"replicas": 1} if record.replicas == "none" else {}
-    return base.with_values(schedule=own.model_dump(), phones=alone, aggregator=mean, server=one, run={"seed": seed})
+    sections = {"algorithm": uncorrected, "server_optimizer": averaged, **method.sections(base)}
+    return base.with_values(schedule=own.model_dump(), phones=alone, aggregator=mean, server=one, run={"seed": seed},
+                            **sections)  # fmt: skip
 
 
 def _in(settings: config.Config, out: str, name: str) -> config.Config:
@@ -160,14 +182,15 @@ def _prepare_run(settings: config.Config) -> config.Config:
         claim(ready)
         _check_alike(ready)
     except SettingsError as error:
-        raise SettingsError(error.field, error.value, f"{error.allowed} (in {settings.run.name})") from error
+        raise error.with_note(f"in {settings.run.name}") from error
     return ready
 
 
 def _check_accuracy(settings: config.Config, labels: Array) -> None:
-    if isinstance(LOSSES.get(settings.task.loss), Distance) or np.issubdtype(labels.dtype, np.floating):
-        allowed = "one of classes: a comparison's table and target are of accuracies, and a regression has none"
-        raise SettingsError("task.loss", settings.task.loss, allowed)
+    loss = LOSSES.get(settings.task.loss)
+    if isinstance(loss, Distance) or (np.issubdtype(labels.dtype, np.floating) and not isinstance(loss, MultiLabel)):
+        wrong = "can't be compared, because compare tables accuracies and a regression has none"
+        raise SettingsError("task.loss", settings.task.loss, "Choose a loss for classes, such as cross_entropy", wrong)
 
 
 def _check_alike(settings: config.Config) -> None:
@@ -177,4 +200,5 @@ def _check_alike(settings: config.Config) -> None:
         section, field = name.split(".")
         now, then = (getattr(getattr(values, section), field) for values in (settings, before))
         if now not in ("auto", then):
-            raise SettingsError(name, now, f"{then!r}, as in the comparison that is gone on with, or in another --out")
+            wrong = f"is {shown(now)}, but was {shown(then)} when the comparison in this folder was started"
+            raise SettingsError(name, now, f"Set {name} to {shown(then)}, or give another folder with --out", wrong)

@@ -22,7 +22,7 @@ def _sizes(value: Any) -> Any:
         return value
     parts = value.split("x")
     if not all(SIZE.fullmatch(part) and int(part) for part in parts):
-        raise ValueError("the shape of a sample, as 3x224x224")
+        raise ValueError("the shape of a sample, such as 3x224x224")
     return [int(part) for part in parts]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from ray_split import config
 from ray_split.command_line.flags import fields_of
 from ray_split.config import yaml12
-from ray_split.config.plugins import suggest
-from ray_split.errors import SettingsError
+from ray_split.config.user_code.plugins import suggest
+from ray_split.errors import SettingsError, listed
 from ray_split.experiments.runs.find import Run
 
 Value = Any
@@ -60,11 +60,8 @@ def check(flag: str, names: Iterable[str], runs: Sequence[Run]) -> None:
     known = {*COLUMNS, *USUAL, *SETTINGS, *(key for run in runs for key in run.summary)}
     for name in names:
         if name not in known:
-            near = suggest(name, sorted(known))
-            allowed = (
-                f"a column: a key of summary.json, a setting as optimizer.lr, or one of {', '.join(COLUMNS)}{near}"
-            )
-            raise SettingsError(flag, name, allowed)
+            there = f"You can use any setting, any key in summary.json, or {listed(COLUMNS, 'or')}"
+            raise SettingsError(flag, name, suggest(name, sorted(known), there), f"there is no column {name!r:.100}")
 
 
 def value_of(run: Run, name: str) -> Value:
@@ -74,9 +71,10 @@ def value_of(run: Run, name: str) -> Value:
     return run.settings.get(name) if name in SETTINGS else run.summary.get(name)
 
 
-CONDITION = re.compile(r"^([\w.]+)\s*(!=|<=|>=|=|<|>)\s*(.*)$", re.DOTALL)
+CONDITION = re.compile(r"^([\w.]+)\s*(!=|<=|>=|==?|<|>)\s*(.*)$", re.DOTALL)
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "=": operator.eq, "==": operator.eq, "!=": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
 
@@ -86,9 +84,9 @@ def chosen(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
     for text in conditions:
         match = CONDITION.match(text)
         if match is None:
-            raise SettingsError(
-                "--where", text, f"a column, one of {' '.join(COMPARE)}, and a value: optimizer.lr>=0.1"
-            )
+            wrong = f"{text!r:.100} is not a condition"
+            do = f"Write a column, one of {' '.join(COMPARE)}, and a value, such as 'optimizer.lr>=0.1'"
+            raise SettingsError("--where", text, do, wrong)
         name, sign, wanted = match.groups()
         check("--where", [name], there)
         runs = [run for run in runs if _meets(value_of(run, name), COMPARE[sign], sign, wanted, text)]
@@ -97,12 +95,16 @@ def chosen(runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
 
 def _meets(value: Value, compare: Callable[[Any, Any], bool], sign: str, wanted: str, text: str) -> bool:
     """Equal as people write it, `none` for nothing; larger or smaller as numbers, which nothing is."""
-    if sign in ("=", "!="):
-        return compare(shown(value, full=True), wanted) or (sign == "=" and value == _read(wanted))
+    if _is_time(value) and (begins := BEGINS_AS_TIME.fullmatch(wanted)):
+        told = shown(value)[: len(begins.group())]  # in the clock of this place, as the table has it
+        return compare(told, wanted.replace("T", " "))
+    if sign in ("=", "==", "!="):
+        return compare(shown(value, full=True), wanted) or (sign != "!=" and value == _read(wanted))
     try:
         number = float(wanted)
     except ValueError as error:
-        raise SettingsError("--where", text, f"a number after {sign}") from error
+        wrong = f"{sign} needs a number after it, not {wanted!r:.100}"
+        raise SettingsError("--where", text, "Write a number there, or compare text with = or !=", wrong) from error
     return isinstance(value, int | float) and compare(value, number)
 
 
@@ -145,6 +147,13 @@ def shown(value: Value, full: bool = False) -> str:
     if isinstance(value, str) and not full and TIME.fullmatch(value):
         return _local(value)
     return str(value) if isinstance(value, str | int | float) else yaml12.write_line(value)
+
+
+BEGINS_AS_TIME = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d(:\d\d)?)?)?")  # a month, a day, an hour, a minute
+
+
+def _is_time(value: Value) -> bool:
+    return isinstance(value, str) and TIME.fullmatch(value) is not None
 
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ray_split.errors import SettingsError
+from ray_split.errors import shown as said
 from ray_split.experiments import tables
 from ray_split.experiments.command import exit_status, parser_of
 from ray_split.experiments.runs.columns import shown, usual, value_of
-from ray_split.experiments.runs.find import Run, run_at, storage_of
+from ray_split.experiments.runs.find import LISTS, Run, run_at, storage_of
 from ray_split.experiments.runs.show import add_storage
 
 NOISE = (
@@ -35,11 +36,13 @@ def main(arguments: Sequence[str]) -> int:
     """Tell runs apart; returns the exit status."""
     parser = parser_of("diff", __doc__)
     parser.add_argument("run", nargs="+", metavar="RUN", help="two or more: folders, or names")
+    parser.needs = ("the two runs to compare: their folders, or their names with --storage FOLDER", LISTS)
     parser.add_argument("--all", action="store_true", help="also the settings that change no result")
     add_storage(parser)
     given = parser.parse_args(arguments)
     if len(given.run) < 2:
-        raise SettingsError("RUN", given.run[0], "two runs or more")
+        wrong = f"diff needs two runs or more, but was given only {said(given.run[0])}"
+        raise SettingsError("", given.run[0], f"Add another run. {LISTS}", wrong)
     storage = storage_of(given.storage)
     runs = [run_at(name, storage) for name in given.run]
     print("\n".join(lines_of(runs, given.all)))

@@ -6,7 +6,7 @@
 
 RUN is a run's folder, a URI, or the name of a run in --storage. Of a folder with runs in it all are taken. The columns
 are the run, the settings that differ, and the results, unless --columns says others. With --rounds a row is a round of
-a run, with all columns of metrics.jsonl.
+a run, with all columns of metrics.jsonl. --where, --sort, --reverse and --limit choose runs as `ray-split runs` does.
 
 Exit status: 0, or 2 for a bad argument.
 """
@@ -19,12 +19,14 @@ from typing import Any
 
 from ray_split import filesystem
 from ray_split.command_line.parser import Parser
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, listed
+from ray_split.errors import shown as said
 from ray_split.experiments import tables
 from ray_split.experiments.command import exit_status, parser_of, words_of
+from ray_split.experiments.runs.choice import add_choice, choose
 from ray_split.experiments.runs.columns import check, shown, usual, value_of
 from ray_split.experiments.runs.diff import AS_SETTINGS, differing, is_noise
-from ray_split.experiments.runs.find import Run, run_at, runs_in, storage_of
+from ray_split.experiments.runs.find import LISTS, Run, run_at, runs_in, storage_of
 from ray_split.experiments.runs.show import add_storage
 from ray_split.filesystem import Place
 
@@ -37,16 +39,23 @@ FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
 }
 ENDINGS = {".csv": "csv", ".md": "md", ".tex": "latex"}
 """What --out is called, and the format that it then has."""
+OTHERS = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".yaml", ".parquet", ".html", ".pdf", ".docx", ".tsv")
+"""Endings that say that a file is neither of these."""
 
 
 def _add_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("run", nargs="+", metavar="RUN", help="folders of runs, or of several, or names")
+    parser.needs = ("the run to export: its folder, or its name with --storage FOLDER", LISTS)
     add("--format", choices=tuple(FORMATS), help="(default: as --out ends, or csv)")
     add("--columns", metavar="A,B", help="as ray-split runs has them")
+    add_choice(parser, sort=None)
     add("--rounds", action="store_true", help="a row for each round")
     add("--out", metavar="FILE", help="where to (default: what is printed)")
     add_storage(parser)
+
+
+WITH_ROUNDS = "can't be used with --rounds, whose columns are always those of metrics.jsonl"
 
 
 @exit_status
@@ -56,14 +65,18 @@ def main(arguments: Sequence[str]) -> int:
     _add_flags(parser)
     given = parser.parse_args(arguments)
     if given.rounds and given.columns is not None:
-        raise SettingsError("--columns", given.columns, "left out with --rounds, which has those of metrics.jsonl")
-    out = None if given.out is None else storage_of(given.out)
+        raise SettingsError("--columns", given.columns, "Leave one of them out", WITH_ROUNDS)
+    out = None if given.out is None else storage_of(given.out, "--out")
+    _ = given.format or _format_of(out)  # else refused, before runs are read
     runs = [run for name in given.run for run in _runs_at(name, storage_of(given.storage))]
+    runs = choose(runs, given)
+    if not runs:
+        raise SettingsError("--where", " ".join(given.where), "Ask for less", "none of these runs meets it")
     rows = rounds_of(runs) if given.rounds else rows_of(runs, given.columns)
     if not rows:
-        raise SettingsError("RUN", " ".join(given.run), "runs that have rounds")
-    ending = "" if out is None else f".{out.name.rpartition('.')[2]}"
-    text = FORMATS[given.format or ENDINGS.get(ending, "csv")](rows)
+        wrong = f"{listed(map(said, given.run))} {'has' if len(given.run) == 1 else 'have'} no rounds yet"
+        raise SettingsError("", " ".join(given.run), f"Name a run that has completed one. {LISTS}", wrong)
+    text = FORMATS[given.format or _format_of(out)](rows)
     if out is None:
         sys.stdout.write(text)
     else:
@@ -71,12 +84,21 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _format_of(out: Place | None) -> str:
+    """By the file's ending. Raises SettingsError for one of another kind of file."""
+    ending = "" if out is None else f".{out.name.rpartition('.')[2].lower()}"
+    if ending in OTHERS:
+        wrong = f"{ending} is a file of another kind than {', '.join(FORMATS)}"
+        raise SettingsError("--out", str(out), f"Name a file that ends in {', '.join(ENDINGS)}", wrong)
+    return ENDINGS.get(ending, "csv")
+
+
 def _runs_at(name: str, storage: Place) -> list[Run]:
     """The run that is meant, or those in a folder."""
     try:
         return [run_at(name, storage)]
     except SettingsError as error:
-        folder = storage_of(name)
+        folder = storage_of(name, "")
         found = runs_in(folder) if folder.exists() else []
         if not found:
             raise error
@@ -109,4 +131,9 @@ def _write(out: Place, text: str) -> None:
         filesystem.make_folder(out.parent)
         filesystem.write(out, text.encode())
     except OSError as error:
-        raise SettingsError("--out", str(out), f"a file that can be written: {first_line(error)}") from error
+        raise SettingsError(
+            "--out",
+            str(out),
+            "Name another file",
+            f"{said(str(out))} can't be written: {error.strerror or first_line(error)}",
+        ) from error

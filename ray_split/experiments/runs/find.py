@@ -10,8 +10,8 @@ from typing import Any
 from ray_split import config, filesystem, logs
 from ray_split.command_line.flags import fields_of
 from ray_split.config import text, yaml12
-from ray_split.config.plugins import suggest
-from ray_split.errors import SettingsError, first_line
+from ray_split.config.user_code.plugins import suggest
+from ray_split.errors import SettingsError, first_line, shown
 from ray_split.filesystem import Place, place
 from ray_split.results import folder_lock
 from ray_split.results.left_behind import CONFIG, SUMMARY, read_summary
@@ -41,7 +41,8 @@ class Run:
         try:
             found = yaml12.read(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise SettingsError("RUN", str(self.folder), f"one with a {CONFIG} that can be read: {error}") from error
+            wrong = f"{shown(str(path))} can't be read: {getattr(error, 'strerror', None) or error}"
+            raise SettingsError("", str(self.folder), "Name another run", wrong) from error
         return flat(found if isinstance(found, dict) else {})
 
     @cached_property
@@ -76,10 +77,11 @@ def runs_in(folder: Place) -> list[Run]:
     """The runs in a folder, the latest first. Raises SettingsError if it isn't there or can't be read."""
     try:
         if not folder.exists():
-            raise SettingsError("folder", str(folder), "a folder with runs; there is none of this name")
+            raise SettingsError("", str(folder), "Check the path", f"there is no folder {shown(str(folder))}")
         found = list(_found(folder, "", DEEPEST))
     except OSError as error:
-        raise SettingsError("folder", str(folder), f"one that can be read: {first_line(error)}") from error
+        wrong = f"the folder {shown(str(folder))} can't be read: {error.strerror or first_line(error)}"
+        raise SettingsError("", str(folder), "Name another folder", wrong) from error
     return sorted(found, key=lambda run: (run.summary.get("started") or "", run.name), reverse=True)
 
 
@@ -110,20 +112,45 @@ def run_at(given: str | None, storage: Place) -> Run:
         for folder in (_place(given), storage / given):
             if (folder / SUMMARY).exists():
                 return Run(folder.name, folder, read_summary(folder))
+        if _place(given).exists():
+            raise no_run_folder(_place(given), SUMMARY)
     runs = runs_in(storage) if given is None or storage.exists() else []
     if given is None and runs:
         return runs[0]
-    near = suggest(given or "", [run.name for run in runs])
-    raise SettingsError("RUN", given, f"the folder of a run, or the name of one in --storage, {storage}{near}")
+    raise _no_run(given, storage, [run.name for run in runs])
 
 
-def storage_of(given: str | None) -> Place:
-    """Where runs lie: as it was said, or where they go by default. Raises SettingsError."""
-    return _place(given if given is not None else str(config.Run().storage_path))
+LISTS = "'ray-split runs FOLDER' lists the runs in a folder"
 
 
-def _place(path: str) -> Place:
+def _no_run(given: str | None, storage: Place, names: list[str]) -> SettingsError:
+    where = shown(str(storage))
+    if given is None:
+        do = "Train one with 'ray-split train', or say with --storage FOLDER where your runs are"
+        return SettingsError("", given, do, f"there is no run in {where}")
+    lists = f"'ray-split runs {storage}' lists the runs there"
+    if not names:
+        lists = "Give the folder of a run, or say with --storage FOLDER where your runs are"
+    return SettingsError("", given, suggest(given, names, lists), f"there is no run {shown(given)} in {where}")
+
+
+def no_run_folder(folder: Place, lacks: str = CONFIG) -> SettingsError:
+    """What is said of a folder that is no run's: it isn't there, or lacks a file."""
+    if not folder.exists():
+        return SettingsError("", str(folder), "Give the folder of a run", f"there is no folder {shown(str(folder))}")
+    do = f"Give the folder of one run. 'ray-split runs {folder}' lists the runs in it"
+    return SettingsError("", str(folder), do, f"{shown(str(folder))} is not a run's folder: it has no {lacks}")
+
+
+def storage_of(given: str | None, flag: str = "--storage") -> Place:
+    """Where runs lie: as it was said, or where they go by default. Raises SettingsError that names the flag."""
+    return _place(given if given is not None else str(config.Run().storage_path), flag)
+
+
+def _place(path: str, flag: str = "") -> Place:
     try:
         return place(text.path(path))
+    except SettingsError as error:
+        raise error.of(flag) from error
     except ValueError as error:
-        raise SettingsError("folder", path, str(error)) from error
+        raise SettingsError(flag, path, str(error)) from error

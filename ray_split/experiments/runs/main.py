@@ -2,11 +2,12 @@
 
     ray-split runs
     ray-split runs ~/ray_results/lr --where status=finished --where 'optimizer.lr>=0.1' --sort best_val_accuracy
-    ray-split runs --columns run,optimizer.lr,data.alpha,test_accuracy --json
+    ray-split runs --columns run,optimizer.lr,data.partition.alpha,test_accuracy --json
 
 Looks through FOLDER and the folders in it, so runs of a comparison or a sweep are found too. A column is a key of
 summary.json, any setting by its name (optimizer.lr), or one of run, status, schedule, phones, rounds, train_loss,
 val_loss, val_accuracy; the last three are of the last round that has one. A run whose process died is `killed`.
+Those of a day: --where started=2026-11-27; since then: --where 'started>=2026-11-27'.
 
 Exit status: 0, or 2 for a bad argument.
 """
@@ -17,21 +18,18 @@ import json
 from collections.abc import Sequence
 
 from ray_split.command_line.parser import Parser
-from ray_split.errors import SettingsError
 from ray_split.experiments import tables
 from ray_split.experiments.command import exit_status, parser_of, words_of
-from ray_split.experiments.runs.columns import check, chosen, ordered, shown, usual, value_of
+from ray_split.experiments.runs.choice import add_choice, choose
+from ray_split.experiments.runs.columns import check, shown, usual, value_of
 from ray_split.experiments.runs.find import Run, runs_in, storage_of
 
 
 def _add_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("folder", nargs="?", metavar="FOLDER", help="where to look, a path or a URI (default: ~/ray_results)")
-    add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="also != < <= > >=; several: all are met")
-    add("--sort", metavar="COLUMN", default="started", help="the best first (default: the latest)")
-    add("--reverse", action="store_true", help="the other way round")
+    add_choice(parser, sort="started")
     add("--columns", metavar="A,B", help="what to show of each")
-    add("--limit", type=int, help="at most so many")
     add("--json", action="store_true", help="a JSON list, its values as they are")
 
 
@@ -41,14 +39,11 @@ def main(arguments: Sequence[str]) -> int:
     parser = parser_of("runs", __doc__)
     _add_flags(parser)
     given = parser.parse_args(arguments)
-    if given.limit is not None and given.limit < 1:
-        raise SettingsError("--limit", given.limit, "1 or more runs")
-    folder = storage_of(given.folder)
+    folder = storage_of(given.folder, "")
     there = runs_in(folder)
     columns = None if given.columns is None else words_of("--columns", given.columns)
     check("--columns", columns or [], there)
-    runs = chosen(there, given.where)
-    runs = ordered(runs, given.sort, given.reverse)[: given.limit]
+    runs = choose(there, given)
     columns = columns or usual(runs)
     if given.json:
         print(json.dumps([{name: value_of(run, name) for name in columns} for run in runs], indent=1))

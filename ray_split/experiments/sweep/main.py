@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a model of one's own is found where the job runs
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # our own lines are enough
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # interruption.py hears Ctrl-C, and remembers that it came
 
 from actors.ray_backend.backend import RayBackend, connect  # first: it sets what ray reads when it is imported
 
@@ -29,6 +31,8 @@ from ray_split import config, filesystem
 from ray_split.experiments.command import exit_status, parser_of
 from ray_split.experiments.out_folder import alone
 from ray_split.experiments.sweep.axes import SEED, settings_at
+from ray_split.experiments.sweep.interruption import interruptible
+from ray_split.experiments.sweep.possible import check_possible
 from ray_split.experiments.sweep.report import Lines, best_of, by_point, failure, table_of
 from ray_split.experiments.sweep.settings import ASKED, TUNE, Sweep, asked_by, check_same, check_trusted, sweep_of
 from ray_split.experiments.sweep.trials import Trial, resources
@@ -41,7 +45,7 @@ def settle(base: config.Config, backend: RayBackend) -> config.Config:
     """The base with what `auto` would give to one run that has the cluster alone: here a client each. SettingsError."""
     if base.cluster.client_actors == "auto":
         base = base.with_values(cluster={"client_actors": 1})
-    return backend.resolve(base)
+    return backend.resolve(base)  # of one thread each, so that many have room
 
 
 def tuner_of(sweep: Sweep, base: config.Config) -> tune.Tuner:
@@ -78,11 +82,17 @@ def main(arguments: Sequence[str]) -> int:
 def _run(sweep: Sweep, console: Console) -> int:
     check_same(sweep)
     check_trusted(sweep)
+    check_possible(sweep.base, sweep.space)
     backend = connect(sweep.base.cluster)
     try:
         base = settle(sweep.base, backend)
         filesystem.write(sweep.out / ASKED, yaml.safe_dump(asked_by(sweep), sort_keys=False).encode())
-        return _write_results(sweep, base, tuner_of(sweep, base).fit(), console)
+        with interruptible() as came:
+            grid = tuner_of(sweep, base).fit()
+        status = _write_results(sweep, base, grid, console)
+        if came:
+            print(f"stopped; the same command with --out {sweep.out} --trust goes on", file=sys.stderr)
+        return 128 + came[0] if came else status
     finally:
         backend.stop()
 

@@ -10,8 +10,8 @@ from typing import Any
 from ray.tune.search.sample import Categorical, Quantized
 
 from ray_split import config
-from ray_split.config.plugins import suggest
-from ray_split.errors import SettingsError, brief
+from ray_split.config.user_code.plugins import suggest
+from ray_split.errors import SettingsError, brief, listed
 from ray_split.experiments.sweep.axes import settings_at
 from ray_split.results.summary import VIRTUAL
 from ray_split.tasks.losses import LOSSES, Distance
@@ -59,7 +59,8 @@ def check_points(base: config.Config, space: Mapping[str, Any]) -> list[config.C
     for point in points_of(space):
         settings = _settings(base, point)
         if (content := settings.model_dump_json()) in found:
-            raise SettingsError("--over", shown(point), "a point that no other is: the settings are the same")
+            wrong = f"{shown(point)} gives the same settings as other values of --over"
+            raise SettingsError("--over", shown(point), "Leave one of them out", wrong)
         found[content] = settings
     return list(found.values())
 
@@ -68,7 +69,7 @@ def _settings(base: config.Config, point: Mapping[str, Any]) -> config.Config:
     try:
         return settings_at(base, point)
     except SettingsError as error:
-        raise SettingsError(error.field, error.value, f"{error.allowed} (at {shown(point)})") from error
+        raise error.with_note(f"at {shown(point)}") from error
 
 
 def shown(point: Mapping[str, Any]) -> str:
@@ -81,8 +82,10 @@ def check_metric(metric: str, settings: config.Config) -> None:
     """See that runs with these settings tell the metric. Raises SettingsError."""
     known = list(metrics_of(settings))
     if metric not in known:
-        allowed = f"one that these runs tell: {', '.join(known)}{suggest(metric, known)}"
-        raise SettingsError("--metric", metric, allowed)
+        there = f"They have {listed(known)}"
+        raise SettingsError(
+            "--metric", metric, suggest(metric, known, there), f"these runs have no metric {metric!r:.100}"
+        )
 
 
 def metrics_of(settings: config.Config) -> Iterator[str]:

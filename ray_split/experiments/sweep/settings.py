@@ -14,7 +14,7 @@ from ray_split import config, filesystem
 from ray_split.command_line.parser import Parser
 from ray_split.command_line.training import settings_of
 from ray_split.config import text
-from ray_split.errors import SettingsError
+from ray_split.errors import SettingsError, shown
 from ray_split.experiments.command import seeds_of
 from ray_split.experiments.out_folder import unnamed
 from ray_split.experiments.sweep.axes import space
@@ -56,14 +56,19 @@ def sweep_of(arguments: Sequence[str], parser: Parser) -> Sweep:
     flags, rest = parser.parse_known_args(arguments)
     base, wanted = settings_of(rest, parser.flags())
     if wanted != "train" or base.run.name is not None or base.run.resume != "never":
-        raise SettingsError(
-            "command line", " ".join(rest), "without --run.name, --run.resume, --dry-run: runs get names"
+        flag = (
+            f"--{wanted.replace('_', '-')}"
+            if wanted != "train"
+            else f"--run.{'resume' if base.run.name is None else 'name'}"
         )
+        wrong = "can't be used with sweep, which has several runs and names them itself"
+        raise SettingsError(flag, " ".join(rest), f"Remove {flag}", wrong)
     if base.cluster.backend != "ray":
-        raise SettingsError("cluster.backend", base.cluster.backend, "ray: a sweep's runs are trials of Ray Tune")
+        raise SettingsError("cluster.backend", base.cluster.backend, "ray in a sweep")
     axes = space(flags.over, seeds_of(flags.seeds) if flags.seeds.strip() else [])
     if not axes:
-        raise SettingsError("command line", " ".join(arguments), "with --over or --seeds: there is nothing to search")
+        allowed = "Give --over optimizer.lr=0.01,0.1 or --seeds 0,1,2, or both"
+        raise SettingsError("", " ".join(arguments), allowed, "sweep needs values to try")
     flags.mode = flags.mode or ("min" if "loss" in flags.metric else "max")
     _check_counts(flags)
     for settings in check_points(base, axes):
@@ -72,7 +77,8 @@ def sweep_of(arguments: Sequence[str], parser: Parser) -> Sweep:
     out = _out(flags, base)
     out = out.absolute() if isinstance(out, Path) else out
     if is_in_memory(out):
-        raise SettingsError("--out", str(out), "a place that all processes see: memory:// is one's own memory")
+        wrong = f"{shown(str(out))} is in the memory of one process, which the runs' processes don't see"
+        raise SettingsError("--out", str(out), "Name a folder, or a URI such as s3://bucket/folder", wrong)
     return Sweep(base.with_values(run={"storage_path": full(out / RUNS)}), axes, flags, out)
 
 
@@ -81,13 +87,14 @@ def _check_counts(flags: argparse.Namespace) -> None:
     for name in ("samples", "grace", "concurrent"):
         value = getattr(flags, name)
         if value is not None and not 1 <= value <= MOST_RUNS:
-            raise SettingsError(f"--{name}", value, f"1 to {MOST_RUNS}")
+            raise SettingsError(f"--{name}", value, f"from 1 to {MOST_RUNS}")
 
 
 def _check_number(flags: argparse.Namespace, axes: dict[str, Any]) -> None:
     runs = flags.samples * math.prod(len(axis["grid_search"]) for axis in axes.values() if isinstance(axis, dict))
     if runs > MOST_RUNS:
-        raise SettingsError("--samples", flags.samples, f"fewer, or shorter lists: these are {runs} runs")
+        wrong = f"--samples and --over make {runs} runs, but a sweep may have at most {MOST_RUNS}"
+        raise SettingsError("--samples", flags.samples, "Lower --samples, or give fewer values", wrong)
 
 
 def _out(flags: argparse.Namespace, base: config.Config) -> Place:
@@ -95,6 +102,8 @@ def _out(flags: argparse.Namespace, base: config.Config) -> Place:
         return place(base.run.storage_path) / unnamed("sweep")
     try:
         return place(text.path(flags.out))
+    except SettingsError as error:
+        raise error.of("--out") from error
     except ValueError as error:
         raise SettingsError("--out", flags.out, str(error)) from error
 
@@ -108,17 +117,16 @@ def check_same(sweep: Sweep) -> None:
     """A sweep that is gone on with must be the same one. Raises SettingsError."""
     file = sweep.out / ASKED
     if file.exists() and _asked(file) != asked_by(sweep):
-        raise SettingsError(
-            "--out", str(sweep.out), "a folder that is free: it holds a sweep with other settings or axes"
-        )
+        wrong = f"{shown(str(sweep.out))} already holds a sweep with other settings or values to try"
+        raise SettingsError("--out", str(sweep.out), "Name a new folder", wrong)
 
 
 def _asked(file: Place) -> object:
     try:
         return yaml.safe_load(file.read_text())
     except (yaml.YAMLError, ValueError) as error:
-        allowed = f"a folder that is free: it holds a sweep whose {ASKED} can't be read: {' '.join(str(error).split())}"
-        raise SettingsError("--out", str(file.parent), allowed) from error
+        wrong = f"{shown(str(file.parent))} holds a sweep whose {ASKED} can't be read: {' '.join(str(error).split())}"
+        raise SettingsError("--out", str(file.parent), "Name a new folder", wrong) from error
 
 
 def check_trusted(sweep: Sweep) -> None:
@@ -126,8 +134,6 @@ def check_trusted(sweep: Sweep) -> None:
     kept = sweep.out / TUNE
     if sweep.flags.trust or all(folder_lock.passes(path) for path in filesystem.children(kept)):
         return
-    allowed = (
-        "a folder that is free, or, if you trust whoever wrote there, with --trust: "
-        f"going on unpickles {kept}/tuner.pkl"
-    )
-    raise SettingsError("--out", str(sweep.out), allowed)
+    wrong = f"resuming the sweep loads {kept}/tuner.pkl, which can run any code"
+    allowed = "Add --trust if you trust whoever wrote that folder, or name a new folder"
+    raise SettingsError("--out", str(sweep.out), allowed, wrong)

@@ -78,7 +78,7 @@ class Trial(Trainable):  # type: ignore[misc]
 
     def _run(self) -> None:
         try:
-            result = fit(self._settings, [Reports(self._rows, self._stop)])
+            result = fit(self._settings, [Reports(self._rows, self._stop)], progress=False)
             self._rows.put({"done": True, "path": str(result.path)})
         except Exception as error:  # noqa: BLE001  another thread raises it
             self._rows.put(error)

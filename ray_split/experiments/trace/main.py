@@ -19,10 +19,11 @@ from collections.abc import Sequence
 
 from ray_split.command_line.parser import Parser
 from ray_split.config import text
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, shown
 from ray_split.experiments.command import exit_status, parser_of
 from ray_split.experiments.out_folder import check_writable
 from ray_split.experiments.plots import save
+from ray_split.experiments.runs.find import LISTS
 from ray_split.experiments.trace.events import events
 from ray_split.experiments.trace.plots import figure_of
 from ray_split.experiments.trace.round import Traced, trace
@@ -36,16 +37,19 @@ def write_trace(found: Traced, out: Place, most: int) -> list[str]:
     try:
         make_folder(out)
         write(json_file, content)
-        title = f"round {found.round}"
+        title = f"round {found.round}, counted from 0"
         drawn = save({picture.name: lambda: figure_of(found.times, found.servers, title, most)}, out, dpi=140)
     except OSError as error:
-        raise SettingsError("--out", str(out), f"a folder to write to: {first_line(error)}") from error
+        wrong = f"{shown(str(out))} can't be written to: {error.strerror or first_line(error)}"
+        raise SettingsError("--out", str(out), "Name another folder", wrong) from error
     return [str(path) for path in ([json_file, picture] if drawn else [json_file])]
 
 
 def _folder(name: str, path: str) -> Place:
     try:
         return place(text.path(path))
+    except SettingsError as error:
+        raise error.of(name) from error
     except ValueError as error:
         raise SettingsError(name, path, str(error)) from error
 
@@ -53,6 +57,7 @@ def _folder(name: str, path: str) -> Place:
 def _add_flags(parser: Parser) -> None:
     trust = "import what the folder's settings name as package.module:function: it runs code of whoever wrote there"
     add = parser.add_argument
+    parser.needs = ("the folder of a run", LISTS)
     add("folder", metavar="RUN_FOLDER", help="the run's output folder, or its URI")
     add("--round", type=int, default=0, help="counted from 0, as in metrics.jsonl (default: 0)")
     add("--out", help="folder or URI to write to; none: the run's")
@@ -67,15 +72,17 @@ def main(arguments: Sequence[str]) -> int:
     _add_flags(parser)
     given = parser.parse_args(arguments)
     if given.most < 1:
-        raise SettingsError("--most", given.most, "1 or more phones")
-    folder = _folder("RUN_FOLDER", given.folder)
+        raise SettingsError("--most", given.most, "at least 1")
+    folder = _folder("", given.folder)
     out = folder if given.out is None else _folder("--out", given.out)
     if given.out is not None:
         check_writable(out, *(f"trace_{given.round}.{ending}" for ending in ("json", "png")))
     try:
         found = trace(folder, given.round, given.trust)
     except OSError as error:
-        raise SettingsError("RUN_FOLDER", str(folder), f"a run's that can be read: {first_line(error)}") from error
+        wrong = f"{folder} can't be read: {first_line(error)}"
+        raise SettingsError("RUN_FOLDER", str(folder), "Name the folder of a run", wrong) from error
     print("\n".join(write_trace(found, out, given.most)))
-    print(f"round {given.round}: {found.times.whole:.4g} virtual seconds, {len(found.times.phones)} phones")
+    whole, phones = found.times.whole, len(found.times.phones)
+    print(f"round {given.round}, counted from 0: {whole:.4g} virtual seconds, {phones} phones")
     return 0

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ray_split import config
-from ray_split.config.plugins import named_by
+from ray_split.config.user_code.plugins import named_by
 from ray_split.costs.virtual_clock import Times
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, shown
+from ray_split.experiments.runs.find import no_run_folder
 from ray_split.filesystem import Place
 from ray_split.preparation.prepare import Prepared, prepare
 from ray_split.results.left_behind import CONFIG, read_quarantined
@@ -60,20 +61,23 @@ def trace(folder: Place, round: int, trust: bool = False) -> Traced:
     try:
         there = (folder / CONFIG).exists()
     except (OSError, ValueError, ImportError) as error:
-        raise SettingsError("RUN_FOLDER", str(folder), f"the folder of a run: {first_line(error)}") from error
+        wrong = f"{shown(str(folder))} can't be read: {first_line(error)}"
+        raise SettingsError("", str(folder), "Give the folder of a run", wrong) from error
     if not there:
-        raise SettingsError("RUN_FOLDER", str(folder), "the folder of a run, with its config.yaml")
+        raise no_run_folder(folder)
     settings = config.Config.from_yaml(folder / CONFIG)
     with named_by(folder, trust):
-        return _trace(prepare(settings), folder, round)
+        # Nobody is told of a round that is only looked at: what run.callbacks names is not even imported.
+        return _trace(prepare(settings.with_values(run={"callbacks": []})), folder, round)
 
 
 def _trace(prepared: Prepared, folder: Place, round: int) -> Traced:
     if prepared.clock is None:
-        allowed = "set in the run: without phones.device, phones.link or server.device there is no virtual time"
-        raise SettingsError("phones.device", None, allowed)
+        wrong = f"the run in {shown(str(folder))} has no virtual time to trace"
+        allowed = "Train again with phones.device, phones.link or server.device set, such as --phones.device mid_range"
+        raise SettingsError("", None, allowed, wrong)
     if not 0 <= round < prepared.settings.run.rounds:
-        raise SettingsError("--round", round, f"0 to {prepared.settings.run.rounds - 1}")
+        raise SettingsError("--round", round, f"from 0 to {prepared.settings.run.rounds - 1}")
     for each in read_quarantined(folder):
         prepared.stream.leave_out(each["phone"], each["round"])
     times = prepared.clock.round(prepared.stream, round, spans=True)

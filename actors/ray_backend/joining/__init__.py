@@ -1,0 +1,1 @@
+"""Joining a Ray or starting one: its address, its token, its end."""

@@ -1,0 +1,1 @@
+"""A segment's step: optimizers, learning rates, what gradients go through before it, averages of weights after it."""

@@ -1,0 +1,1 @@
+"""Runs told to experiment trackers, through their own libraries: callbacks that `run.callbacks` names."""
