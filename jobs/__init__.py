@@ -1,5 +1,5 @@
 """What people submit: python -m jobs.train, and the like."""
 
-from actors.ray_backend.auth import use_token
+from actors.ray_backend.joining.auth import use_token
 
 use_token()

@@ -14,13 +14,14 @@ import numpy as np
 import pandas
 
 import ray_split as rs
-from ray_split.config.plugins import named_by
+from ray_split.config.user_code.plugins import named_by
 from ray_split.data import partitions
 from ray_split.data.stream import Stream
-from ray_split.errors import SettingsError, first_line
+from ray_split.errors import SettingsError, first_line, shown
 from ray_split.schedules import schedule_of
 
 PARTS = 5
+WITH = "that was trained with phones.held_out"
 
 
 def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
@@ -29,7 +30,8 @@ def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
     What the run's settings name is imported only with `trust`. Raises SettingsError.
     """
     if not (folder / "config.yaml").is_file():
-        raise SettingsError("RUN", str(folder), "the folder of a run, with its config.yaml")
+        wrong = f"{shown(str(folder))} is not a run's folder: there is no config.yaml in it"
+        raise SettingsError("", str(folder), "Give the folder of a run", wrong)
     settings = rs.Config.from_yaml(folder / "config.yaml")
     with named_by(folder, trust):
         parts = rs.load_data(settings.data)
@@ -38,8 +40,8 @@ def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
     try:
         table = pandas.read_parquet(folder / "phones.parquet").dropna(subset=["test_accuracy"])
     except (OSError, ValueError, KeyError) as error:
-        allowed = f"the folder of a run with phones.held_out, whose phones.parquet can be read: {first_line(error)}"
-        raise SettingsError("RUN", str(folder), allowed) from error
+        wrong = f"{folder / 'phones.parquet'} can't be read: {first_line(error)}"
+        raise SettingsError("", str(folder), f"Give the folder of a run {WITH}", wrong) from error
     for round, phones in table.groupby("round"):
         order = {phone: place for place, phone in enumerate(stream.phones(int(str(round))))}
         for phone, accuracy in zip(phones["phone"], phones["test_accuracy"], strict=True):
@@ -51,12 +53,13 @@ def by_fifths(folders: list[Path], trust: bool = False) -> list[float]:
     """Mean accuracy of the phones in each fifth of the order, over rounds and runs."""
     found = np.array([pair for folder in folders for pair in places(folder, trust)])
     if not len(found):
-        allowed = "folders of runs with phones.held_out: these have no phone's accuracy on samples of its own"
-        raise SettingsError("RUN", " ".join(map(str, folders)), allowed)
+        wrong = "these runs have no phone's accuracy on samples of its own"
+        raise SettingsError("", " ".join(map(str, folders)), f"Give folders of runs {WITH}", wrong)
     part = np.minimum((found[:, 0] * PARTS).astype(int), PARTS - 1)
     if empty := sorted(set(range(PARTS)) - set(part.tolist())):
-        allowed = f"folders of runs with {PARTS} phones a round or more: no phone is in {len(empty)} of the fifths"
-        raise SettingsError("RUN", " ".join(map(str, folders)), allowed)
+        wrong = f"no phone is in {len(empty)} of the fifths"
+        allowed = f"Name folders of runs with {PARTS} phones a round or more"
+        raise SettingsError("", " ".join(map(str, folders)), allowed, wrong)
     return [float(found[part == i, 1].mean()) for i in range(PARTS)]
 
 

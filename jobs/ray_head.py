@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
-from actors.ray_backend.auth import has_token, make_token
-from actors.ray_backend.head_keeper import Keeper
+from actors.ray_backend.joining.auth import has_token, make_token
+from actors.ray_backend.joining.head_keeper import Keeper
 
 START_SECONDS = 90
 STOP_SECONDS = 30

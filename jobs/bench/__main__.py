@@ -21,6 +21,7 @@ import numpy as np
 import ray
 import torch
 
+from jobs.bench.channels import CHANNEL_ROWS
 from jobs.bench.exchange import exchange_row
 from jobs.bench.holding import HOLDING_ROWS
 from jobs.bench.large_models import LARGE_MODEL_ROWS
@@ -31,11 +32,12 @@ from jobs.bench.runs import RUN_ROWS
 from jobs.bench.scaling import SCALING_ROWS
 from jobs.bench.stacking import stacking_row
 from jobs.bench.submitting import SUBMITTING_ROWS
+from jobs.bench.thread_grid import THREAD_ROWS
 from jobs.bench.timing import Row
 from jobs.ray_head import head
 from ray_split.command_line.parser import Parser
-from ray_split.config.plugins import suggest
-from ray_split.errors import SettingsError, first_line
+from ray_split.config.user_code.plugins import suggest
+from ray_split.errors import SettingsError, first_line, listed
 from ray_split.experiments.out_folder import check_writable
 
 BENCH = Path("bench.json")
@@ -43,6 +45,7 @@ BENCH = Path("bench.json")
 ROWS: dict[str, Callable[[int, int], Row]] = {
     "exchange of mlp": lambda repeats, calls: exchange_row("mlp", repeats, calls),
     "exchange of digits_cnn": lambda repeats, calls: exchange_row("digits_cnn", repeats, calls),
+    **CHANNEL_ROWS,
     **PHONE_ROWS,
     **RUN_ROWS,
     **MEMORY_ROWS,
@@ -52,6 +55,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **RECOVERY_ROWS,
     **SCALING_ROWS,
     **SUBMITTING_ROWS,
+    **THREAD_ROWS,
 }
 
 
@@ -72,7 +76,7 @@ def a_ray() -> Iterator[None]:
         with _connected():
             yield
         return
-    with head(num_cpus=12) as (address, _), _connected(address=address):
+    with head(num_cpus=32) as (address, _), _connected(address=address):
         yield
 
 
@@ -104,13 +108,17 @@ def asked_by(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=BENCH)
     options: argparse.Namespace = parser.parse_args(arguments)
     if unknown := [row for row in options.rows if row not in ROWS]:
-        raise SettingsError("rows", unknown[0], f"of {', '.join(ROWS)}{suggest(unknown[0], ROWS)}")
+        wrong = f"there is no row {unknown[0]!r}"
+        raise SettingsError("", unknown[0], suggest(unknown[0], ROWS, f"The rows are {listed(ROWS)}"), wrong)
     for name in ("repeats", "calls"):
         if getattr(options, name) < 1:
-            raise SettingsError(f"--{name}", getattr(options, name), "1 or more")
+            raise SettingsError(f"--{name}", getattr(options, name), "at least 1")
     check_writable(options.out.absolute().parent)
     options.found = rows_in(options.out)
     return options
+
+
+ROWS_FILE = "Name a file that jobs.bench has written, such as bench.json, or a new one"
 
 
 def rows_in(file: Path) -> dict[str, Any]:
@@ -118,9 +126,9 @@ def rows_in(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text()) if file.exists() else {"rows": {}}
     except (OSError, ValueError) as error:
-        raise SettingsError("--out", str(file), f"a file of rows, as this writes: {first_line(error)}") from error
+        raise SettingsError("--out", str(file), ROWS_FILE, f"{file} can't be read: {first_line(error)}") from error
     if not isinstance(found, dict) or not isinstance(found.get("rows"), dict):
-        raise SettingsError("--out", str(file), "a file of rows, as this writes: it has none")
+        raise SettingsError("--out", str(file), ROWS_FILE, f"{file} is not a file of rows")
     return found
 
 

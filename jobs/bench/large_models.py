@@ -8,7 +8,8 @@ from jobs.bench.timing import Row
 RUN = [
     "--phones.count", "4", "--data.name", "fake_images", "--data.kwargs", "{samples: 71, shape: [3, 224, 224]}",
     "--data.batch_size", "8", "--data.eval_batch_size", "8", "--schedule.name", "splitfed_v1",
-    "--cluster.client_actors", "1", "--optimizer.lr", "0.01",
+    "--cluster.client_actors", "1", "--cluster.cpus_per_client", "1", "--server.num_cpus", "1",
+    "--optimizer.lr", "0.01",
 ]  # fmt: skip
 
 

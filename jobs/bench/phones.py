@@ -20,7 +20,8 @@ from ray_split.driver.round_runner import RoundRunner
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.preparation.prepare import Prepared, prepare
-from ray_split.segments.optimizers import OPTIMIZERS
+from ray_split.schedules import SCHEDULES
+from ray_split.segments.optimization.optimizers import new
 
 
 def settings_of(model: str, phones: int, samples: int, schedule: str, **sections: Any) -> rs.Config:
@@ -36,8 +37,8 @@ def settings_of(model: str, phones: int, samples: int, schedule: str, **sections
         phones={"count": phones, **sections.pop("trained", {})},
         schedule={"name": schedule},
         optimizer={"lr": 0.05},
-        server={"num_gpus": 0},
-        cluster={"client_actors": 1, **sections.pop("cluster", {})},
+        server={"num_gpus": 0, "num_cpus": 1},
+        cluster={"client_actors": 1, "cpus_per_client": 1, **sections.pop("cluster", {})},
         run={"name": "bench", "storage_path": tempfile.mkdtemp(prefix="rs_bench")},
         **sections,
     )
@@ -49,7 +50,7 @@ class Rounds:
     def __init__(self, settings: rs.Config) -> None:
         prepared = prepare(settings)
         self._backend = backend.connect(settings.cluster)
-        self.prepared = prepared._replace(settings=self._backend.resolve(prepared.settings))
+        self.prepared = prepared._replace(settings=self._backend.resolve(prepared.settings, prepared.work))
         self._backend.start(*self.prepared[:4])
         self._loop = RoundRunner(self.prepared.settings, prepared.stream, self._backend, [])
         self._loop.start()
@@ -89,7 +90,7 @@ class Plain:
         self._phones = range(settings.phones.count)
         self._model = registry.build(settings.model, settings.run.seed).train()
         self._start = copy.deepcopy(self._model.state_dict())
-        self._optimizer = OPTIMIZERS[settings.optimizer.name](self._model.parameters(), settings.optimizer)
+        self._optimizer = new(self._model.parameters(), settings.optimizer)
         self._data = {p: [self._batch(i) for i in self._stream.batches(0, p)] for p in self._phones}
 
     def _batch(self, indices: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,8 +170,12 @@ FLOORS = ("big_batch_1", "big_batch_2")
 
 
 def small_model(model: str, phones: int, samples: int, schedules: tuple[str, ...], repeats: int) -> Row:
-    """Against a loop over the phones, and against one step on all samples."""
+    """Against a loop over the phones, and against one step on all samples; `direct`: clients lead the exchanges."""
     runs = {name: Rounds(settings_of(model, phones, samples, name)) for name in schedules}
+    for name in schedules:
+        if SCHEDULES[name].direct:
+            direct = settings_of(model, phones, samples, name, cluster={"channel": "direct"})
+            runs[f"{name}_direct"] = Rounds(direct)
     plain = Plain(next(iter(runs.values())).prepared)
     cases = {f"plain_{n}": plain.loop(n) for n in (1, 2)} | {f"big_batch_{n}": plain.big_batch(n) for n in (1, 2)}
     return rounds_row(runs, cases, "plain", repeats)
@@ -190,18 +195,16 @@ class Alone:
 def resnet(repeats: int) -> Row:
     """resnet18 on 3x64x64, cut after layer2, 5 phones x 96, batch 32, against unsplit training.
 
-    Two clients and the server, a thread each, on 2 cores. `ceiling`: two unsplit trainings with a thread each that
-    send nothing, against one with two threads.
+    Two clients and the server on 2 cores: with a thread each, and the server with two (`shared`: on the same cores).
+    `ceiling`: two unsplit trainings with a thread each that send nothing, against one with two threads.
     """
-    runs = {
-        name: Rounds(
-            settings_of(
-                "resnet18", 5, 96, name, cluster={"client_actors": 2}, net={"cuts": ["layer2", "avgpool"]},
-                data={"batch_size": 32, "kwargs": {"samples": 480, "shape": [3, 64, 64]}},
-            )
-        )
-        for name in ("splitfed_v1", "splitfed_v2")
-    }  # fmt: skip
+    data = {"batch_size": 32, "kwargs": {"samples": 480, "shape": [3, 64, 64]}}
+    net, cluster = {"cuts": ["layer2", "avgpool"]}, {"client_actors": 2}
+    runs = {}
+    for name in ("splitfed_v1", "splitfed_v2"):
+        for threads, suffix in ((1, ""), (2, "_shared")):
+            settings = settings_of("resnet18", 5, 96, name, cluster={**cluster}, net={**net}, data={**data})
+            runs[f"{name}{suffix}"] = Rounds(settings.with_values(server={"num_cpus": threads}))
     prepared = next(iter(runs.values())).prepared
     plain = Plain(prepared)
     alone = [ray.remote(Alone).options(num_cpus=0).remote(prepared) for _ in range(2)]
