@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 import torch
 
 from jobs.ray_head import head
+from tests.tiers import leave_few
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a machine may be slow
+hypothesis.settings.load_profile("unhurried")
 os.environ["RAY_AUTH_MODE"] = "token"
 ROOT = Path(__file__).parent.parent
 
@@ -53,8 +57,10 @@ NEEDS_RAY = {"ray_head", "ray_session", "own_ray"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the groups
+@pytest.hookimpl(tryfirst=True)  # before -m says what runs
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever needs Ray runs in one of pytest-xdist's processes, one after the other, beside everything else."""
+    leave_few(items)
     for item in items:
         if NEEDS_RAY & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group("ray"))

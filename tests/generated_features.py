@@ -131,7 +131,7 @@ FEATURES: dict[str, Feature] = {
         b="h = h + self.b_hooked(h)", right="^equal$|the hook on b_hooked.weight, in B",
     ),
     "parameter hook counts": Feature(
-        "self.b_counts = Counting()", b="h = h + self.b_counts(h)", right="hooks on parameters that keep nothing",
+        "self.b_counts = Counting()", b="h = h + self.b_counts(h)", right="Change the hook so that it keeps nothing",
     ),
     "tied inside": Feature(
         "self.b_one = nn.Linear(8, 8); self.b_two = nn.Linear(8, 8); self.b_two.weight = self.b_one.weight",

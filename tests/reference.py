@@ -9,6 +9,8 @@ of B with the others where the schedule says so.
 from __future__ import annotations
 
 import copy
+import inspect
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +24,6 @@ import ray_split as rs
 from ray_split import seeds
 from ray_split.data.load import Parts
 from ray_split.models import registry
-from ray_split.segments.optimizers import OPTIMIZERS
 from tests import rounding
 from tests.rounding import Train
 from tests.trained_once import once
@@ -30,6 +31,10 @@ from tests.trained_once import once
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 MIDDLE = ("block2", "hidden")  # the layers of B in digits_cnn, cut as usual
 REST = (*MIDDLE, "head")  # and cut once, after block1
+CLASSES: dict[str, type[torch.optim.Optimizer]] = {
+    name.lower(): getattr(torch.optim, name)
+    for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Rprop")
+}
 
 
 class Training:
@@ -45,10 +50,12 @@ class Training:
         """`b`: the layers and parameters of B. `calls`: how often forward calls the layers of the cuts, if not once."""
         torch.set_num_threads(1)
         self._loss = loss
+        self.made: list[torch.optim.Optimizer] = []
         self.settings = settings
         self.data: Parts = rs.load_data(settings.data)
         self.batches = rs.Batches(settings, self.data)
-        model = settings.model.model_copy(update={"num_classes": settings.model.num_classes or self.data.num_classes})
+        classes, shape = settings.model.num_classes or self.data.num_classes, [*self.data.train.inputs.shape[1:]]
+        model = settings.model.model_copy(update={"num_classes": classes, "input_shape": shape})
         self.model = rounding.in_precision(registry.build(model, settings.run.seed))
         in_segments = isinstance(self.model, registry.Chain)
         usual = ("b",) if hasattr(self.model, "b") else REST if settings.model.cuts == ["block1"] else MIDDLE
@@ -60,8 +67,12 @@ class Training:
         self.rounds: dict[int, list[rs.Draw]] = defaultdict(list)
         for draw in rs.stream(settings):
             self.rounds[draw.round].append(draw)
+        self.waiting: dict[int, dict[str, Any]] = {}  # sums of a phone's gradients, where a reference adds them up
         self.samples: dict[int, set[int]] = defaultdict(set)  # all that a phone has, though few steps see few of them
-        for draw in rs.stream(settings.with_values(phones={"local_steps": None, "local_epochs": 1})):
+        whole = settings.with_values(
+            phones={"local_steps": None, "local_epochs": 1, "dropout": 0}, data={"drop_last": False}
+        )
+        for draw in rs.stream(whole):
             self.samples[draw.phone].update(draw.indices.tolist())
 
     def _seed_after(self, layer: str, segment: str, calls: int) -> None:
@@ -86,13 +97,49 @@ class Training:
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """As the settings say; of none, one that has nothing to do."""
         own = list(parameters) or [nn.Parameter(torch.zeros(0))]
-        return OPTIMIZERS[self.settings.optimizer.name](own, self.settings.optimizer)
+        said = self.settings.optimizer
+        kind = CLASSES[said.name]
+        fields = {"lr": said.lr, "momentum": said.momentum, "weight_decay": said.weight_decay}
+        takes = inspect.signature(kind).parameters
+        made = kind(own, **{name: value for name, value in fields.items() if name in takes}, **said.kwargs)
+        self.made.append(made)
+        return made
 
     def loss(self, model: nn.Module, draw: rs.Draw) -> torch.Tensor:
         inputs, labels = map(rounding.of_batch, self.batches.of(draw))
         self.begin(draw, "a")
         with rounding.of_forward():
-            return self._loss(model.train()(inputs), labels)
+            return self._loss(self._outputs(model.train(), inputs), labels)
+
+    def _outputs(self, model: nn.Module, inputs: Any) -> Any:
+        """Of sequences of different lengths (values, mask): as two arguments, or the mask by the name that is set."""
+        if not isinstance(inputs, tuple):
+            return model(inputs)
+        values, mask = inputs
+        name = self.settings.model.mask
+        return model(values, mask) if name is None else model(values, **{name: mask})
+
+    def planned(self, phone: int) -> int:
+        """The batches of a phone's round, if it finishes it."""
+        phones, data = self.settings.phones, self.settings.data
+        in_a_pass = math.floor if data.drop_last else math.ceil
+        passes = (phones.local_epochs or 1) * in_a_pass(len(self.samples[phone]) / data.batch_size)
+        return phones.local_steps * data.accumulate if phones.local_steps else passes
+
+    def begins(self, draw: rs.Draw) -> bool:
+        """Whether gradients begin anew with this batch."""
+        return draw.step % self.settings.data.accumulate == 0
+
+    def backward(self, model: nn.Module, draw: rs.Draw) -> bool:
+        """As the usual loop has it, the loss / k, and backward: whether a step follows."""
+        batches = self.parts(draw)
+        (self.loss(model, draw) / batches).backward()
+        return draw.step % self.settings.data.accumulate == batches - 1
+
+    def parts(self, draw: rs.Draw) -> int:
+        """Of how many batches the step that a batch is of is the mean."""
+        accumulate = self.settings.data.accumulate
+        return min(accumulate, self.planned(draw.phone) - draw.step + draw.step % accumulate)
 
 
 def _patched() -> tuple[Any, ...]:
@@ -118,9 +165,10 @@ def unsplit(settings: rs.Config, **told: Any) -> nn.Module:
     run = Training(settings, **told)
     model, optimizer = run.model, run.optimizer(run.model.parameters())
     for draw in rs.stream(settings):
-        optimizer.zero_grad()
-        run.loss(model, draw).backward()
-        optimizer.step()
+        if run.begins(draw):
+            optimizer.zero_grad()
+        if run.backward(model, draw):
+            optimizer.step()
     return model
 
 
@@ -134,9 +182,10 @@ def fedavg(settings: rs.Config, **told: Any) -> nn.Module:
             optimizer = run.optimizer(model.parameters())
             for draw in draws:
                 if draw.phone == phone:
-                    optimizer.zero_grad()
-                    run.loss(model, draw).backward()
-                    optimizer.step()
+                    if run.begins(draw):
+                        optimizer.zero_grad()
+                    if run.backward(model, draw):
+                        optimizer.step()
         _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws))
     return run.model
 
@@ -151,10 +200,11 @@ def sequential(settings: rs.Config, **told: Any) -> nn.Module:
             before = copy.deepcopy((run.model.state_dict(), ends.state_dict()))
             own = [draw for draw in draws if draw.phone == phone]
             for draw in own:
-                run.model.zero_grad()
-                run.loss(run.model, draw).backward()
-                ends.step()
-                middle.step()
+                if run.begins(draw):
+                    run.model.zero_grad()
+                if run.backward(run.model, draw):
+                    ends.step()
+                    middle.step()
             if not own[0].finishes:
                 weights = {key: value for key, value in before[0].items() if not within(key, run.b)}
                 run.model.load_state_dict(weights, strict=False)
@@ -171,11 +221,12 @@ def splitfed_v2(settings: rs.Config, **told: Any) -> nn.Module:
         copies = {phone: _sharing(run.model, run.b) for phone in _phones(draws)}
         ends = {phone: run.optimizer(_of(model, run.b, others=True)) for phone, model in copies.items()}
         for draw in draws:
-            middle.zero_grad()
-            ends[draw.phone].zero_grad()
-            run.loss(copies[draw.phone], draw).backward()
-            ends[draw.phone].step()
-            middle.step()
+            if run.begins(draw):
+                middle.zero_grad()
+                ends[draw.phone].zero_grad()
+            if run.backward(copies[draw.phone], draw):
+                ends[draw.phone].step()
+                middle.step()
         _load_mean(run.model, [copies[phone] for phone in _finishing(draws)], _samples(draws), skip=run.b)
     return run.model
 
@@ -197,11 +248,12 @@ def splitfed_v3(settings: rs.Config, **told: Any) -> tuple[nn.Module, dict[int, 
             middle = run.optimizer(_of(personal[phone], run.b))
             for draw in draws:
                 if draw.phone == phone:
-                    ends[phone].zero_grad()
-                    middle.zero_grad()
-                    run.loss(personal[phone], draw).backward()
-                    ends[phone].step()
-                    middle.step()
+                    if run.begins(draw):
+                        ends[phone].zero_grad()
+                        middle.zero_grad()
+                    if run.backward(personal[phone], draw):
+                        ends[phone].step()
+                        middle.step()
         _load_mean(run.model, [personal[phone] for phone in _finishing(draws)], _samples(draws), only=run.b)
     return run.model, personal
 

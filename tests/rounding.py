@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -78,8 +77,10 @@ def widened(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(WIDER.get(tensor.dtype, tensor.dtype))
 
 
-def of_batch(array: np.ndarray) -> torch.Tensor:
-    """Inputs or labels of a reference's step."""
+def of_batch(array: Any) -> Any:
+    """Inputs or labels of a reference's step; of sequences the values and their mask."""
+    if isinstance(array, tuple):
+        return tuple(map(of_batch, array))
     tensor = torch.from_numpy(array)
     return widened(tensor) if _PRECISION.get().wide else tensor
 

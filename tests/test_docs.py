@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import linecache
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import pytest
 
 import ray_split as rs
 from tests.conftest import ROOT
+from tests.tiers import on_ray
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -43,9 +45,9 @@ def defined(path: Path) -> set[str]:
     return found
 
 
-def blocks(path: Path) -> list[str]:
-    """The Python examples of a page, in their order."""
-    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+def blocks(path: Path, language: str = "python") -> list[str]:
+    """The examples of a page, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
 
 
 def command(path: Path, beginning: str) -> list[str]:
@@ -198,6 +200,7 @@ def test_examples_with_its_results_run(rings: Path, page: str, number: int) -> N
     run(["-c", blocks(ROOT / page)[number]], rings)
 
 
+@pytest.mark.thorough
 def test_the_script_trains_the_same_model(rings: Path) -> None:
     script = blocks(DOCS / "own.md")[1]
     for was, now in (
@@ -211,12 +214,62 @@ def test_the_script_trains_the_same_model(rings: Path) -> None:
     assert models[0] == models[1]
 
 
+def cells() -> list[str]:
+    """The notebook's code, cell by cell."""
+    found = json.loads((DOCS / "notebook.ipynb").read_text())["cells"]
+    assert not any(cell.get("outputs") for cell in found)
+    return ["".join(cell["source"]) for cell in found if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("backend", ["inprocess", on_ray("ray")])
+def test_the_notebook_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, backend: str
+) -> None:
+    if backend == "ray":
+        request.getfixturevalue("ray_session")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for number, cell in enumerate(cells()):
+        text = cell.replace('"backend": "ray"', f'"backend": "{backend}"')
+        file = f"<cell {number}>"  # with its source known, as IPython does
+        monkeypatch.setitem(linecache.cache, file, (len(text), None, text.splitlines(keepends=True), file))
+        exec(compile(text, file, "exec", dont_inherit=True), names)
+    assert (names["same"], names["same_on_ray"]) == (True, True) and names["accuracy"] > 0.95
+    assert names["first"].metrics["test_accuracy"] > 0.7
+    told = Path(names["result"].path, "by_value.txt").read_text()
+    assert "class Net(nn.Module):\n" in told and "def smooth(outputs, labels):\n" in told
+
+
+@pytest.mark.thorough
+def test_the_notebooks_example_runs_without_a_file_of_its_own(tmp_path: Path) -> None:
+    was, now = '"name": "notebook", "rounds": 20}', '"name": "notebook", "rounds": 8}, cluster={"backend": "inprocess"}'
+    script = blocks(DOCS / "own.md")[2]
+    assert was in script
+    run(["-c", script.replace(was, now) + "\nassert result.metrics['test_accuracy'] > 0.7\nmodel.lower"], tmp_path)
+
+
+@pytest.mark.thorough
 def test_the_algorithm_of_ones_own_trains(tmp_path: Path) -> None:
     (tmp_path / "my_algorithm.py").write_text(blocks(DOCS / "algorithm.md")[0])
     more = ["--run.rounds", "2", "--run.storage_path", "results", "--run.name", "own"]
     train(command(DOCS / "algorithm.md", "train"), tmp_path, *more)
     losses = [row["train_loss"] for row in rows_of(tmp_path / "results" / "own")]
     assert losses[1] < losses[0]
+
+
+@pytest.mark.thorough
+def test_the_callback_of_ones_own_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "my_callback.py").write_text(blocks(DOCS / "callbacks.md")[0])
+    flags = ["--run.rounds", "2", "--run.storage_path", "results", "--run.name", "own", "--phones.count", "2"]
+    arguments = [*command(DOCS / "callbacks.md", "train --run.callbacks my"), "--phones.local_steps", "1", *flags]
+    out = run(["-m", "ray_split.cli", *arguments, "--cluster.backend", "inprocess"], tmp_path)
+    best = max(rows_of(tmp_path / "results" / "own"), key=lambda row: row["val_accuracy"])["round"]
+    assert f"finished best in round {best} of {tmp_path / 'results' / 'own'}" in out
+
+
+def test_every_hook_is_told_of() -> None:
+    page = (DOCS / "callbacks.md").read_text()
+    assert re.findall(r"^\| `(on_\w+)\(", page, re.M) == [name for name in vars(rs.Callback) if name.startswith("on_")]
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -233,6 +286,7 @@ def columns(folder: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     "more", [[], ["--phones.held_out", "0.4", "--phones.link", "wifi", "--phones.dropout", "0.1"]], ids=["plain", "all"]
 )
+@pytest.mark.few(1)
 def test_the_reference_has_every_column_of_a_runs_files(tmp_path: Path, more: list[str]) -> None:
     flags = ["--model.name", "mlp", "--phones.count", "4", "--run.rounds", "1", "--schedule.name", "splitfed_v1"]
     train(["train", *flags, "--run.storage_path", "results", "--run.name", "r"], tmp_path, *more)

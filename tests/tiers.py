@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,11 @@ def thorough(*cases: Any) -> list[Any]:
     A tuple is a case of several parameters.
     """
     return [_marked(case) for case in cases]
+
+
+def slow(*cases: Any) -> list[Any]:
+    """Further cases for `make test-all` alone."""
+    return [_marked(case, pytest.mark.slow) for case in cases]
 
 
 def mostly_thorough(cases: Iterable[Any], *often: Any) -> list[Any]:
@@ -29,5 +35,34 @@ def on_ray(case: Any) -> Any:
     return pytest.param(case, marks=[pytest.mark.thorough, pytest.mark.xdist_group("ray")])
 
 
-def _marked(case: Any) -> Any:
-    return pytest.param(*case if isinstance(case, tuple) else (case,), marks=pytest.mark.thorough)
+def leave_few(items: Iterable[pytest.Item]) -> None:
+    """Of a test's cases that `@pytest.mark.few(n, thorough=m)` is said of n run with `make test`; others are thorough.
+
+    Of the thorough ones, however they came to be, m run with `make test-thorough`, and the others are slow. Either
+    number may be left out. For cases that come of tables, products and generators.
+    """
+    families: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
+            families.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in families.values():
+        marker = cases[0].get_closest_marker("few")
+        assert marker is not None
+        often = [case for case in cases if not case.get_closest_marker("thorough")]
+        kept = {number * len(often) // marker.args[0] for number in range(marker.args[0])} if marker.args else None
+        for number, case in enumerate(often):
+            if kept is not None and number not in kept:
+                case.add_marker(pytest.mark.thorough)
+        if "thorough" in marker.kwargs:
+            # In an order of no meaning: each part of a product comes about as often as it stands in it.
+            seldom = sorted((case for case in cases if case.get_closest_marker("thorough")), key=_mixed)
+            for case in seldom[marker.kwargs["thorough"] :]:
+                case.add_marker(pytest.mark.slow)
+
+
+def _mixed(case: pytest.Item) -> int:
+    return zlib.crc32(case.nodeid.encode())
+
+
+def _marked(case: Any, mark: pytest.MarkDecorator = pytest.mark.thorough) -> Any:
+    return pytest.param(*case if isinstance(case, tuple) else (case,), marks=mark)

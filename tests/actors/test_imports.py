@@ -17,7 +17,9 @@ RAY = {
     "placement_group.py",
     "actor_software.py",
     "heartbeat.py",
+    "leading_client.py",
     "waiting.py",
+    "sent_by_value.py",
 }
 LAZY = {"ray_split/api.py"}
 SWEEP = "ray_split/experiments/sweep/"
@@ -32,18 +34,20 @@ ORDER: list[set[str]] = [
     {"actors"},
     {"ray_split.preparation"},
     {"ray_split.costs"},
+    {"ray_split.algorithms"},
     {"ray_split.schedules"},
     {"ray_split.models"},
     {"ray_split.cutting"},
     {"ray_split.segments"},
     {"ray_split.tasks"},
+    {"ray_split.tracking"},
     {"ray_split.data", "ray_split.results"},
     {"ray_split.messages"},
     {"ray_split.callbacks"},
     {"ray_split.config"},
     {"ray_split.seeds", "ray_split.filesystem", "ray_split.memory_limit", "ray_split.name_clashes"},
     {"ray_split.logs", "ray_split.errors"},
-    {"ray_split.arrays", "ray_split.version"},
+    {"ray_split.arrays", "ray_split.version", "ray_split.notebook_line"},
 ]
 """Folders, and the modules that are in none: each imports what stands below it, and of its own folder."""
 LEVEL = {place: level for level, places in enumerate(ORDER) for place in places}
@@ -66,17 +70,18 @@ def files(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", files("ray_split"), ids=lambda p: p.name)
-def test_ray_split_imports_neither_ray_nor_actors_nor_jobs(path: Path) -> None:
-    name = str(path.relative_to(ROOT))
-    allowed = {"ray", "actors"} if name.startswith(SWEEP) else {"actors"} if name in LAZY else set()
-    assert not imported(path) & ({"ray", "actors", "jobs"} - allowed)
+def test_ray_split_imports_neither_ray_nor_actors_nor_jobs() -> None:
+    found = {}
+    for path in files("ray_split"):
+        name = str(path.relative_to(ROOT))
+        allowed = {"ray", "actors"} if name.startswith(SWEEP) else {"actors"} if name in LAZY else set()
+        found[name] = imported(path) & ({"ray", "actors", "jobs"} - allowed)
+    assert not {name: others for name, others in found.items() if others}
 
 
-@pytest.mark.parametrize("path", files("actors"), ids=lambda p: p.name)
-def test_actors_import_no_jobs_and_only_the_backend_of_ray_imports_ray(path: Path) -> None:
-    forbidden = {"jobs"} | (set() if path.name in RAY else {"ray"})
-    assert not imported(path) & forbidden
+def test_actors_import_no_jobs_and_only_the_backend_of_ray_imports_ray() -> None:
+    forbidden = {path: {"jobs"} | (set() if path.name in RAY else {"ray"}) for path in files("actors")}
+    assert not {path: imported(path) & others for path, others in forbidden.items() if imported(path) & others}
 
 
 def place_of(module: str) -> str:
@@ -143,7 +148,9 @@ def test_what_the_backend_asks_of_every_actor_brings_no_torch_with_it() -> None:
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("schedule", "cohort"), [("sequential", 1), ("splitfed_v1", 4)])
+@pytest.mark.few(1)
 def test_a_client_that_trains_loads_no_compiler_and_no_image_library(schedule: str, cohort: int) -> None:
     code = """
 import numpy as np

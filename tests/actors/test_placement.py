@@ -94,11 +94,17 @@ def test_auto_means_what_the_labelled_nodes_have() -> None:
 @pytest.mark.parametrize(
     ("sections", "named"),
     [
-        ({"server": {"num_gpus": 2}}, r"server\.num_gpus: 2\.0 .* at most 1, as many as a node for it has"),
-        ({"cluster": {"client_actors": 9}}, r"cluster\.client_actors: 9 .* at most 8"),
+        ({"server": {"num_gpus": 2}}, r"server\.num_gpus: is 2, but no node has more than 1\."),
+        (
+            {"cluster": {"client_actors": 9}},
+            r"cluster\.client_actors: is 9, but beside the server there is room for only 8",
+        ),
         (
             {"server": {"num_cpus": 3}},
-            r"server\.num_cpus: 3 .* the cluster has 10, on 4 nodes; with cluster.autoscaled",
+            (
+                r"server\.num_cpus: is 3, but .* the cluster has 10, on "
+                r"4 nodes\. Set fewer CPUs, or set cluster.autoscaled"
+            ),
         ),
     ],
 )

@@ -37,6 +37,7 @@ class Maps(rs.Callback):
     ],
     ids=["personal", "robust"],
 )
+@pytest.mark.thorough
 def test_the_fed_servers_process_never_maps_torch(tmp_path: Path, ray_session: object, changes: dict[str, Any]) -> None:
     maps, settings = Maps(), config(tmp_path, "remote", "ray").with_values(**changes)
     result = rs.fit(settings, callbacks=[maps])

@@ -161,6 +161,7 @@ def forget_step(server: Server) -> None:
          "2 messages in one call: only a joint batch takes more than one"),
     ],
 )  # fmt: skip
+@pytest.mark.few(6)
 def test_a_call_that_does_not_fit_the_way_is_refused_in_a_line(way: WayOfB, call: Any, line: str) -> None:
     server = server_in(way)
     with pytest.raises(RuntimeError, match=line) as raised:

@@ -36,6 +36,7 @@ def clients(ray_session: object) -> Iterator[Any]:
         ray.kill(actor)
 
 
+@pytest.mark.thorough
 def test_clients_read_the_arrays_where_the_object_store_has_them(clients: Any) -> None:
     data = {"name": "synthetic", "kwargs": {"samples": 200_000, "shape": [1, 8, 8]}, "val_fraction": 0.2}
     prepared, actors = clients(rs.Config(data=data, run={"name": "x"}), 2)
@@ -83,6 +84,7 @@ def test_a_batch_of_a_client_is_its_own(clients: Any) -> None:
     assert ray.get(actor.__ray_call__.remote(writes))
 
 
+@pytest.mark.thorough
 def test_images_in_folders_are_read_by_the_client_and_only_their_paths_are_shared(clients: Any, tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     for i in range(40):

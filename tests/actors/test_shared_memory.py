@@ -108,6 +108,7 @@ def test_an_inplace_relu_first_in_a_shared_b_leaves_the_sent_object_as_it_was(se
     assert (ray.get(reread.remote(gradient)).groups[0][0] == 1).all()
 
 
+@pytest.mark.thorough
 def test_training_on_the_rounds_start_state_leaves_it_as_it_was(server: Any, fed_server: Any) -> None:
     middle = server.initial_state.remote()
     before = ray.get(middle)
@@ -124,6 +125,7 @@ def test_training_on_the_rounds_start_state_leaves_it_as_it_was(server: Any, fed
     assert equal(ray.get(reread.remote(middle)), before)
 
 
+@pytest.mark.thorough
 def test_training_copies_of_the_rounds_start_state_leaves_it_as_it_was(server: Any, fed_server: Any) -> None:
     middle, turn = server.initial_state.remote(), TURN._replace(phones=PHONES)
     before = ray.get(middle)

@@ -52,11 +52,15 @@ def test_a_dry_run_says_who_would_be_placed_where_and_leaves_nothing(found: dict
 def test_a_number_of_clients_on_a_node_is_bounded(found: dict[str, Any]) -> None:
     counts = Counter(node for name, node in found["bound"] if "client" in name)
     assert sorted(counts.values()) == [1, 2, 2]
-    assert found["too_bound"]["error"].startswith("cluster.client_actors: 4 is not possible; it may be at most 3")
+    assert found["too_bound"]["error"].startswith(
+        "cluster.client_actors: is 4, but beside the server there is room for only 3"
+    )
 
 
 def test_too_few_cpus_are_refused_at_once_or_waited_for_and_named(found: dict[str, Any]) -> None:
-    assert found["too_many"]["error"].startswith("cluster.client_actors: 13 is not possible; it may be at most 12")
+    assert found["too_many"]["error"].startswith(
+        "cluster.client_actors: is 13, but beside the server there is room for only 12"
+    )
     has = f"such nodes have 12 CPUs and 0 GPUs, of which 12 CPUs and 0 GPUs {FREE}"
     assert found["too_many_waited"]["error"] == (
         f"no room within cluster.wait_seconds, 2: client 12: waits for 1 CPU {CLIENT_NODE}; {has}"

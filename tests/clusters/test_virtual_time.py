@@ -10,7 +10,7 @@ import pytest
 from tests.across_nodes import SLOW_MBPS
 from tests.network import why_not
 from tests.ray_nodes import Nodes, nodes
-from tests.tiers import thorough
+from tests.tiers import slow
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
@@ -29,7 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield found
 
 
-@pytest.mark.parametrize("schedule", [*thorough("splitfed_v1"), pytest.param("sequential", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedule", slow("splitfed_v1", "sequential"))
 def test_a_rounds_virtual_seconds_are_those_of_a_real_run_behind_such_links(cluster: Nodes, schedule: str) -> None:
     settings: dict[str, dict[str, Any]] = {
         "phones": PHONES,

@@ -120,8 +120,9 @@ def test_the_entrypoint_is_a_run_that_starts_before_there_are_workers(job: dict[
 
 
 def test_the_cluster_grows_to_what_the_entrypoint_asks_for(job: dict[str, Any], groups: dict[str, Any]) -> None:
-    found, client, server = settings(job), groups["client"], groups["server"]
-    fit = int(client["rayStartParams"]["num-cpus"]) // found.cluster.cpus_per_client * client["maxReplicas"]
+    found = resolve(settings(job), [whole("x", 0, 0)])
+    client, server = groups["client"], groups["server"]
+    fit = int(client["rayStartParams"]["num-cpus"]) // int(found.cluster.cpus_per_client) * client["maxReplicas"]
     assert int(found.cluster.client_actors) <= fit
     assert (server["rayStartParams"]["num-cpus"], server["maxReplicas"]) == (str(found.server.num_cpus), 1)
     assert float(server["rayStartParams"]["num-gpus"]) == found.server.num_gpus

@@ -105,6 +105,7 @@ REPAIRED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("what", REPAIRED)
+@pytest.mark.few(10)
 def test_it_is_repaired_and_told(folder: Path, runs: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
     damage, told = REPAIRED[what]
     damage(folder)
@@ -138,9 +139,13 @@ def in_place_of(name: str) -> Callable[[Path], object]:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no checkpoints": (remove_checkpoints, "what metrics.jsonl hold would be lost; put the checkpoints back"),
-    "no checkpoints but a half-written one": (empty_checkpoints, "none is left in "),
-    "no checkpoints, but a model": (finish_and_remove, "what model.safetensors hold would be lost"),
+    "no checkpoints": (
+        remove_checkpoints,
+        "checkpoints' to resume from, and what metrics.jsonl has would be lost. Put the checkpoints back, "
+        "or start a new run with another run.name.",
+    ),
+    "no checkpoints but a half-written one": (empty_checkpoints, "run.resume: there is no checkpoint in "),
+    "no checkpoints, but a model": (finish_and_remove, "and what model.safetensors has would be lost."),
     "no rows": (lambda folder: (folder / "metrics.jsonl").unlink(), "metrics.jsonl has no row of round 0"),
     "an empty file of rows": (
         lambda folder: (folder / "metrics.jsonl").write_text(""),
@@ -162,25 +167,34 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a broken config": (
         lambda folder: (folder / "config.yaml").write_text("model: ["),
-        "of a run whose settings can be read; in ",
+        """/config.yaml' is not valid YAML: "model: [". Check its brackets, braces and commas.""",
     ),
     "a config of another version": (
         lambda folder: (folder / "config.yaml").write_text("nothing: 1"),
-        "of a run whose settings can be read; in ",
+        "/config.yaml': there is no section 'nothing'. The sections are model, data, task, ",
     ),
-    "no config": (lambda folder: (folder / "config.yaml").unlink(), "holds something else"),
-    "a folder for the summary": (in_place_of("summary.json"), "summary.json is a folder"),
-    "a folder for the model": (in_place_of("model.safetensors"), "model.safetensors is a folder"),
+    "no config": (
+        lambda folder: (folder / "config.yaml").unlink(),
+        "/run' is not a run's folder: it has no config.yaml. Give the folder of a run. 'ray-split runs FOLDER' lists ",
+    ),
+    "a folder for the summary": (
+        in_place_of("summary.json"),
+        "/summary.json' is a folder, but must be a file. Move that folder away, or ",
+    ),
+    "a folder for the model": (
+        in_place_of("model.safetensors"),
+        "/model.safetensors' is a folder, but must be a file. Move that folder away, or ",
+    ),
     "another run's summary": (
         lambda folder: (folder / "summary.json").write_text('{"status": "running", "seed": 77}'),
-        "is of a run with seed 77; remove it",
+        "/run' is from another run, with seed 77. Remove summary.json, or start a new run with another run.name.",
     ),
     "phones that were left out, and nothing says which": (
         lambda folder: (
             (folder / "summary.json").unlink(),
             edit(1, lambda line: line.replace('"left_out": 0', '"left_out": 1'))(folder),
         ),
-        "it alone says which phones the run goes on without",
+        "/run' can't be read, and only there it says which phones were left out. Put summary.json back, or start ",
     ),
 }
 
@@ -223,7 +237,7 @@ def test_a_summary_from_before_checkpoints_were_told_there_is_made_up_for_by_the
     del summary["checkpoint"]
     (folder / "summary.json").write_text(json.dumps(summary))
     remove_checkpoints(folder)
-    assert "none is left" in refused(folder)
+    assert refused(folder).startswith(f"run.resume: there is no checkpoint in '{folder}/checkpoints' to resume from")
 
 
 def test_who_only_reads_leaves_out_what_is_no_row_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -234,7 +248,9 @@ def test_who_only_reads_leaves_out_what_is_no_row_and_says_so(folder: Path, capl
     (folder / "metrics.jsonl").write_text("")
     assert len(rs.Result.from_path(folder).metrics_dataframe) == 0
     (folder / "summary.json").write_text("[]")
-    with pytest.raises(rs.SettingsError, match=r"its summary\.json can't be read: it is no summary"):
+    with pytest.raises(
+        rs.SettingsError, match=r"/summary\.json' is not the summary of a run\. Give the folder of another run\.$"
+    ):
         rs.Result.from_path(folder)
     (folder / "summary.json").unlink()
     with pytest.raises(FileNotFoundError):
@@ -247,4 +263,4 @@ def test_a_comparison_counts_no_run_whose_rows_are_not_all_there(runs: Path, tmp
     without(1)(folder)
     assert str(read_run(folder, "sequential", 0).error).endswith("metrics.jsonl: no row of round 1")
     (folder / "summary.json").write_text("{")
-    assert "its summary.json can't be read" in str(read_run(folder, "sequential", 0).error)
+    assert "/summary.json' can't be read: " in str(read_run(folder, "sequential", 0).error)

@@ -20,7 +20,7 @@ from ray_split.data.participation import Fates
 from tests import reference
 from tests.reference import assert_close_weights, assert_same_training, assert_same_weights, within
 from tests.runs.test_schedules import assert_close_personal_weights
-from tests.tiers import mostly_thorough, thorough
+from tests.tiers import mostly_thorough, slow, thorough
 
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 FAILING = {"dropout": 0.4, "availability": 0.8}
@@ -62,6 +62,7 @@ def scripted(steps: dict[int, int]) -> Iterator[None]:
         yield
 
 
+@pytest.mark.thorough
 def test_sequential_goes_on_from_the_phone_before_bit_for_bit(tmp_path: Path) -> None:
     run = config(tmp_path, "sequential", run={"rounds": 3})
     result = rs.fit(run, callbacks=[])
@@ -75,16 +76,19 @@ def test_sequential_goes_on_from_the_phone_before_bit_for_bit(tmp_path: Path) ->
 
 @pytest.mark.parametrize("cohort", [*thorough(1), 3])
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "fedavg"])
+@pytest.mark.few(1)
 def test_v1_and_fedavg_average_those_who_finish(tmp_path: Path, schedule: str, cohort: int) -> None:
     run = config(tmp_path, schedule, phones={"cohort": cohort})
     assert_close_weights(lambda: reference.fedavg(run), rs.fit(run, callbacks=[]).path)
 
 
+@pytest.mark.few(1)
 def test_v2_keeps_the_steps_that_b_took_with_a_phone_that_dropped_out(tmp_path: Path) -> None:
     run = config(tmp_path, "splitfed_v2")
     assert_close_weights(lambda: reference.splitfed_v2(run), rs.fit(run, callbacks=[]).path)
 
 
+@pytest.mark.thorough
 def test_v3_leaves_a_phone_that_dropped_out_as_it_was(tmp_path: Path) -> None:
     run = config(tmp_path, "splitfed_v3", phones={"cohort": 3, "held_out": 0.2}, run={"rounds": 3})
     result = rs.fit(run, callbacks=[])
@@ -93,6 +97,7 @@ def test_v3_leaves_a_phone_that_dropped_out_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch", ["accumulated", "joint"])
+@pytest.mark.few(1)
 def test_parallel_keeps_the_joint_steps_and_averages_the_ends_of_those_who_finish(tmp_path: Path, batch: str) -> None:
     run = config(tmp_path, "parallel", phones={"cohort": 3}, kwargs={"batch": batch})
     assert_close_weights(lambda: reference.parallel(run), rs.fit(run, callbacks=[]).path)
@@ -112,6 +117,7 @@ def test_unsplit_passes_over_the_batches_of_those_who_do_not_finish(tmp_path: Pa
 
 
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1", "parallel"))
+@pytest.mark.few(2)
 def test_a_round_in_which_all_drop_out_at_once_leaves_the_weights(tmp_path: Path, schedule: str) -> None:
     with scripted(dict.fromkeys(range(7), 0)):
         none = rs.fit(config(tmp_path, schedule, "none", phones={"availability": 1.0}, run={"rounds": 1}), callbacks=[])
@@ -154,6 +160,7 @@ PATTERNS = st.dictionaries(st.integers(0, 4), st.integers(0, 1), max_size=4)
 @pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("splitfed_v3", "fedavg")])
 @given(dropped=PATTERNS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.few(1)
 def test_whoever_drops_out_the_weights_are_those_of_a_run_without_them(
     tmp_path: Path, schedule: str, dropped: dict[int, int]
 ) -> None:
@@ -210,11 +217,14 @@ def test_a_run_tells_what_became_of_its_phones(tmp_path: Path) -> None:
 
 
 def test_a_deadline_needs_virtual_time(tmp_path: Path) -> None:
-    with pytest.raises(rs.SettingsError, match=r"phones.deadline.*phones.device"):
+    with pytest.raises(
+        rs.SettingsError, match=r"^phones\.deadline: can't be used without virtual time\. Set phones\.device, "
+    ):
         rs.fit(config(tmp_path, "splitfed_v1", phones={"deadline": 3.0}), callbacks=[])
 
 
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1"))
+@pytest.mark.few(1)
 def test_a_round_lasts_until_its_deadline_at_most(tmp_path: Path, schedule: str) -> None:
     def run(name: str, **phones: Any) -> rs.Result:
         described = {"device": [{"of": "low_end", "weight": 1}, {"of": "high_end", "weight": 1}], "link": "4g"}
@@ -233,7 +243,7 @@ def test_a_round_lasts_until_its_deadline_at_most(tmp_path: Path, schedule: str)
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "sequential"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *slow("sequential")])
 def test_on_ray_the_same_phones_fail_and_the_weights_are_the_same(
     tmp_path: Path, ray_session: object, schedule: str
 ) -> None:

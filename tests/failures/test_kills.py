@@ -19,6 +19,7 @@ import ray_split as rs
 from ray_split.errors import RunFailedError
 from tests.failures.test_faults import contents
 from tests.runs.test_same_bytes import rows, timeless
+from tests.tiers import slow
 
 ROUNDS = 10
 ROLES = ("Client", "Server", "FedServer")
@@ -97,11 +98,13 @@ class Killer(rs.Callback):
             self._replaced.wait()
 
 
-def killed_as_undisturbed(path: Path, schedule: str, kills: int, seed: int, clients: int = 2) -> Killer:
+def killed_as_undisturbed(
+    path: Path, schedule: str, kills: int, seed: int, clients: int = 2, channel: str = "calls"
+) -> Killer:
     """Run undisturbed, then with kills; asserts that both leave the same. Says who was killed."""
     whole = rs.fit(config(path, "whole", schedule, backend="inprocess"), callbacks=[])
     killer = Killer(seed, kills)
-    result = rs.fit(config(path, "killed", schedule, client_actors=clients), callbacks=[killer])
+    result = rs.fit(config(path, "killed", schedule, client_actors=clients, channel=channel), callbacks=[killer])
     print(f"\n{schedule}: killed {killer.killed}; replaced {killer.lost}")
     assert dict(contents(Path(result.path))) == dict(contents(Path(whole.path)))
     assert [timeless(row) for row in rows(result.path)] == [timeless(row) for row in rows(whole.path)]
@@ -112,8 +115,14 @@ def killed_as_undisturbed(path: Path, schedule: str, kills: int, seed: int, clie
 
 
 @pytest.mark.thorough
-def test_four_kills_at_random_moments_change_nothing(tmp_path: Path, ray_session: object) -> None:
-    killer = killed_as_undisturbed(tmp_path, "splitfed_v1", 4, seed=1, clients=1)
+@pytest.mark.parametrize(
+    ("schedule", "clients", "channel"),
+    [("splitfed_v1", 1, "calls"), *slow(("sequential", 1, "direct"), ("splitfed_v2", 2, "direct"))],
+)
+def test_four_kills_at_random_moments_change_nothing(
+    tmp_path: Path, ray_session: object, schedule: str, clients: int, channel: str
+) -> None:
+    killer = killed_as_undisturbed(tmp_path, schedule, 4, seed=1, clients=clients, channel=channel)
     assert len(set(killer.killed)) >= 2
 
 
@@ -184,6 +193,7 @@ def for_drivers_only(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, num_classes))
 
 
+@pytest.mark.thorough
 def test_a_constructor_that_raises_fails_the_run_at_once_with_its_message(tmp_path: Path, ray_session: object) -> None:
     settings = config(tmp_path, "r", "sequential", client_actors=1).with_values(
         model={"name": "tests.failures.test_kills:for_drivers_only", "cuts": ["1", "2"]}

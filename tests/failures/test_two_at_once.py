@@ -52,21 +52,24 @@ def test_of_runs_of_one_name_one_is_run_and_the_others_are_refused_by_a_line(tmp
     whole = rs.fit(config(tmp_path, "whole"), callbacks=[])
     *told, finished = sorted(at_once(config(tmp_path, "run"), tmp_path / "ends"), key=lambda end: end[:8] == "finished")
     assert finished == f"finished {tmp_path / 'run'}"
-    free = "run.name: 'run' is not possible; it may be a name that is free: "
-    assert all(line.startswith((f"{free}process ", f"{free}{tmp_path / 'run'} holds a run")) for line in told)
+    taken = ("run.name: 'run' is in use: process ", f"run.name: '{tmp_path / 'run'}' already holds a run. ")
+    assert all(line.startswith(taken) and "Choose another run.name" in line for line in told)
     assert len(told) == 3
     assert rounds(tmp_path / "run") == [0, 1, 2]
     assert model_bytes(rs.Result.from_path(tmp_path / "run")) == model_bytes(whole)
 
 
+@pytest.mark.few(1)
 def test_of_resumes_at_once_one_goes_on_to_the_bytes_of_the_undisturbed_run(tmp_path: Path) -> None:
     whole = rs.fit(config(tmp_path, "whole", "splitfed_v3", rounds=6), callbacks=[])
     settings = config(tmp_path, "run", "splitfed_v3", rounds=6)
     stopped(settings, 1)
     ends = at_once(settings.with_values(run={"resume": "auto"}), tmp_path / "ends")
     refused = [end for end in ends if not end.startswith("finished")]
-    line = "run.resume: 'auto' is not possible; it may be of a run that has ended: process "
-    assert len(refused) < 4 and all(end.startswith(line) for end in refused)
+    line = "run.resume: the run 'run' has not ended: process "
+    assert len(refused) < 4 and all(
+        end.startswith(line) and "Wait until it has ended, or stop it." in end for end in refused
+    )
     assert rounds(tmp_path / "run") == [*range(6)]
     result = rs.Result.from_path(tmp_path / "run")
     assert (model_bytes(result), timeless(result)) == (model_bytes(whole), timeless(whole))

@@ -12,15 +12,18 @@ from jobs.bench.__main__ import main
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--out", "."], "error: --out: '.' is not possible; it may be a file of rows"),
-        (["--out", "bad.json"], "error: --out: 'bad.json'"),
-        (["--out", "list.json"], "error: --out: 'list.json'"),
+        (
+            ["--out", "."],
+            "error: --out: . can't be read: [Errno 21] Is a directory: '.'. Name a file that jobs.bench has written",
+        ),
+        (["--out", "bad.json"], "error: --out: bad.json can't be read"),
+        (["--out", "list.json"], "error: --out: list.json is not a file of rows"),
         (["--out", "bad.json/x.json"], "error: --out: "),
-        (["--repeats", "0"], "error: --repeats: 0 is not possible; it may be 1 or more"),
-        (["--calls", "-3"], "error: --calls: -3"),
-        (["--repeats", "many"], "argument --repeats: invalid int value"),
-        (["exchange of mpl"], "did you mean exchange of mlp?"),
-        (["--repeat", "3"], "did you mean --repeats?"),
+        (["--repeats", "0"], "error: --repeats: must be at least 1, not 0."),
+        (["--calls", "-3"], "error: --calls: must be at least 1, not -3."),
+        (["--repeats", "many"], "error: --repeats: must be a whole number, not 'many'."),
+        (["exchange of mpl"], "Did you mean exchange of mlp?"),
+        (["--repeat", "3"], "Did you mean --repeats?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

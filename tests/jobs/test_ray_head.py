@@ -78,6 +78,7 @@ def ended(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.thorough
 def test_it_ends_with_its_maker_that_is_killed_and_its_files_are_one_users(tmp_path: Path) -> None:
     env = environment(TMPDIR="/tmp", http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
     maker = subprocess.Popen([sys.executable, "-c", MAKER], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)

@@ -148,6 +148,7 @@ def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayH
     wait_for_no_actors()
 
 
+@pytest.mark.thorough
 def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_session: RayHead, start: Start) -> None:
     process = start(
         [sys.executable, "-m", "jobs.submit", "python", "-m", "jobs.train", "--run.storage_path", "results"],
@@ -155,7 +156,10 @@ def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_ses
     )
     output = process.communicate(timeout=600)[0]
     assert process.returncode == 1, output
-    assert "run.storage_path: 'results' is not possible; it may be absolute" in output
+    assert (
+        "run.storage_path: in a Ray job, 'results' would be in Ray's cache, which is deleted afterwards. "
+        "Set an absolute path, ~/..., or a URI." in output
+    )
     assert "exited with code 2" in output or "exit code 2" in output or "code: 2" in output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import site
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from jobs.ray_head import environment, head, ray_command
 from tests.conftest import ROOT
+from tests.test_docs import DOCS, blocks
 
 MY_MODEL = Path(__file__).parent / "my_model.py"
 FLAGS = ["--model.name", "my_model:net", "--model.cuts", "1,3", "--data.name", "my_model:rings"]
@@ -124,6 +126,25 @@ def test_all_that_the_command_does_is_in_it(empty: Path, python: Path) -> None:
     assert {path.name for path in (empty / "all").iterdir()} >= {"compare.csv", "compare.png", "splitfed_v1_seed0"}
     assert "trace_1.json" in run([command, "trace", "all/splitfed_v1_seed0", "--round", "1", "--trust"], empty, python)
     assert "recommended: --model.cuts" in run([command, "plan", "--out", "plan"], empty, python)
+
+
+@pytest.mark.thorough
+def test_an_algorithm_of_ones_own_trains_as_the_docs_tell(tmp_path: Path, python: Path) -> None:
+    pages = {"my_algorithm": ("algorithm", 0), "my_pieces": ("algorithm", -1), "my_methods": ("algorithms", 0)}
+    for name, (page, number) in {**pages, "my_callback": ("callbacks", 0)}.items():
+        (tmp_path / f"{name}.py").write_text(blocks(DOCS / f"{page}.md")[number])
+    (tmp_path / "mine.yaml").write_text(blocks(DOCS / "algorithm.md", "yaml")[0])
+    told = shlex.split(
+        next(line for line in (DOCS / "algorithm.md").read_text().splitlines() if "mine.yaml --" in line)
+    )
+    here = ["--cluster.backend", "inprocess", "--run.storage_path", "results", "--run.name", "own"]
+    output = run([str(python.parent / told[0]), *told[1:], *here], tmp_path, python)
+    assert "finished best in round" in output and str(ROOT) not in output
+    rows = [json.loads(line) for line in (tmp_path / "results" / "own" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 5 and rows[-1]["val_top_3"] > 0.8 and rows[-1]["train_loss"] < rows[0]["train_loss"] / 3
+    written = (tmp_path / "results" / "own" / "config.yaml").read_text()
+    named = ("low_and_high", "focal", "top_3", "SignSGD", "in_turn", "winsorized", "towards_start", "Watch")
+    assert all(f":{name}\n" in written for name in named)
 
 
 @pytest.mark.thorough

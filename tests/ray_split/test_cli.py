@@ -137,7 +137,7 @@ def test_alone_it_says_what_there_is_and_that_nothing_was_done(capsys):
     assert cli.main([]) == 2
     captured = capsys.readouterr()
     assert captured.out == f"{cli.overview()}\n"
-    assert captured.err.startswith("error: command line: ''") and captured.err.count("\n") == 1
+    assert captured.err.startswith("error: no command was given. The commands are ") and captured.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

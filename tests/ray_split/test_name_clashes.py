@@ -35,7 +35,9 @@ def test_a_folder_of_the_users_that_hides_ours_is_named(
 ) -> None:
     path = make(tmp_path, name)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(rs.SettingsError, match=f"hides ray-split's own {name}; rename it, or start in") as caught:
+    with pytest.raises(
+        rs.SettingsError, match=f"the same name as a package of ray-split, .* Rename {name}, or start in"
+    ) as caught:
         rs.fit(settings(tmp_path), callbacks=[])
     assert str(path) in str(caught.value)
     assert not (tmp_path / "results").exists()
@@ -44,7 +46,7 @@ def test_a_folder_of_the_users_that_hides_ours_is_named(
 def test_a_file_hides_as_a_folder_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "actors.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(rs.SettingsError, match=r"actors\.py.*rename it"):
+    with pytest.raises(rs.SettingsError, match=r"Rename actors\.py, or start in"):
         rs.fit(settings(tmp_path), callbacks=[])
 
 

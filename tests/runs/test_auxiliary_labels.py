@@ -11,8 +11,10 @@ from tests.runs.test_schedules import ALL, COHORTS, SGD, fit
 from tests.tiers import mostly_thorough, thorough
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1"))
 @pytest.mark.parametrize("cuts", [*thorough("block1"), "block1,hidden"])
+@pytest.mark.few(2)
 def test_both_ways_train_the_same(tmp_path: Path, schedule: str, cuts: str) -> None:
     phones = {"cohort": 3} if schedule in COHORTS else {}
     results = [

@@ -45,6 +45,7 @@ def settings_of(folder: Path, kinds: list[str], schedule: str, cuts: list[str] =
 
 
 @pytest.mark.parametrize("kind", mostly_thorough(KINDS, *list(KINDS)[::2]))
+@pytest.mark.few(10)
 def test_in_sequence_each_kind_is_unsplit(tmp_path: Path, kind: str) -> None:
     settings = settings_of(tmp_path, [kind], "sequential").with_values(run={"rounds": 1, "eval_every": 1})
     path = rs.fit(settings, callbacks=[]).path
@@ -145,11 +146,11 @@ ODD = {
     "a number of the data": lambda h: float(h.max()),
 }
 REFUSED = {
-    "an object": "tensors in a Cache would get no gradient",
+    "an object": "tensors in a Cache there would get no gradient",
     "sparse": "can't convert Sparse layout tensor to numpy",
-    "numpy": "numpy's array would arrive as a tensor",
-    "a function": "a function can't be sent",
-    "a number of the data": "phones of a cohort have one of it; return a tensor, or phones.cohort 1",
+    "numpy": "a numpy array there would arrive as a tensor",
+    "a function": "a function there can't be sent",
+    "a number of the data": "for one phone and .* for another. Cut after another layer, return a tensor there, or set",
 }
 
 

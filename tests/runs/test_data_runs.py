@@ -43,6 +43,42 @@ def test_a_phone_trains_on_its_users_samples_alone(tmp_path: Path, schedule: str
         assert trained == np.bincount(users).tolist()
 
 
+SPEAKERS = np.array(["anna", "bo", "cy"])
+
+
+def spoken(broken: bool = False) -> rs.DataSet:
+    """Samples of three speakers, of whom one has a value that is no number."""
+    draw = np.random.default_rng(0)
+    inputs, labels = draw.normal(size=(90, 1, 8, 8)).astype(np.float32), np.arange(90) % 4
+    ids = SPEAKERS[np.arange(90) % 3]
+    inputs[ids == "bo"] *= np.nan if broken else 1
+    return rs.DataSet(
+        rs.Part(inputs, labels), rs.Part(inputs[ids != "bo"], labels[ids != "bo"]), groups={"speaker": ids}
+    )
+
+
+def told(settings: dict[str, Any]) -> dict[str, Any]:
+    data = {"name": f"{__name__}:spoken", "partition": {"name": "natural"}, "val_fraction": 0, **settings}
+    return {"data": data, "phones": {"count": 3}, "schedule": {"name": "splitfed_v1"}}
+
+
+def test_phones_whose_ids_are_text_are_called_by_them(tmp_path: Path) -> None:
+    _, result = fit(tmp_path, **told({}))
+    table = pandas.read_parquet(Path(result.path) / "phones.parquet")
+    assert dict(zip(table["phone"], table["group"], strict=True)) == dict(enumerate(SPEAKERS))
+
+
+def test_a_phone_that_is_left_out_is_called_by_its_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sections = told({"kwargs": {"broken": True}})
+    with pytest.raises(rs.SettingsError, match=r"returned nan in the training inputs, .* of phone 1 \(speaker bo\), "):
+        fit(tmp_path, **sections)
+    run = {"storage_path": str(tmp_path), "name": "skip", "rounds": 2, "on_bad_phone": "skip"}
+    result = rs.fit(rs.Config(cluster={"backend": "inprocess", "client_actors": 1}, run=run, **sections))
+    (left_out,) = result.metrics["quarantined"]
+    assert (left_out["phone"], left_out["group"]) == (1, "bo") and left_out["reason"].startswith("speaker bo: its ")
+    assert "without phone 1: speaker bo: its " in capsys.readouterr().out
+
+
 def write_images(folder: Path) -> None:
     draw = np.random.default_rng(0)
     for i in range(60):

@@ -177,5 +177,5 @@ def test_values_that_are_not_finite_and_outputs_of_other_kinds_are_counted() -> 
     # What an own loss alone can read, of whatever shape, stops nothing.
     for outputs in (torch.zeros(7), torch.zeros(()), torch.zeros(3, 0), {"n": 3}, [torch.zeros(3, 0, 2)], None):
         assert own.tallies(outputs, wanted)["nonfinite"].tolist() == [0, 3]
-    with pytest.raises(rs.SettingsError, match="nonfinite is told anyway"):
+    with pytest.raises(rs.SettingsError, match="can't contain nonfinite, which is always computed"):
         task(metrics=[f"{HERE}:nonfinite"])

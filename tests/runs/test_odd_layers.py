@@ -176,15 +176,15 @@ def test_a_segment_that_can_not_be_stacked_is_refused_if_it_was_asked_for(tmp_pa
     with pytest.raises(rs.SettingsError) as caught:
         settled(tmp_path, "splitfed_v1", layer, phones={"stacked": "b"})
     assert caught.value.field == "phones.stacked"
-    assert caught.value.allowed.startswith("without b, which can't be stacked: ")
+    assert str(caught.value).startswith("phones.stacked: can't contain b, because ")
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_parallel_does_not_stack_a_b_that_counts_for_phones_at_once(tmp_path: Path) -> None:
     batch = {"kwargs": {"batch": "accumulated"}}
-    with pytest.raises(rs.SettingsError, match="without b, which can't be stacked: stacked it computes something else"):
+    with pytest.raises(rs.SettingsError, match="can't contain b, because stacked it computes something else"):
         settled(tmp_path, "parallel", "counted", schedule=batch, phones={"stacked": "b"})
-    with pytest.raises(rs.SettingsError, match="batch: joint, because B mixes the samples of a batch"):
+    with pytest.raises(rs.SettingsError, match=r"mixes the samples of a batch .* \{batch: joint\}"):
         settled(tmp_path, "parallel", "assigned", schedule=batch)
 
 
@@ -253,5 +253,7 @@ def test_sparse_gradients_are_for_plain_sgd(tmp_path: Path, optimizer: dict[str,
     if right:
         assert_same_weights(reference.unsplit(settings), rs.fit(settings, callbacks=[]).path)
     else:
-        with pytest.raises(rs.SettingsError, match=r"sgd without momentum and weight decay: b\.table has sparse"):
+        with pytest.raises(
+            rs.SettingsError, match=r"the sparse gradients of b\.table\. Use sgd without momentum and weight decay"
+        ):
             rs.fit(settings, callbacks=[])

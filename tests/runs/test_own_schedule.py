@@ -101,14 +101,14 @@ def test_its_kwargs_are_checked_its_phones_make_no_cohorts_and_its_server_has_no
     name = f"{module}:mine"
     assert prepare(settings_of(tmp_path, name, "fresh", schedule={"kwargs": {"optimizer": "fresh"}}))
     for sections, line in (
-        ({"schedule": {"kwargs": {"optimizer": "old"}}}, "optimizer: handed_on or fresh"),
-        ({"phones": {"cohort": 2}}, "phones train one by one"),
-        ({"server": {"replicas": 2}}, "has no use for more"),
-        ({"aggregator": {"name": "median"}}, "handed from phone to phone"),
+        ({"schedule": {"kwargs": {"optimizer": "old"}}}, "optimizer must be handed_on or fresh, not old"),
+        ({"phones": {"cohort": 2}}, "phones.cohort: can't be used with .*, which trains one phone at a time"),
+        ({"server": {"replicas": 2}}, "server.replicas: must be 1 with .*, not 2"),
+        ({"aggregator": {"name": "median"}}, "aggregator.name: can't be used with .*, where nothing is averaged"),
     ):
         with pytest.raises(rs.SettingsError, match=line):
             prepare(settings_of(tmp_path, name, "refused", **sections))
-    with pytest.raises(rs.SettingsError, match="a function or a Schedule, not a int"):
+    with pytest.raises(rs.SettingsError, match=r"is a int\. Name a function or a ray_split\.Schedule"):
         prepare(settings_of(tmp_path, f"{module}:number", "refused"))
 
 
@@ -145,5 +145,5 @@ def test_one_whose_phones_have_their_own_b_is_splitfed_v1_in_bits_and_virtual_ti
 
 def test_a_bare_function_that_opens_copies_is_told_how_to_say_so(tmp_path: Path, copies_of_mine: str) -> None:
     settings = settings_of(tmp_path, f"{copies_of_mine}:each_its_own", "bare")
-    with pytest.raises(RuntimeError, match=r"way='in_turn', which has no open; a schedule that calls it says own_cop"):
+    with pytest.raises(rs.SettingsError, match=r"open, which B hasn't with way='in_turn' .* Set way to 'own_copies'"):
         rs.fit(settings, callbacks=[])

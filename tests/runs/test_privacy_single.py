@@ -41,6 +41,7 @@ def of_labels(arrived: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarr
     return [(name, array) for name, array in arrived if array.dtype == np.int64 and array.ndim == 2]
 
 
+@pytest.mark.few(4)
 def test_labels_come_with_the_activation_and_only_then(run: Run) -> None:
     got = of_labels(run.server.arrived)
     assert {name for name, _ in got} == run.calls
@@ -50,6 +51,7 @@ def test_labels_come_with_the_activation_and_only_then(run: Run) -> None:
     assert {a.shape[2:] for _, a in activations} == {(16, 8, 8)}
 
 
+@pytest.mark.few(4)
 def test_the_server_gets_no_input_and_no_weights_of_a(run: Run) -> None:
     inputs = images()
     ends = {array.tobytes() for array in run.ends() if array.nbytes >= 40 and array.any()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_in_one_process_the_running_script_is_not_imported_again(tmp_path: Path,
     assert "caught" not in done.stdout
 
 
+@pytest.mark.thorough
 def test_on_ray_actors_import_it_and_only_the_script_trains(tmp_path: Path, ray_head: RayHead) -> None:
     done = run(tmp_path, "one_file.py", backend="ray", RAY_ADDRESS=ray_head.address)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -68,6 +70,23 @@ def test_on_ray_actors_import_it_and_only_the_script_trains(tmp_path: Path, ray_
     assert "one_file trains when it is imported: put it under `if __name__ == '__main__':`" in done.stdout + done.stderr
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("names", [["__main__:net", "__main__:points"], [None, None]], ids=["named", "given"])
+def test_on_ray_what_a_session_without_a_file_has_goes_there_by_value(
+    tmp_path: Path, ray_head: RayHead, names: list[str | None]
+) -> None:
+    text = SCRIPT.replace("BACKEND", "ray")
+    for was, name, given in (("one_file:net", names[0], "net"), ("one_file:points", names[1], "points")):
+        text = text.replace(f'"{was}"', repr(name) if name else given)
+    env = environment(PYTHONPATH=str(ROOT), RAY_ADDRESS=ray_head.address)
+    command = [sys.executable, "-"]  # no file, as in a notebook
+    done = subprocess.run(command, cwd=tmp_path, env=env, input=text, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.stdout.count("imported"), done.stdout.count("ended with 0."), trained(tmp_path)) == (1, 1, 1)
+    assert re.search("name: by value [0-9a-f]{12}:net\n", (tmp_path / "r" / "config.yaml").read_text())
+
+
+@pytest.mark.thorough
 def test_the_command_uses_what_stands_above_and_says_so(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "ray_split.cli", "train", *FLAGS, "--run.name", "by_command")
     assert done.returncode == 0, done.stderr
@@ -92,5 +111,5 @@ def test_a_module_that_cannot_be_imported_so_is_refused_in_a_line(tmp_path: Path
     (tmp_path / "third.py").write_text("import ray_split as rs\nrs.fit()\n")
     done = run(tmp_path, "-m", "ray_split.cli", "train", *FLAGS, "--model.name", "other:net", "--data.name", "digits")
     last = done.stderr.splitlines()[-1]
-    assert done.returncode == 2 and last.startswith("error: model.name: 'other:net' is not possible") and told in last
+    assert done.returncode == 2 and last.startswith("error: model.name: importing 'other' failed") and told in last
     assert "Traceback" not in done.stderr

@@ -145,6 +145,7 @@ def test_on_s3_a_run_stopped_and_resumed_leaves_what_a_local_one_does(tmp_path: 
         assert (theirs / "personal" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.thorough
 def test_on_s3_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_taken(
     tmp_path: Path, bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +162,7 @@ def test_on_s3_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_taken(
     assert timeless(result) == timeless(local)
 
 
+@pytest.mark.thorough
 def test_with_ray_the_fed_server_writes_to_s3_too_and_credentials_are_nowhere_written_down(
     tmp_path: Path, endpoint: str, bucket: str, ray_session: object, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

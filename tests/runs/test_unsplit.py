@@ -9,7 +9,7 @@ import torch
 
 import ray_split as rs
 from tests.reference import assert_same_weights, unsplit
-from tests.tiers import thorough
+from tests.tiers import slow, thorough
 
 PLAIN = {"name": "digits_cnn"}
 BATCHNORM = {"name": "tests.nets:with_batchnorm", "cuts": "2,7"}
@@ -34,9 +34,10 @@ def test_one_phone_in_process_is_unsplit(tmp_path: Path, model: dict, optimizer:
     assert_same_weights(unsplit(settings), result.path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model", "optimizer"),
-    [*thorough((PLAIN, SGD)), (BATCHNORM, MOMENTUM), *thorough((DROPOUT, ADAM))],
+    [*slow((PLAIN, SGD)), (BATCHNORM, MOMENTUM), *thorough((DROPOUT, ADAM))],
     ids=["sgd", "momentum", "adam"],
 )
 def test_one_phone_through_ray_is_unsplit(tmp_path: Path, ray_session: object, model: dict, optimizer: dict) -> None:

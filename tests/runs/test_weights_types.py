@@ -88,6 +88,7 @@ def test_handed_on_and_resumed_they_are_unsplit_bit_for_bit(tmp_path: Path, dtyp
 
 @pytest.mark.parametrize("stacked", [[], ["a", "b", "c"]], ids=["looped", "stacked"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.few(6)
 def test_averaged_they_are_the_untouched_models(tmp_path: Path, dtype: str, stacked: list[str]) -> None:
     settings = settings_of(tmp_path, dtype, "splitfed_v1", cohort=3, stacked=stacked)
     result = rs.fit(settings, callbacks=[])

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.ray_backend import death_words, reachable
+from actors.ray_backend import death_words
+from actors.ray_backend.joining import reachable
 
 DIED = """The actor died unexpectedly before finishing this task.
 \tclass_name: Server
@@ -60,12 +61,12 @@ def test_addresses_of_another_form_are_left_to_ray_and_a_ray_is_one(ray_session:
     assert reachable.complaint(dashboard) == "what answers there is not Ray"
 
 
+@pytest.mark.thorough
+@pytest.mark.few(1)
 def test_a_run_at_a_wrong_address_ends_soon_with_one_line() -> None:
     command = [sys.executable, "-m", "jobs.train", "--run.name", "wrong", "--run.storage_path", "/nowhere"]
     env = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 2
-    line = (
-        "error: cluster.address: '127.0.0.1:1' is not possible; it may be the address of a running Ray: nothing answers"
-    )
+    line = "error: cluster.address: there is no running Ray at '127.0.0.1:1': nothing answers"
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1

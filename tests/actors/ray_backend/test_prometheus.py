@@ -78,6 +78,7 @@ def seen(ray_session: object, tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield Seen(rows, scraped("watched", r"ray_split_running.* 0\.0$"), killer)
 
 
+@pytest.mark.thorough
 def test_what_prometheus_scrapes_is_what_metrics_jsonl_says(seen: Seen) -> None:
     metrics, rows = seen.metrics, seen.rows
     sums = {"samples": "samples", "phones": "phones_done"} | {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,36 @@ def test_another_patch_of_python_is_named_and_stops_nothing() -> None:
     assert lines(server=Found("a", "10.0.0.1", patched)) == [told]
 
 
+def test_another_checkout_of_ours_is_named_with_its_place() -> None:
+    ours = {**DRIVER, "ray_split": "aaaaaaaa"}
+    theirs = {**DRIVER, "ray_split": "bbbbbbbb", "ray_split lies in": "/old/ray_split"}
+    found = software_versions.compared({"client 0": Found("a", "10.0.0.1", theirs)}, ours)
+    assert [each.told for each in found] == [
+        "node 10.0.0.1 (client 0): ray_split bbbbbbbb, the driver has aaaaaaaa: another checkout or version of it, "
+        "in /old/ray_split, with other code"
+    ]
+    assert (
+        software_versions.compared({"client 0": Found("a", "10.0.0.1", {**theirs, "ray_split": "aaaaaaaa"})}, ours)
+        == []
+    )
+
+
+def test_a_copy_of_our_code_is_the_same_and_one_that_differs_in_a_line_is_not(tmp_path: Path) -> None:
+    for name in ("same", "other"):
+        for package in ("ray_split", "actors"):
+            shutil.copytree(ROOT / package, tmp_path / name / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "other" / "actors" / "client.py").open("a") as file:
+        file.write("# another line\n")
+    show = "from actors.ray_backend.own_code import fingerprint, place; print(fingerprint(), place())"
+    found = {}
+    for name in ("same", "other"):
+        env = environment(PYTHONPATH=str(tmp_path / name))
+        done = subprocess.run([sys.executable, "-c", show], cwd=tmp_path, env=env, capture_output=True, text=True)
+        found[name] = done.stdout.split()
+        assert found[name][1:] == [str(tmp_path / name / "ray_split")], done.stderr
+    assert found["same"][0] == software_versions.here()["ray_split"] != found["other"][0]
+
+
 @pytest.mark.parametrize(("name", "version"), [("ray", "2.59.0"), ("python", "3.12.7")])
 def test_another_ray_or_python_stops_the_run(name: str, version: str) -> None:
     with pytest.raises(RunFailedError) as error:
@@ -68,7 +99,14 @@ def test_what_ray_refuses_is_one_line() -> None:
 
 def test_builds_of_one_release_are_the_same() -> None:
     assert "+" not in software_versions.here()["torch"]
-    assert set(software_versions.here()) == {"ray", "torch", "numpy", "python", "cpu"}  # torch is loaded here
+    assert set(software_versions.here()) == {
+        "ray",
+        "torch",
+        "numpy",
+        "python",
+        "ray_split",
+        "cpu",
+    }  # torch is loaded here
 
 
 @pytest.mark.slow

@@ -63,18 +63,19 @@ def test_numbers_of_ones_own_are_a_profile() -> None:
 @pytest.mark.parametrize(
     ("section", "field", "value", "said"),
     [
-        ("phones", "device", "midrange", "did you mean mid_range"),
-        ("phones", "device", {"gflops": -1}, "a mapping with gflops: greater than 0"),
-        ("phones", "device", {"memory_mb": 5}, "a mapping with gflops: field required"),
+        ("phones", "device", "midrange", "Did you mean mid_range"),
+        ("phones", "device", {"gflops": -1}, "in the mapping, gflops must be greater than 0, not -1"),
+        ("phones", "device", {"memory_mb": 5}, "the mapping lacks gflops. Add 'gflops: NUMBER'"),
         ("phones", "device", [], "a mix of one part or more"),
         ("phones", "device", [{"of": "x", "weight": 1}], "low_end, mid_range"),
-        ("phones", "device", [{"of": "low_end", "weight": 0}], "weight: greater than 0"),
-        ("phones", "link", {"up_mbps": 1}, "down_mbps: field required"),
-        ("phones", "link", {"up_mbps": 1, "down_mbps": 1, "loss": 1}, "loss: less than 1"),
-        ("phones", "link", "6g", "same_network, cloud_tcp, tunnel, wifi, 5g, 4g, 3g"),
+        ("phones", "device", [{"of": "low_end", "weight": 0}], "in the mapping, weight must be greater than 0, not 0"),
+        ("phones", "link", {"up_mbps": 1}, "the mapping lacks down_mbps. Add 'down_mbps: NUMBER'"),
+        ("phones", "link", {"up_mbps": 1, "down_mbps": 1, "loss": 1}, "in the mapping, loss must be less than "
+        "1, not 1"),
+        ("phones", "link", "6g", "Choose same_network, cloud_tcp, tunnel, wifi, 5g, 4g or 3g, or give numbers"),
         ("server", "device", MIX, "k80, rtx_2080, a100"),
         ("phones", "device", "{gflops: ", "YAML"),
-        ("phones", "on_misfit", "stop", "'refuse' or 'skip'"),
+        ("phones", "on_misfit", "stop", "must be refuse or skip, not 'stop'"),
     ],
 )  # fmt: skip
 def test_a_setting_that_is_no_profile_is_said_in_a_line(section: str, field: str, value: object, said: str) -> None:

@@ -46,5 +46,5 @@ def test_in_a_job_such_a_flag_is_refused_and_elsewhere_it_is_not_looked_at(
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert cli.main(["train", *flags]) == 2
     told = capsys.readouterr()
-    assert told.err.startswith("error: run.storage_path: 's3://bucket/runs' is not possible; it may be without cred")
+    assert told.err.startswith("error: run.storage_path: 's3://bucket/runs' contains credentials. Leave them out of")
     assert "SECRET" not in told.err + told.out

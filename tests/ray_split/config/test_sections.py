@@ -7,75 +7,131 @@ from ray_split.config import Config
 from ray_split.errors import SettingsError
 
 BAD = [
-    # sections, field, value as shown, of what it may be
-    ({"nonsense": {}}, "nonsense", "{}", "one of the fields model, data"),
-    ({"phone": {"count": 3}}, "phone", "{'count': 3}", "did you mean phones?"),
-    ({"my-section": {}}, "my-section", "{}", "one of the fields model, data"),
-    ({"phones": {"cuont": 3}}, "phones.cuont", "3", "did you mean count?"),
-    ({"phones": {"local-steps": 3}}, "phones.local-steps", "3", "did you mean local_steps?"),
-    ({"data": {"partition": {"nme": "iid"}}}, "data.partition.nme", "'iid'", "did you mean name?"),
-    ({"phones": 3}, "phones", "3", "valid dictionary"),
-    ({"phones": None}, "phones", "None", "valid dictionary"),
+    # sections, field, what is wrong, of what it must be
+    ({"nonsense": {}}, "nonsense", "there is no section 'nonsense'", "The sections are model, data"),
+    ({"phone": {"count": 3}}, "phone", "there is no section 'phone'", "Did you mean phones?"),
+    ({"my-section": {}}, "my-section", "there is no section 'my-section'", "The sections are model, data"),
+    ({"phones": {"cuont": 3}}, "phones.cuont", "there is no setting 'phones.cuont'", "Did you mean phones.count?"),
+    (
+        {"phones": {"local-steps": 3}},
+        "phones.local-steps",
+        "there is no setting 'phones.local-steps'",
+        "Did you mean phones.local_steps?",
+    ),
+    (
+        {"data": {"partition": {"nme": "iid"}}},
+        "data.partition.nme",
+        "there is no setting 'data.partition.nme'",
+        "Did you mean data.partition.name?",
+    ),
+    ({"phones": 3}, "phones", "3", "a section, with its settings below it (count"),
+    ({"schedule": "splitfed_v1"}, "schedule", "'splitfed_v1'", "a section, such as {\"name\": 'splitfed_v1'}"),
+    ({"phones": None}, "phones", "is not set", "a section, with its settings below it (count"),
     ({"phones": {1: 2}}, "phones", "1", ""),
-    ({"phones": {"count": "many"}}, "phones.count", "'many'", "valid integer"),
-    ({"phones": {"count": 2.5}}, "phones.count", "2.5", "valid integer"),
-    ({"phones": {"count": 0}}, "phones.count", "0", "greater than or equal to 1"),
-    ({"model": {"name": 3}}, "model.name", "3", "valid string"),
-    ({"model": {"kwargs": "3"}}, "model.kwargs", "3", "valid dictionary"),
-    ({"model": {"kwargs": "{width: 3"}}, "model.kwargs", "'{width: 3'", "a YAML mapping"),
-    ({"model": {"cuts": [[1]]}}, "model.cuts", "[1]", "valid string"),
-    ({"model": {"freeze": "d"}}, "model.freeze", "'d'", "any of a, b, c"),
-    ({"model": {"freeze": ["a", "x"]}}, "model.freeze", "['a', 'x']", "any of a, b, c"),
-    ({"data": {"batch_size": 0}}, "data.batch_size", "0", "greater than or equal to 1"),
+    ({"phones": {"count": "many"}}, "phones.count", "'many'", "a whole number"),
+    ({"phones": {"count": 2.5}}, "phones.count", "2.5", "a whole number"),
+    ({"phones": {"count": 0}}, "phones.count", "0", "at least 1"),
+    ({"model": {"name": 3}}, "model.name", "3", "text"),
+    ({"model": {"kwargs": "3"}}, "model.kwargs", "3", "a mapping, such as '{width: 3}'"),
+    ({"model": {"kwargs": "{width: 3"}}, "model.kwargs", "{width: 3", "is not valid YAML"),
+    ({"model": {"cuts": [[1]]}}, "model.cuts", "[1]", "text"),
+    ({"model": {"freeze": "d"}}, "model.freeze", "'d'", "some of a, b and c, each at most once"),
+    ({"model": {"freeze": ["a", "x"]}}, "model.freeze", "['a', 'x']", "some of a, b and c, each at most once"),
+    ({"data": {"batch_size": 0}}, "data.batch_size", "0", "at least 1"),
     ({"data": {"val_fraction": 1}}, "data.val_fraction", "1", "less than 1"),
-    ({"phones": {"local_epochs": 1, "local_steps": 5}}, "phones.local_steps", "5", "local_epochs is not"),
-    ({"phones": {"local_steps": 5, "local_epochs": 1}}, "phones.local_steps", "5", "local_epochs is not"),
+    (
+        {"phones": {"local_epochs": 1, "local_steps": 5}},
+        "phones.local_steps",
+        "local_epochs",
+        "can't be used together with phones.local_epochs. Remove one of the two",
+    ),
+    (
+        {"phones": {"local_steps": 5, "local_epochs": 1}},
+        "phones.local_steps",
+        "local_epochs",
+        "can't be used together with phones.local_epochs. Remove one of the two",
+    ),
     ({"phones": {"per_round": 0}}, "phones.per_round", "0", "greater than 0"),
     ({"phones": {"per_round": -0.5}}, "phones.per_round", "-0.5", "greater than 0"),
     ({"phones": {"per_round": float("nan")}}, "phones.per_round", "nan", "greater than 0"),
-    ({"phones": {"per_round": 2.5}}, "phones.per_round", "2.5", "a number of phones, or a fraction up to 1.0"),
-    ({"phones": {"per_round": 21}}, "phones.per_round", "21", "at most phones.count, 20"),
-    ({"phones": {"per_round": 4.0, "count": 3}}, "phones.per_round", "4.0", "at most phones.count, 3"),
-    ({"phones": {"per_round": "some"}}, "phones.per_round", "'some'", "valid number"),
-    ({"phones": {"per_round": True}}, "phones.per_round", "True", "not yes or no"),
-    ({"phones": {"hostile": 21}}, "phones.hostile", "21", "at most phones.count, 20"),
-    ({"phones": {"hostile": "1.5"}}, "phones.hostile", "'1.5'", "a number of phones, or a fraction up to 1.0"),
-    ({"phones": {"hostile": -1}}, "phones.hostile", "-1", "greater than or equal to 0"),
-    ({"phones": {"hostile": None}}, "phones.hostile", "None", "valid"),
+    ({"phones": {"per_round": 2.5}}, "phones.per_round", "2.5", "a whole number of phones, or a fraction up to 1.0"),
+    (
+        {"phones": {"per_round": 21}},
+        "phones.per_round",
+        "21",
+        "is 21, but there are only 20 phones. Use 20 or fewer, or raise phones.count",
+    ),
+    (
+        {"phones": {"per_round": 4.0, "count": 3}},
+        "phones.per_round",
+        "4",
+        "is 4, but there are only 3 phones. Use 3 or fewer, or raise phones.count",
+    ),
+    ({"phones": {"per_round": "some"}}, "phones.per_round", "'some'", "a number"),
+    ({"phones": {"per_round": True}}, "phones.per_round", "true", "a number or a name, not true"),
+    (
+        {"phones": {"hostile": 21}},
+        "phones.hostile",
+        "21",
+        "is 21, but there are only 20 phones. Use 20 or fewer, or raise phones.count",
+    ),
+    ({"phones": {"hostile": "1.5"}}, "phones.hostile", "1.5", "a whole number of phones, or a fraction up to 1.0"),
+    ({"phones": {"hostile": -1}}, "phones.hostile", "-1", "at least 0"),
+    ({"phones": {"hostile": None}}, "phones.hostile", "is not set", "but must be a number"),
     ({"phones": {"hostile_scale": float("inf")}}, "phones.hostile_scale", "inf", "finite number"),
-    ({"aggregator": {"name": 3}}, "aggregator.name", "3", "valid string"),
-    ({"aggregator": {"trim": 0.1}}, "aggregator.trim", "0.1", "fields name, kwargs"),
-    ({"phones": {"cohort": 0}}, "phones.cohort", "0", "'auto' or: greater than or equal to 1"),
-    ({"phones": {"cohort": 2.5}}, "phones.cohort", "2.5", "'auto' or: a valid integer"),
-    ({"phones": {"cohort": "all"}}, "phones.cohort", "'all'", "'auto' or: a valid integer"),
-    ({"phones": {"stacked": "a,d"}}, "phones.stacked", "'a,d'", "any of a, b, c"),
-    ({"phones": {"stacked": ["all"]}}, "phones.stacked", "['all']", "any of a, b, c"),
+    ({"aggregator": {"name": 3}}, "aggregator.name", "3", "text"),
+    (
+        {"aggregator": {"trim": 0.1}},
+        "aggregator.trim",
+        "there is no setting 'aggregator.trim'",
+        "The settings of aggregator are name and kwargs",
+    ),
+    ({"phones": {"cohort": 0}}, "phones.cohort", "0", "auto or at least 1"),
+    ({"phones": {"cohort": 2.5}}, "phones.cohort", "2.5", "auto or a whole number"),
+    ({"phones": {"cohort": "all"}}, "phones.cohort", "'all'", "auto or a whole number"),
+    ({"phones": {"stacked": "a,d"}}, "phones.stacked", "'a,d'", "some of a, b and c, each at most once"),
+    ({"phones": {"stacked": ["all"]}}, "phones.stacked", "['all']", "some of a, b and c, each at most once"),
     ({"phones": {"held_out": 1}}, "phones.held_out", "1", "less than 1"),
-    ({"phones": {"held_out": -0.1}}, "phones.held_out", "-0.1", "greater than or equal to 0"),
+    ({"phones": {"held_out": -0.1}}, "phones.held_out", "-0.1", "at least 0"),
     ({"data": {"partition": {"alpha": 0}}}, "data.partition.alpha", "0", "greater than 0"),
     ({"data": {"partition": {"alpha": float("inf")}}}, "data.partition.alpha", "inf", "finite number"),
-    ({"data": {"partition": {"shards_per_phone": 0}}}, "data.partition.shards_per_phone", "0", "greater than or equal"),
-    ({"data": {"partition": {"min_samples": 0}}}, "data.partition.min_samples", "0", "greater than or equal to 1"),
+    ({"data": {"partition": {"shards_per_phone": 0}}}, "data.partition.shards_per_phone", "0", "at least 1"),
+    ({"data": {"partition": {"min_samples": 0}}}, "data.partition.min_samples", "0", "at least 1"),
     ({"optimizer": {"lr": float("nan")}}, "optimizer.lr", "nan", "finite number"),
     ({"optimizer": {"lr": float("inf")}}, "optimizer.lr", "inf", "finite number"),
     ({"optimizer": {"lr": 0}}, "optimizer.lr", "0", "greater than 0"),
-    ({"optimizer": {"name": "adagrad"}}, "optimizer.name", "'adagrad'", "'sgd', 'adam' or 'adamw'"),
-    ({"optimizer": {"name": "adam", "momentum": 0.9}}, "optimizer.momentum", "0.9", "adam has none"),
-    ({"optimizer": {"momentum": 0.9, "name": "adamw"}}, "optimizer.momentum", "0.9", "adamw has none"),
-    ({"optimizer": {"weight_decay": -1}}, "optimizer.weight_decay", "-1", "greater than or equal to 0"),
-    ({"server": {"num_gpus": "half"}}, "server.num_gpus", "'half'", "'auto' or: a valid number"),
-    ({"server": {"num_gpus": -1}}, "server.num_gpus", "-1", "greater than or equal to 0"),
-    ({"cluster": {"client_actors": 0}}, "cluster.client_actors", "0", "'auto' or: greater than or equal"),
-    ({"cluster": {"backend": "spark"}}, "cluster.backend", "'spark'", "'ray' or 'inprocess'"),
-    ({"checkpoint": {"num_to_keep": 0}}, "checkpoint.num_to_keep", "0", "greater than or equal to 1"),
-    ({"run": {"name": "a/b"}}, "run.name", "'a/b'", "the name of one folder"),
-    ({"run": {"name": ".."}}, "run.name", "'..'", "the name of one folder"),
-    ({"run": {"name": ""}}, "run.name", "''", "the name of one folder"),
-    ({"run": {"storage_path": ""}}, "run.storage_path", "''", "a local path"),
-    ({"run": {"rounds": True}}, "run.rounds", "True", "valid integer"),
-    ({"run": {"seed": -1}}, "run.seed", "-1", "greater than or equal to 0"),
-    ({"run": {"max_failures": -2}}, "run.max_failures", "-2", "greater than or equal to -1"),
-    ({"run": {"name": "x" * 999 + "/"}}, "run.name", "'xxx", "the name of one folder"),
+    (
+        {"optimizer": {"name": "lion"}},
+        "optimizer.name",
+        "'lion'",
+        "there is no optimizer 'lion'. Choose sgd, adam, adamw",
+    ),
+    (
+        {"optimizer": {"name": "adam", "momentum": 0.9}},
+        "optimizer.momentum",
+        "momentum",
+        "can't be used with adam, which has no momentum",
+    ),
+    (
+        {"optimizer": {"momentum": 0.9, "name": "adamw"}},
+        "optimizer.momentum",
+        "momentum",
+        "can't be used with adamw, which has no momentum",
+    ),
+    ({"optimizer": {"weight_decay": -1}}, "optimizer.weight_decay", "-1", "at least 0"),
+    ({"server": {"num_gpus": "half"}}, "server.num_gpus", "'half'", "auto or a number"),
+    ({"server": {"num_gpus": -1}}, "server.num_gpus", "-1", "at least 0"),
+    ({"cluster": {"client_actors": 0}}, "cluster.client_actors", "0", "auto or at least 1"),
+    ({"cluster": {"backend": "spark"}}, "cluster.backend", "'spark'", "ray or inprocess"),
+    ({"checkpoint": {"num_to_keep": 0}}, "checkpoint.num_to_keep", "0", "at least 1"),
+    ({"run": {"name": "a/b"}}, "run.name", "'a/b' contains a slash", "Use a single folder name, such as a-b"),
+    ({"run": {"name": ".."}}, "run.name", "'..'", "the name of a folder, such as my-run"),
+    ({"run": {"name": ""}}, "run.name", "is empty", "the name of a folder, such as my-run"),
+    ({"run": {"storage_path": ""}}, "run.storage_path", "is empty", "a local path"),
+    ({"run": {"rounds": True}}, "run.rounds", "true", "a number or a name"),
+    ({"run": {"seed": -1}}, "run.seed", "-1", "at least 0"),
+    ({"run": {"max_failures": -2}}, "run.max_failures", "-2", "at least -1"),
+    ({"run": {"name": "x" * 999 + "/"}}, "run.name", "'xxx", "contains a slash"),
 ]
 
 CUSTOM = {
@@ -104,18 +160,17 @@ def written(folder, text):
 
 
 @pytest.mark.parametrize(("sections", "field", "shown", "allowed"), BAD, ids=[f"{f}={s}" for _, f, s, _ in BAD])
-def test_a_bad_setting_is_one_line_of_field_value_and_what_it_may_be(sections, field, shown, allowed):
+def test_a_bad_setting_is_one_line_of_field_value_and_what_it_must_be(sections, field, shown, allowed):
     error = refusal(lambda: Config(**sections))
     assert error.field == field
-    assert str(error).startswith(f"{field}: {shown}")
-    assert allowed in error.allowed
+    assert shown in str(error) and allowed in str(error)
     assert len(str(error)) < 400
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("phones: {count: 0}", "phones.count: 0 "),
+        ("phones: {count: 0}", "phones.count: must be at least 1, not 0 (line 1 of "),
         ("phones:\n  count: [1,\n", "--config: "),
         ("phones:\n\tcount: 3\n", "--config: "),
         ("- phones\n", "--config: "),
@@ -135,8 +190,8 @@ def test_a_bad_yaml_file_is_one_line(tmp_path, text, shown):
 def test_a_yaml_file_that_is_not_there_is_one_line(tmp_path):
     error = refusal(Config.from_yaml, tmp_path / "none.yaml")
     assert (error.field, error.value) == ("--config", str(tmp_path / "none.yaml"))
-    assert "No such file" in str(error)
-    assert "directory" in str(refusal(Config.from_yaml, tmp_path))
+    assert "there is no file" in str(error)
+    assert "is a folder" in str(refusal(Config.from_yaml, tmp_path))
 
 
 def test_an_empty_yaml_file_means_the_defaults(tmp_path):

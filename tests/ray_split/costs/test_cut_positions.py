@@ -89,7 +89,9 @@ def test_a_layer_that_only_training_calls_is_no_position() -> None:
 
 
 def test_a_model_that_cannot_be_traced_is_told_of() -> None:
-    with pytest.raises(SettingsError, match=r"model\.name: 'Model' .*traced by torch\.fx.*control flow"):
+    with pytest.raises(
+        SettingsError, match=r"model\.name: the forward of Model can't be traced by torch\.fx.*control flow"
+    ):
         trace(model_of(looks_at_numbers), training=True)
 
 

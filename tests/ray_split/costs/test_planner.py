@@ -144,8 +144,10 @@ MEASURED = [
 KERNELS = 0.2 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 0.3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", [*thorough(SGD), config.Optimizer(name="adam")], ids=lambda o: o.name)
 @pytest.mark.parametrize(("name", "shape", "batch", "cuts"), [MEASURED[0], *thorough(*MEASURED[1:4]), *MEASURED[4:]])
+@pytest.mark.few(2)
 def test_memory_is_what_a_phone_takes_at_its_peak(
     name: str, shape: tuple[int, ...], batch: int, cuts: list[str], optimizer: config.Optimizer
 ) -> None:
@@ -194,7 +196,9 @@ def test_the_server_has_something_to_train(digits: PositionCosts) -> None:
     assert ["hidden.1", "hidden"] not in [found.cuts(candidate) for candidate in range(len(found.fits))]
 
 
-@pytest.mark.parametrize(("double", "said"), [(True, "split: 'double'"), (False, "two layers to train")])
+@pytest.mark.parametrize(
+    ("double", "said"), [(True, "must be single, because with two cuts"), (False, "two layers to train")]
+)
 def test_a_model_with_a_single_trained_layer_cannot_be_planned(double: bool, said: str) -> None:
     layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Flatten())
     with pytest.raises(SettingsError, match=said):
@@ -202,7 +206,7 @@ def test_a_model_with_a_single_trained_layer_cannot_be_planned(double: bool, sai
 
 
 def test_a_phone_that_is_too_small_is_told_how_much_it_takes(digits: PositionCosts) -> None:
-    with pytest.raises(SettingsError, match=r"phone\.memory_mb: 0\.1 .*0\.\d+ or more"):
+    with pytest.raises(SettingsError, match=r"phone\.memory_mb: is 0\.1, but .* Set 0\.\d+ or more"):
         plan(digits, SGD, Profile(phone=Phone(memory_mb=0.1)))
 
 

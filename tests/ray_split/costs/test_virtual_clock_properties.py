@@ -91,6 +91,7 @@ def test_a_faster_device_never_makes_a_phone_later(case: dict[str, Any], which: 
     assert (times_of(case, **{which: faster}).seconds <= times_of(case).seconds + 1e-9).all()
 
 
+@pytest.mark.thorough
 @limits(max_examples=100, deadline=None)
 @given(cases(ABREAST))
 def test_phones_abreast_are_never_later_than_one_after_the_other(case: dict[str, Any]) -> None:

@@ -73,6 +73,7 @@ def assert_computes_the_same(model, segments, inputs):
 
 
 @pytest.mark.parametrize(("build", "shape", "cuts"), CASES, ids=CASE_IDS)
+@pytest.mark.few(4)
 def test_split_training_is_unsplit_training(build, shape, cuts):
     torch.manual_seed(0)
     model, inputs, labels = build(), torch.randn(4, *shape), torch.tensor([1, 2, 3, 4])
@@ -268,6 +269,7 @@ def test_after_a_cut_other_models_are_traced_as_before():
     assert not any(node.meta.get("is_wrapped") for node in traced.graph.nodes)
 
 
+@pytest.mark.thorough
 def test_segments_of_functions_of_a_script_pickle(tmp_path):
     """A model whose class and functions are in __main__."""
     import subprocess

@@ -86,23 +86,26 @@ def test_data_dependent_control_flow_in_an_opened_forward_is_refused():
     said = refusal(model, ["a", "b"])
     assert "test_cut_refused.py:" in said and ": model = model_of(lambda self, x" in said
     assert "symbolically traced variables" in said
-    assert "into a layer of their own, which stays whole, or give your own Segments(a, b, c)" in said
+    assert "into a layer of their own, or return rs.Segments(a, b, c) from the model's function" in said
 
 
 @pytest.mark.parametrize(
     ("cuts", "says"),
     [
-        (["a", "nope"], "one of the layers a, b, c, unused"),
-        (["b.wait", "c"], "one of the layers"),
-        (["blok", "c"], "did you mean block"),
-        (["", "b"], "one of the layers"),
-        (["a", "unused"], "a layer that forward calls: a, b, c"),
-        (["b", "a"], "order they run: a, b"),
-        (["a", "a"], "different places"),
-        (["a", "c"], "not the last"),
-        (["c"], "not the last"),
-        ([], "one layer (single split) or two"),
-        (["a", "b", "c"], "one layer (single split) or two"),
+        (["a", "nope"], "there is no layer 'nope'. The layers are a, b, c and unused."),
+        (["b.wait", "c"], "there is no layer 'b.wait'. The layers are "),
+        (["blok", "c"], "Did you mean block"),
+        (["", "b"], "there is no layer ''. The layers are "),
+        (["a", "unused"], "the model's forward never calls the layer 'unused'. You can cut after a, b or c."),
+        (["b", "a"], "a runs before b. Write a,b."),
+        (["a", "a"], "a and a end at the same place. Name two layers"),
+        (
+            ["a", "c"],
+            "because it is the last layer. Make the second cut after b, for example a,b.",
+        ),
+        (["c"], "can't cut after 'c', because it is the last layer. Cut after a or b, for example b."),
+        ([], "has 0 layers, but must have one or two. Name one layer"),
+        (["a", "b", "c"], "has 3 layers, but must have one or two. Name one layer"),
     ],
 )
 def test_impossible_cuts_are_refused_with_what_can(cuts, says):
@@ -130,7 +133,7 @@ def test_a_forward_that_comes_out_different_when_traced_is_refused(forward):
 
 def test_an_input_that_is_only_rearranged_never_crosses():
     model = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(64, 4), nn.Linear(4, 2))
-    said = "the raw input would cross, and leave the phone"
+    said = "the raw input would cross after "
     assert said in refusal(model, ["0", "2"], torch.randn(3, 1, 8, 8))
     assert said in refusal(model, ["1"], torch.rand(3, 1, 8, 8))
 

@@ -161,16 +161,19 @@ def test_a_users_function_returns_a_transform(module):
 @pytest.mark.parametrize(
     ("name", "allowed"),
     [
-        ("halved", "it makes (3, 6, 5) of torch.uint8 of (3, 12, 10) of torch.uint8"),
-        ("floats", "it makes (3, 12, 10) of torch.float32 of"),
-        ("arrays", "it makes ndarray of"),
+        (
+            "halved",
+            "halved makes (3, 6, 5) of torch.uint8 of (3, 12, 10) of torch.uint8. Return a transform that keeps shape",
+        ),
+        ("floats", "floats makes (3, 12, 10) of torch.float32 of"),
+        ("arrays", "arrays makes ndarray of"),
         ("broken", "ValueError: no such corner"),
     ],
 )
 def test_a_transform_that_does_not_keep_shape_and_type_is_refused(module, name, allowed):
     error = refusal(augmented, f"{module}:{name}")
     assert error.value == f"{module}:{name}"
-    assert allowed in error.allowed
+    assert allowed in str(error)
 
 
 @pytest.mark.parametrize("name", ["numpys", "pythons"])
@@ -178,13 +181,15 @@ def test_a_transform_that_draws_from_elsewhere_is_refused(module, name):
     np.random.seed(0)
     random.seed(0)
     augmentation = Augmentation(f"{module}:{name}", (3, 12, 10))
-    assert "draws from torch alone" in refusal(augmentation.check, IMAGES, CLASSES, SEEDS).allowed
+    assert "with the same seed it gave different images. Draw with torch's functions alone" in str(
+        refusal(augmentation.check, IMAGES, CLASSES, SEEDS)
+    )
     Augmentation("crop_flip", (3, 12, 10)).check(IMAGES, CLASSES, SEEDS)
 
 
 def test_what_is_no_augmentation_is_refused(module):
-    assert "did you mean flip?" in refusal(Augmentation, "flipp", (3, 8, 8)).allowed
-    assert "samples (64,) aren't (channels, height, width)" in refusal(Augmentation, "flip", (64,)).allowed
-    assert "returns a transform" in refusal(Augmentation, f"{module}:nothing", (3, 8, 8)).allowed
+    assert "Did you mean flip?" in str(refusal(Augmentation, "flipp", (3, 8, 8)))
+    assert "samples of shape (64,) aren't images (channels, height, width)" in str(refusal(Augmentation, "flip", (64,)))
+    assert "Return a transform" in str(refusal(Augmentation, f"{module}:nothing", (3, 8, 8)))
     error = refusal(augmented, "trivial_augment", IMAGES, MAPS)
-    assert "Mask" in error.allowed
+    assert "Mask" in str(error)

@@ -194,3 +194,15 @@ def test_by_names_the_ids_where_there_are_several():
     groups = {"writer": WRITERS, "school": np.arange(6000) % 3}
     dealt = natural(3, groups=groups, by="school")
     assert [set((dealt.of(phone) % 3).tolist()) for phone in range(3)] == [{0}, {1}, {2}]
+
+
+def test_phones_are_called_by_their_ids_where_these_are_text():
+    ids, labels = np.array(["bo", "anna", "bo", "cy", "anna", "cy"]), np.zeros(6, int)
+    found = deal(labels, 3, groups={"speaker": ids}, name="natural").groups
+    assert (found.kind, found.names) == ("speaker", ("anna", "bo", "cy"))
+    assert found.whose([0, 2]) == "speaker anna, cy"
+    two = deal(labels, 2, groups={"speaker": ids.astype("S")}, name="natural")
+    for phone, names in enumerate(two.groups.names):
+        assert sorted(set(ids[two.indices[two.offsets[phone] : two.offsets[phone + 1]]])) == names.split(", ")
+    assert deal(labels, 3, groups={"speaker": np.array([2, 1, 2, 3, 1, 3])}, name="natural").groups is None
+    assert deal(labels, 3, groups={"speaker": ids}, name="iid").groups is None

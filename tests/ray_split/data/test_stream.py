@@ -10,8 +10,9 @@ from ray_split.errors import SettingsError
 from ray_split.messages.turn import Turn
 
 
-def stream_of(samples=23, count=3, seed=0, batch_size=4, **phones):
-    settings = config.Config(phones={"count": count, **phones}, data={"batch_size": batch_size}, run={"seed": seed})
+def stream_of(samples=23, count=3, seed=0, batch_size=4, drop_last=False, **phones):
+    data = {"batch_size": batch_size, "drop_last": drop_last}
+    settings = config.Config(phones={"count": count, **phones}, data=data, run={"seed": seed})
     return Stream(settings, partitions.deal(settings, np.zeros(samples)))
 
 
@@ -48,6 +49,27 @@ def test_a_round_has_every_phone_once_and_each_step_in_order():
         assert [d.step for d in drawn if d.phone == phone] == list(range(stream.steps([phone])[0]))
         assert len(stream.batches(3, phone)) == stream.steps([phone])[0]
     assert sorted(np.concatenate([d.indices for d in drawn])) == list(range(23))
+
+
+@pytest.mark.parametrize("phones", [{}, {"local_epochs": 3}, {"local_steps": 7}])
+def test_the_short_last_batch_is_left_out_if_it_is_to_be(phones):
+    kept, stream = stream_of(23, 2, **phones), stream_of(23, 2, drop_last=True, **phones)
+    for phone in range(2):
+        samples = len(stream.partition.of(phone))
+        batches, whole = stream.batches(0, phone), kept.batches(0, phone)
+        wanted = phones.get("local_steps", phones.get("local_epochs", 1) * (samples // 4))
+        assert [len(batch) for batch in batches] == [4] * wanted == [4] * stream.steps([phone])[0]
+        assert [stream.batch_sizes(np.array([phone]), step)[0] for step in range(wanted + 1)] == [4] * wanted + [0]
+        # The order of a pass is the same with its last batch and without.
+        first = samples // 4
+        assert [each.tolist() for each in batches[:first]] == [each.tolist() for each in whole[:first]]
+        for start in range(0, wanted, first):
+            drawn = np.concatenate(batches[start : start + first])
+            assert len(set(drawn.tolist())) == len(drawn) and set(drawn) <= set(stream.partition.of(phone))
+    assert stream.trained(0) == sum(len(draw.indices) for draw in stream.draws(0))
+    assert (
+        stream.shares(0, (0, 1)).tolist() == [8 / 16, 8 / 16] if len(stream.partition.of(0)) < 12 else [12 / 20, 8 / 20]
+    )
 
 
 def test_the_short_last_batch_is_kept():
@@ -186,5 +208,5 @@ def test_every_round_has_the_phones_that_per_round_draws_and_no_others():
 
 
 def test_the_stream_of_a_run_refuses_what_the_partition_refuses():
-    with pytest.raises(SettingsError, match=r"phones\.count: 1295"):
+    with pytest.raises(SettingsError, match=r"phones\.count: is 1295"):
         next(api.stream(config.Config(phones={"count": 1295})))

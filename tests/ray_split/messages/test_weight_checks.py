@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ray_split.errors import BadPhoneError
-from ray_split.messages.state import Closed, Rows
+from ray_split.messages.state import Closed, Rows, Terms
 from ray_split.messages.weight_checks import Expected, check_closed, norms
 
 PHONES, X = (4, 7), "weights/x"
@@ -50,3 +50,34 @@ def test_complex_weights_have_a_norm_and_are_refused_if_they_are_not_finite():
     rows[1, 2] = 1j * np.inf
     with pytest.raises(BadPhoneError, match=r"phone 7.*not finite"):
         check_closed(PHONES, closed(rows), start, EXPECTED)
+
+
+def remembering(own=None, shared=None, name="a"):
+    return Closed(PHONES, {}, {}, 12, remembered={name: Terms({X: GOOD} if own is None else own, shared or {})})
+
+
+def test_what_an_algorithm_remembers_is_taken_with_or_without_what_is_shared():
+    check_closed(PHONES, remembering(), START, EXPECTED)
+    check_closed(PHONES, remembering(shared={X: GOOD[0]}), START, EXPECTED)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        remembering({X: GOOD[:1]}), remembering({}), remembering({X: GOOD.astype(np.float64)}), remembering(name="b"),
+        remembering({"weights/y": GOOD}), remembering(shared={X: GOOD}), remembering(shared={"weights/y": GOOD[0]}),
+        remembering({X: [GOOD]}), remembering()._replace(remembered=[GOOD]),
+        remembering()._replace(remembered={"a": GOOD}),
+    ],
+)  # fmt: skip
+def test_what_is_none_of_the_weights_terms_is_the_phones_fault(odd):
+    with pytest.raises(BadPhoneError) as caught:
+        check_closed(PHONES, odd, START, EXPECTED)
+    assert caught.value.phones == PHONES
+
+
+def test_of_terms_that_are_not_finite_the_phone_is_told():
+    own = GOOD.copy()
+    own[1, 0] = np.nan
+    with pytest.raises(BadPhoneError, match=r"phone 7: what it remembers.*not finite"):
+        check_closed(PHONES, remembering({X: own}), START, EXPECTED)

@@ -191,17 +191,17 @@ def refers_across() -> nn.Module:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a lambda over its layer": (
         lambda: layer_of(lambda self, x: self.f(x), keep(f=lambda layer: lambda x: layer.linear(x))),
-        "b.f holds a function or weak reference that uses b",
+        "b.f holds a function or weak reference to b",
     ),
     "a weak reference": (
-        lambda: layer_of(plain, keep(me=weakref.ref)), "b.me holds a function or weak reference that uses b",
+        lambda: layer_of(plain, keep(me=weakref.ref)), "b.me holds a function or weak reference to b",
     ),
     "a hook over a parameter": (lambda: layer_of(plain, hooked), "b.linear.a hook holds a function"),
     "a view of a parameter": (
-        lambda: layer_of(lambda self, x: self.linear(x) * self.first, views), "b.flat and b.first share theirs",
+        lambda: layer_of(lambda self, x: self.linear(x) * self.first, views), "b.flat and b.first share their memory",
     ),
-    "memory of two parameters": (tied_by_memory, "b.weight and c.weight share theirs"),
-    "a layer on the other side": (refers_across, "cuts that leave a on the side of b.other, which refers to it"),
+    "memory of two parameters": (tied_by_memory, "b.weight and c.weight share their memory"),
+    "a layer on the other side": (refers_across, "b.other refers to a, but these cuts put the two into different"),
     "an object that is called": (lambda: layer_of(averaged, keep(mean=lambda _: Average())), ".mean"),
     "an object of slots": (lambda: layer_of(slotted, keep(slots=lambda _: Slots())), ".slots"),
     "a rate that changes": (
@@ -211,23 +211,28 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a teacher in a list": (lambda: layer_of(taught, keep(teacher=lambda _: [nn.Linear(8, 8)])), ".teacher"),
     "a count of the backward's": (lambda: layer_of(ramped, keep(step=lambda _: 0)), ".step"),
     "a cycle": (
-        lambda: layer_of(plain, keep(factors=lambda _: itertools.cycle([1, 2]))), "b (Odd).factors is one, and no",
+        lambda: layer_of(plain, keep(factors=lambda _: itertools.cycle([1, 2]))),
+        "b (Odd).factors is an iterator, whose position can't be saved",
     ),
     "a lock": (
-        lambda: layer_of(plain, keep(lock=lambda _: threading.Lock())), "b (Odd).lock can't be: cannot pickle",
+        lambda: layer_of(plain, keep(lock=lambda _: threading.Lock())),
+        "b (Odd).lock can't be copied, but every phone trains a copy: cannot pickle",
     ),
     "noise in backward": (
-        lambda: layer_of(lambda self, x: Noisy.apply(self.linear(x))), "no random numbers in its backward",
+        lambda: layer_of(lambda self, x: Noisy.apply(self.linear(x))), "backward draws random numbers from torch",
     ),
-    "numpy, seldom": (lambda: layer_of(seldom_numpy), "no run seeds"),
+    "numpy, seldom": (lambda: layer_of(seldom_numpy), "which a run can't repeat"),
     "Python's random, in a method": (lambda: Helped(plain), "Helped draws random numbers from Python's random ("),
     "a sparse buffer": (
         lambda: layer_of(plain, lambda layer: layer.register_buffer("eye", torch.eye(8).to_sparse())),
-        "b.eye is sparse",
+        "b.eye is a sparse tensor",
     ),
-    "a shape that follows from the samples": (lambda: Choosing("large"), "shape or structure of what crosses there"),
-    "what crosses sometimes": (lambda: Choosing("mean"), "shape or structure of what crosses there"),
-    "a message that looks at its fields": (lambda: Choosing("packed"), "a tuple can't be sent"),
+    "a shape that follows from the samples": (
+        lambda: Choosing("large"),
+        "because the shape of its output depends on samples' values",
+    ),
+    "what crosses sometimes": (lambda: Choosing("mean"), "because the shape of its output depends on samples' values"),
+    "a message that looks at its fields": (lambda: Choosing("packed"), "a tuple crosses there, which can't be sent"),
 }  # fmt: skip
 
 

@@ -57,19 +57,19 @@ def test_a_head_of_other_classes_stays_as_it_was_and_is_told(tmp_path: Path, tra
 def test_weights_of_another_model_are_refused(tmp_path: Path, trained: dict[str, torch.Tensor]) -> None:
     path = tmp_path / "weights.safetensors"
     save_file(trained, path)
-    assert "not in both: block1.0.bias" in refusal(settings(path, name="mlp"))
+    assert "doesn't fit mlp: only one of the two has block1.0.bias" in refusal(settings(path, name="mlp"))
     save_file({**trained, "hidden.1.weight": torch.zeros(64, 3)}, path)
-    assert "hidden.1.weight has shape (64, 3), the model's (64, 512)" in refusal(settings(path))
+    assert "hidden.1.weight has shape (64, 3) there but (64, 512) in the model" in refusal(settings(path))
 
 
 def test_what_cannot_be_read_or_found_is_refused(tmp_path: Path) -> None:
-    assert "a file of weights that can be read; there is no such file" in refusal(settings(tmp_path / "nothing.pt"))
+    assert "nothing.pt. Give a file of weights" in refusal(settings(tmp_path / "nothing.pt"))
     (tmp_path / "broken.safetensors").write_bytes(b"no weights at all")
-    assert "a file of weights that can be read" in refusal(settings(tmp_path / "broken.safetensors"))
+    assert "broken.safetensors is text. Give a file of weights" in refusal(settings(tmp_path / "broken.safetensors"))
     torch.save([1, 2], tmp_path / "list.pt")
-    assert "a model's state dict" in refusal(settings(tmp_path / "list.pt"))
-    assert "for a model that isn't a library's" in refusal(settings("IMAGENET1K_V1"))
-    assert "one of IMAGENET1K_V1, DEFAULT; did you mean IMAGENET1K_V1?" in refusal(
+    assert "Save the state dict of a model" in refusal(settings(tmp_path / "list.pt"))
+    assert "is not a model of torchvision or timm" in refusal(settings("IMAGENET1K_V1"))
+    assert "Did you mean IMAGENET1K_V1? Choose IMAGENET1K_V1 or DEFAULT, or give a file of your own." in refusal(
         settings("IMAGENET1K_V3", name="mobilenet_v3_small")
     )
     assert "tf_in1k" in refusal(settings("nothing", name="inception_resnet_v2"))
@@ -81,7 +81,7 @@ def test_a_file_is_never_executed(tmp_path: Path) -> None:
             return (tmp_path.joinpath("executed").touch, ())
 
     torch.save({"head.weight": Evil()}, tmp_path / "evil.pt")
-    assert "can be read" in refusal(settings(tmp_path / "evil.pt"))
+    assert "Give a file of weights" in refusal(settings(tmp_path / "evil.pt"))
     assert not (tmp_path / "executed").exists()
 
 
@@ -149,6 +149,7 @@ def test_weights_from_before_batchnorm_counted_are_loaded_as_torch_does(tmp_path
     assert all(torch.equal(model.state_dict()[key], value) for key, value in expected.state_dict().items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["mnasnet0_5", "tests.ray_split.models.test_pretrained:versioned"])
 def test_a_trained_model_is_loaded_as_it_was_written(tmp_path: Path, name: str) -> None:
     cuts, shape = (["layers.7", "layers.13"], [3, 32, 32]) if name == "mnasnet0_5" else (["1", "2"], [1, 8, 8])
@@ -180,7 +181,9 @@ def with_extra(num_classes: int) -> torch.nn.Module:
 
 
 def test_state_that_is_no_tensor_is_refused_by_its_layer() -> None:
-    with pytest.raises(rs.SettingsError, match=r"model\.name.*2 \(Extra\) has get_extra_state; make it a buffer"):
+    with pytest.raises(
+        rs.SettingsError, match=r"model\.name.*2 \(Extra\) has get_extra_state, .*\. Keep that state in a buffer"
+    ):
         registry.build(config.Model(name="tests.ray_split.models.test_pretrained:with_extra", num_classes=3), seed=0)
 
 

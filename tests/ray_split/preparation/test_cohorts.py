@@ -44,6 +44,7 @@ def test_a_small_model_is_stacked_with_all_phones_of_a_round(schedule, model):
     assert (phones.cohort, phones.stacked) == (10, ["a", "b", "c"])
 
 
+@pytest.mark.thorough
 def test_large_layers_are_looped():
     phones = settled(model={"name": "resnet18"}, data=IMAGES).phones
     assert (phones.cohort, phones.stacked) == (1, [])
@@ -79,7 +80,8 @@ def test_schedules_in_which_phones_take_turns_have_no_cohorts(schedule):
     assert (phones.cohort, phones.stacked) == (1, [])
     error = refusal(schedule, phones={"cohort": 2})
     assert (error.field, error.value) == ("phones.cohort", 2)
-    assert error.allowed == f"left out: with {schedule} phones train one by one"
+    wrong = f"phones.cohort: can't be used with schedule.name {schedule}, which trains one phone at a time. "
+    assert str(error) == f"{wrong}Remove phones.cohort, or choose another schedule, such as parallel."
     assert refusal(schedule, phones={"stacked": "a"}).field == "phones.stacked"
 
 
@@ -94,7 +96,9 @@ def test_a_segment_that_torch_can_not_stack_is_looped_or_refused_if_it_was_asked
     model = model_of(dropping, b=nn.Linear(4, 4))
     phones = settled_of(model).phones
     assert (phones.cohort, phones.stacked) == (10, ["a", "c"])
-    with pytest.raises(rs.SettingsError, match=r"phones\.stacked: \['b'\].*without b, which can't be stacked: Runtime"):
+    with pytest.raises(
+        rs.SettingsError, match=r"phones\.stacked: can't contain b, because Runtime.* Remove b from phones\.stacked"
+    ):
         settled_of(model, phones={"stacked": "b"})
     assert settled_of(model, phones={"stacked": "b", "cohort": 1}).phones.stacked == []
 
@@ -150,7 +154,9 @@ def test_parallel_makes_one_batch_where_b_mixes_samples_and_adds_up_where_not():
 def test_parallel_refuses_to_add_up_where_b_mixes_samples():
     error = refusal("parallel", model=BATCHNORM, kwargs={"batch": "accumulated"})
     assert (error.field, error.value) == ("schedule.kwargs", {"batch": "accumulated"})
-    assert error.allowed.startswith("batch: joint, because B mixes the samples of a batch")
+    assert "the server's part mixes the samples of a batch (as BatchNorm does)" in str(error) and str(error).endswith(
+        "Set schedule.kwargs {batch: joint}."
+    )
 
 
 def test_a_batchnorm_outside_b_needs_no_joint_batch():
@@ -209,5 +215,7 @@ def test_a_size_that_crosses_the_first_cut_of_a_b_that_mixes_is_refused():
 
     model = model_of(sized, b=nn.BatchNorm1d(4))
     assert settled_of(model).phones.cohort == 10
-    with pytest.raises(rs.SettingsError, match=r"model\.cuts.*what crosses isn't tensors that begin with the batch"):
+    with pytest.raises(
+        rs.SettingsError, match=r"model\.cuts.*mixes samples, and gets tensors that don't begin with the batch"
+    ):
         settled_of(model, "parallel")

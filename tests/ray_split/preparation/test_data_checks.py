@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,9 @@ def test_a_number_that_is_none_is_refused_in_every_part_and_its_row_named(of: st
     for part in ("train", "val", "test"):
         row = int(np.flatnonzero((getattr(parts, part).inputs[-1] == X).all(1))[0])
         line = refusal("hole", VALUES, kwargs={"row": row, "of": of})
-        assert line.startswith(f"data.name: '{HERE}:hole'") and f"row {row} of the {of}, in the " in line
-        assert "has nan at 0" in line and "fill the gaps" in line
-        found.add(line.partition("in the ")[2].partition(" part")[0])
+        assert "hole returned nan in the " in line and f" {of}, at row {row}, column 0 (counting from 0)" in line
+        assert "Fill in missing values" in line
+        found.add(line.partition("in the ")[2].partition(f" {of}")[0])
     assert found == {"training", "validation", "test"}
 
 
@@ -100,7 +101,7 @@ def test_a_number_that_is_none_is_refused_in_every_part_and_its_row_named(of: st
 def test_rows_are_counted_in_the_part_that_the_function_made(part: str) -> None:
     for row in (0, 7, 119):
         line = refusal("hole", VALUES, kwargs={"row": row, "value": -np.inf, "parts": True, "part": part})
-        assert f"row {row} of the labels, in the " in line and "has -inf (as float32) at 0" in line
+        assert "returned -inf (as float32) in the " in line and f" labels, at row {row}, column 0 " in line
 
 
 def test_every_row_has_its_place() -> None:
@@ -127,30 +128,58 @@ def test_a_large_array_is_looked_at_piece_by_piece(monkeypatch: pytest.MonkeyPat
 def test_phones_that_are_left_out_or_will_be_may_have_such_rows() -> None:
     kwargs = {"row": 0, "of": "inputs", "parts": True}
     line = refusal("hole", VALUES, kwargs=kwargs)
-    phone = int(line.partition("phone ")[2].partition("'s")[0])
-    assert "run.on_bad_phone skip leaves out the phones that have such" in line
+    phone = int(line.partition("of phone ")[2].partition(".")[0])
+    assert "Or set run.on_bad_phone to skip, to train without the phones that have such rows" in line
     assert prepared("hole", VALUES, kwargs=kwargs, phones={"left_out": {phone: 0}})
-    assert f"phone {phone}'s" in refusal("hole", VALUES, kwargs=kwargs, phones={"left_out": {phone: 1}})
+    assert f"of phone {phone}. Fill in" in refusal("hole", VALUES, kwargs=kwargs, phones={"left_out": {phone: 1}})
     assert prepared("hole", VALUES, kwargs=kwargs, run={"on_bad_phone": "skip"})
     test = {**kwargs, "part": "test"}  # is no phone's
-    assert "in the test part" in refusal("hole", VALUES, kwargs=test, run={"on_bad_phone": "skip"})
+    assert "returned nan in the test inputs" in refusal("hole", VALUES, kwargs=test, run={"on_bad_phone": "skip"})
 
 
 def test_a_loss_of_the_users_may_have_a_use_for_labels_that_are_not_finite() -> None:
     own = {"loss": "tests.nets:squared_error"}
     assert prepared("hole", own, kwargs={"row": 3}, model={"num_classes": 1})
-    assert "row 3 of the inputs" in refusal("hole", own, kwargs={"row": 3, "of": "inputs"}, model={"num_classes": 1})
+    assert "in the validation inputs, at row 3," in refusal(
+        "hole", own, kwargs={"row": 3, "of": "inputs"}, model={"num_classes": 1}
+    )
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"add": 1}, "classes are numbered from 0, not from 1 to 3: return labels - 1"),
-        ({"row": 5, "value": -1}, "labels from 0 to 2: row 5 of the labels, in the"),
-        ({"row": 5, "value": 3, "said": 3}, "labels from 0 to 2: row 5 of the labels, in the"),
-        ({"add": -1}, "number the classes from 0"),
-        ({"row": 5, "value": 10**12}, "classes from 0 on, not labels up to 1000000000000"),
-        ({"add": -100, "row": slice(None), "value": -100}, "labels that count, not all of them -100"),
+        (
+            {"add": 1},
+            (
+                "data.name: the labels of theirs go from 1 to 3, but must start at 0. Return labels - 1. If class 0 "
+                "exists but has no samples here, set model.num_classes to 4 instead."
+            ),
+        ),
+        (
+            {"row": 5, "value": -1},
+            (
+                "data.name: theirs returned -1 in the training labels, at row 5 (counting from 0), of phone 2, but "
+                "must be from 0 to 2. Number the classes from 0: np.unique(labels, return_inverse=True)[1] (-100 "
+                "stands for no label). Or set run.on_bad_phone to skip, to train wi"
+            ),
+        ),
+        (
+            {"row": 5, "value": 3, "said": 3},
+            (
+                "data.name: theirs returned 3 in the training labels, at row 5 (counting from 0), of phone 2, but "
+                "must be from 0 to 2. Number the classes from 0: np.unique(labels, return_inverse=True)[1] (-100 "
+                "stands for no label). Or set run.on_bad_phone to skip, to train wit"
+            ),
+        ),
+        (
+            {"add": -1},
+            "Number the classes from 0: np.unique(labels, return_inverse=True)[1] (-100 stands for no label)",
+        ),
+        (
+            {"row": 5, "value": 10**12},
+            "the labels of theirs go up to 1000000000000, which would make 1000000000001 classes",
+        ),
+        ({"add": -100, "row": slice(None), "value": -100}, "all labels of theirs are -100, which no loss counts"),
     ],
     ids=str,
 )
@@ -158,22 +187,28 @@ def test_labels_that_are_no_classes_are_refused(kwargs: dict[str, Any], message:
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(data.DATA_SETS, "theirs", lambda: classes(**kwargs))
         line = refusal("classes", data={"name": "theirs", "kwargs": {}})
-    assert line.startswith("data.name: 'theirs'") and message in line
+    assert line.startswith("data.name: ") and message in line
 
 
 def test_labels_from_1_are_taken_where_somebody_says_how_many_classes_there_are() -> None:
     assert prepared("classes", kwargs={"add": 1}, model={"num_classes": 4}).model.num_classes == 4
     assert prepared("classes", kwargs={"add": 1, "said": 5}).model.num_classes == 5
-    assert "labels from 0 to 2" in refusal("classes", kwargs={"add": 1}, model={"num_classes": 3})
+    assert "but must be from 0 to 2" in refusal("classes", kwargs={"add": 1}, model={"num_classes": 3})
     assert prepared("classes", kwargs={"row": 5, "value": -100}).model.num_classes == 3
     assert prepared("truths").model.num_classes == 2
 
 
 def test_values_are_no_classes() -> None:
     line = refusal("hole", kwargs={"row": 0, "value": 0.0})
-    assert line.startswith("task.loss: 'cross_entropy'") and "if these are, return labels.astype(int)" in line
-    assert "not one-hot or shares (N, 3): return labels.argmax(1)" in refusal("ones")
-    assert "return labels.ravel()" in refusal("classes", kwargs={"shape": [120, 1]})
+    assert (
+        line.startswith("task.loss: cross_entropy needs labels that are classes")
+        and "or return labels.astype(int) for classes" in line
+    )
+    assert (
+        "ones returned one-hot labels (N, 3), but cross_entropy needs classes (N,). Return labels.argmax(1)"
+        in refusal("ones")
+    )
+    assert "Return labels.ravel()" in refusal("classes", kwargs={"shape": [120, 1]})
 
 
 @pytest.mark.parametrize(
@@ -204,8 +239,10 @@ def test_classes_that_only_the_test_part_has_are_told_of(caplog: pytest.LogCaptu
 
 def test_a_test_part_of_another_shape_is_tried_with_the_model() -> None:
     line = refusal("fewer_columns")
-    assert line.startswith(f"data.name: '{HERE}:fewer_columns'")
-    assert "as the training samples, (4,) of float32" in line and "not (3,) of float32" in line
+    assert line.startswith(f"data.name: the test samples of {HERE}:fewer_columns are (3,) of float32 with ")
+    assert "but the training samples (4,) of float32" in line and line.endswith(
+        "Return the same shapes and types in both."
+    )
     assert prepared("larger_images", model={"name": "tests.nets:per_pixel", "cuts": "0,2"})
 
 
@@ -238,10 +275,33 @@ def test_a_sample_that_is_read_when_needed_is_looked_at_then(tmp_path: Path, hel
 
 
 def test_a_class_that_is_missing_is_named() -> None:
-    assert "row 7 of the labels" in refusal("gap")
+    assert "in the training labels, at row 7 " in refusal("gap")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("whole_values", "whole numbers"), ("truths", "names")])
 def test_classes_are_no_values(name: str, kind: str) -> None:
     line = refusal(name, VALUES)
-    assert f"has {kind} for labels; mse's are values: if these are, return labels.astype(float)" in line
+    assert (
+        f"mse needs labels that are real numbers, but those of {HERE}:{name} are {kind}. Set task.loss to cross_entropy"
+        in line
+    )
+    assert line.endswith("or return labels.astype(float) for values.")
+
+
+def large(by: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    return X * np.array([1, 1, by, 1], np.float32), Y
+
+
+@pytest.mark.parametrize(
+    ("by", "told"), [(1e6, r"inputs of .*:large reach .*e\+06 in column 2, and training is"), (1e3, "")]
+)
+def test_inputs_that_are_far_too_large_are_told_of(by: float, told: str, caplog: pytest.LogCaptureFixture) -> None:
+    prepare(
+        rs.Config(
+            model={"name": "mlp"},
+            data={"name": f"{HERE}:large", "kwargs": {"by": by}},
+            phones={"count": 2},
+            run={"name": "r"},
+        )
+    )
+    assert bool(re.search(told, caplog.text)) and bool(caplog.records) == bool(told)

@@ -101,3 +101,12 @@ def test_complex_weights_have_a_mean_too():
         assert found["weights/x"].dtype == np.complex64
         assert found["weights/x"].tolist() == [2.5 + 0.5j, 6 + 1j]
         assert found["weights/num_batches_tracked"] == 2
+
+
+def test_a_number_of_a_whole_weight_is_that_of_the_state_that_stepped_most() -> None:
+    product, step = "optimizer/w/mu_product", "optimizer/w/step"
+    weight = {"weights/w": np.ones(2, np.float32)}
+    few, many = ({**weight, product: np.float32(p), step: np.float32(s)} for p, s in ((0.9, 2), (0.5, 7)))
+    for states in ([few, many], [many, few], [weight, many]):
+        found = averaged(states, [0.5, 0.5])
+        assert (found[product], found[step]) == (np.float32(0.5), 7)

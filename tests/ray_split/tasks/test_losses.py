@@ -34,17 +34,34 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_phones_mean_is_what_torch_gives_its_batch_alone(layout: str, weights: tuple[float, ...] | None) -> None:
+def test_each_phones_mean_is_what_torch_gives_its_batch_alone(
+    layout: str, weights: tuple[float, ...] | None, smoothing: float
+) -> None:
     dimension, shape, labels = LAYOUTS[layout]
-    loss, outputs = CrossEntropy(dimension, weights), scores(*shape)
+    loss, outputs = CrossEntropy(dimension, weights, smoothing), scores(*shape)
     means = loss.means(outputs, labels)
     weight = None if weights is None else torch.tensor(weights)
     for mean, own, wanted in zip(means, outputs, labels, strict=True):
-        expected = functional.cross_entropy(own.movedim(dimension, 1), wanted, weight)
+        expected = functional.cross_entropy(own.movedim(dimension, 1), wanted, weight, label_smoothing=smoothing)
         assert mean.item() == pytest.approx(expected.item(), rel=1e-6)
         assert loss.mean(own, wanted).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
+def test_of_mixed_labels_it_is_torchs_too_and_a_sample_is_right_by_the_share_of_what_it_says(
+    weights: tuple[float, ...] | None,
+) -> None:
+    loss, outputs = CrossEntropy(1, weights, 0.1, mixed=True), scores(4, 6, 3)
+    shares = torch.rand(4, 6, 3, generator=torch.Generator().manual_seed(2)).softmax(2)
+    weight = None if weights is None else torch.tensor(weights)
+    for mean, own, wanted in zip(loss.means(outputs, shares), outputs, shares, strict=True):
+        expected = functional.cross_entropy(own, wanted, weight, label_smoothing=0.1)
+        assert torch.equal(loss.mean(own, wanted), expected)
+        assert mean.item() == pytest.approx(expected.item(), rel=1e-6)
+        assert loss.right(own, wanted).tolist() == [float(s[i]) for s, i in zip(wanted, own.argmax(1), strict=True)]
 
 
 def test_plain_cross_entropy_is_torchs_to_the_last_bit() -> None:

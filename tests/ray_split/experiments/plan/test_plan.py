@@ -54,16 +54,16 @@ def test_without_matplotlib_a_line_says_so(
 
 
 REFUSED = [
-    ("--batch 0", "error: batch: '0' is not possible"),
-    ("--bach 4", "error: command line: '--bach 4'"),
-    ("--input 3xy", "error: input: '3xy' is not possible; it may be the shape of a sample, as 3x224x224"),
-    ("--input 3x8x8", "error: input: [16, 3, 8, 8]"),
-    ("--link.up_mbps 0", "error: link.up_mbps: '0'"),
-    ("--split triple", "error: split: 'triple' is not possible; it may be 'double' or 'single'"),
-    ("--phone.memory_mb 0.001", "error: phone.memory_mb: 0.001"),
-    ("--model.name digits", "error: model.name: 'digits'"),
+    ("--batch 0", "error: batch: must be at least 1, not 0."),
+    ("--bach 4", "error: there is no flag '--bach'. Did you mean --batch?"),
+    ("--input 3xy", "error: input: must be the shape of a sample, such as 3x224x224, not '3xy'."),
+    ("--input 3x8x8", "error: input: the model can't take a batch of shape (16, 3, 8, 8)"),
+    ("--link.up_mbps 0", "error: link.up_mbps: must be greater than 0, not 0"),
+    ("--split triple", "error: split: must be double or single, not 'triple'."),
+    ("--phone.memory_mb 0.001", "error: phone.memory_mb: "),
+    ("--model.name digits", "error: model.name: there is no model 'digits'"),
     ("--optimizer.name adam --optimizer.momentum 0.9", "error: optimizer.momentum"),
-    ("--out /dev/null/x", "error: out: '/dev/null/x'"),
+    ("--out /dev/null/x", "error: out: '/dev/null/x' can't be written to"),
 ]
 
 

@@ -81,6 +81,10 @@ def test_a_row_has_what_the_run_wrote(storage, capsys):
     [
         (["--where", "status=finished"], ["lr/runs/high", "low"]),
         (["--where", "status!=finished"], ["killed"]),
+        (["--where", "status == finished"], ["lr/runs/high", "low"]),
+        (["--where", "started=2026-01-02"], ["killed"]),
+        (["--where", "started>=2026-01-03"], ["lr/runs/high", "low"]),
+        (["--where", "started<=2026-01", "--where", "started!=2026-01-01"], ["killed"]),
         (["--where", "optimizer.lr>=0.1"], ["lr/runs/high"]),
         (["--where", "optimizer.lr=0.01", "--where", "rounds < 3"], ["low", "killed"]),
         (["--where", "model.cuts=[layers.0, layers.1]"], ["lr/runs/high", "low", "killed"]),
@@ -149,6 +153,18 @@ def test_runs_are_exported_with_the_settings_that_differ(storage, tmp_path, caps
     assert (tmp_path / "t.md").read_text() == "| run | rounds |\n| --- | --- |\n| low |      2 |\n"
 
 
+def test_the_runs_to_export_are_chosen_and_put_in_order_as_those_to_list(storage, capsys):
+    flags = ["--columns", "run", "--where", "rounds>=2", "--sort", "optimizer.lr", "--reverse", "--limit", "2"]
+    assert said(capsys, "export", storage, *flags).split() == [
+        "run",
+        *(r["run"] for r in listed(capsys, storage, *flags)),
+    ]
+    assert said(capsys, "export", storage / "low", storage, "--columns", "run", "--limit", "1").split() == [
+        "run",
+        "low",
+    ]
+
+
 def test_rounds_are_exported_as_they_are(storage, capsys):
     text = said(capsys, "export", "low", storage / "lr/runs/high", "--rounds", "--storage", storage)
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -162,21 +178,29 @@ def test_rounds_are_exported_as_they_are(storage, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["runs", "nowhere"], ["folder", "there is none of this name"]),
-        (["runs", "{}", "--where", "optimizer.rl=1"], ["--where", "did you mean optimizer.lr?"]),
+        (["runs", "nowhere"], ["there is no folder 'nowhere'. Check the path."]),
+        (["runs", "{}", "--where", "optimizer.rl=1"], ["--where", "Did you mean optimizer.lr?"]),
         (["runs", "{}", "--where", "lr"], ["--where", "optimizer.lr>=0.1"]),
-        (["runs", "{}", "--where", "rounds<many"], ["a number after <"]),
-        (["runs", "{}", "--sort", "best"], ["--sort", "a column"]),
-        (["runs", "{}", "--columns", "run,run"], ["--columns", "each once"]),
+        (["runs", "{}", "--where", "rounds<many"], ["--where: < needs a number after it, not 'many'"]),
+        (["runs", "{}", "--sort", "best"], ["--sort: there is no column 'best'. You can use any setting, "]),
+        (
+            ["runs", "{}", "--columns", "run,run"],
+            ["--columns: must be a list such as a,b, with each name once, not 'run,run'"],
+        ),
         (["runs", "{}", "--limit", "0"], ["--limit"]),
-        (["show", "lwo", "--storage", "{}"], ["RUN", "did you mean low?"]),
-        (["show", "low", "--storage", "{}/nowhere"], ["RUN", "--storage", "nowhere"]),
-        (["show", "{}/broken"], ["its summary.json can't be read"]),
-        (["show", "--storage", "{}/plain"], ["RUN"]),
-        (["diff", "low", "--storage", "{}"], ["two runs or more"]),
-        (["export", "{}/plain", "--storage", "{}"], ["RUN"]),
+        (
+            ["show", "lwo", "--storage", "{}"],
+            ["there is no run 'lwo' in ", "Did you mean low?", "lists the runs there"],
+        ),
+        (["show", "low", "--storage", "{}/nowhere"], ["there is no run 'low' in ", "--storage FOLDER"]),
+        (["show", "{}/broken"], ["broken/summary.json' can't be read"]),
+        (["show", "--storage", "{}/plain"], ["there is no run in ", "ray-split train"]),
+        (["diff", "low", "--storage", "{}"], ["diff needs two runs or more, but was given only 'low'"]),
+        (["export", "{}/plain", "--storage", "{}"], ["is not a run's folder: it has no summary.json"]),
         (["export", "{}", "--rounds", "--columns", "run"], ["--columns", "--rounds"]),
-        (["export", "{}", "--out", "{}/low/summary.json/x.csv"], ["--out", "a file that can be written"]),
+        (["export", "{}", "--out", "{}/t.xlsx"], ["--out", ".xlsx is a file of another kind", ".csv, .md, .tex"]),
+        (["export", "{}", "--where", "rounds>9"], ["--where", "none of these runs meets it"]),
+        (["export", "{}", "--out", "{}/low/summary.json/x.csv"], ["--out", "can't be written"]),
     ],
 )
 def test_what_can_not_be_is_refused_in_a_line(storage, capsys, arguments, words):

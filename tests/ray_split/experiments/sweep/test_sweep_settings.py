@@ -74,9 +74,9 @@ def test_runs_have_readable_names_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "there is nothing to search"),
+        ([], "sweep needs values to try"),
         (["--seeds", "a"], "whole numbers"),
-        (["--seeds", "1", "--run.name", "x"], "without --run.name"),
+        (["--seeds", "1", "--run.name", "x"], "Remove --run.name"),
         (["--seeds", "1", "--cluster.backend", "inprocess"], r"cluster\.backend"),
         (["--seeds", "1", "--optimiser.lr", "1"], "--optimiser.lr"),
     ],

@@ -71,7 +71,10 @@ def test_real_time_is_told_as_sums(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--round", "2"], "--round: 2 is not possible; it may be 0 to 1"), (["--rounds", "1"], "command line")],
+    [
+        (["--round", "2"], "--round: must be from 0 to 1, not 2."),
+        (["--rounds", "1"], "Did you mean --round?"),
+    ],
 )
 def test_a_wrong_argument_is_a_line(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -84,6 +87,6 @@ def test_a_wrong_argument_is_a_line(
 def test_a_run_without_virtual_time_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = run(tmp_path, phones={"link": None})
     assert main([str(folder)]) == 2
-    assert "there is no virtual time" in capsys.readouterr().err
+    assert "has no virtual time to trace. Train again with phones.device" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
-    assert "the folder of a run" in capsys.readouterr().err
+    assert "is not a run's folder: it has no config.yaml" in capsys.readouterr().err

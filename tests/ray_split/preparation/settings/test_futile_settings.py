@@ -54,7 +54,7 @@ def test_rounds_that_hardly_anybody_finishes_are_told_of(
 def test_a_model_of_which_all_is_frozen_is_refused(cuts: str, freeze: str) -> None:
     error = refusal(model={"cuts": cuts, "freeze": freeze})
     assert (error.field, error.value) == ("model.freeze", freeze.split(","))
-    assert "nothing is left to train" in error.allowed
+    assert "leaves nothing to train" in str(error)
 
 
 def ends_bare(num_classes: int) -> nn.Module:
@@ -68,7 +68,7 @@ def drops_all(num_classes: int) -> nn.Module:
 def test_a_model_whose_last_segment_has_no_weights_is_refused_if_the_others_are_frozen() -> None:
     error = refusal(model={"name": f"{__name__}:ends_bare", "cuts": "1,3", "freeze": "a,b"})
     assert error.field == "model.freeze"
-    assert "of the model, a, b has weights" in error.allowed
+    assert "a and b have weights" in str(error)
 
 
 def test_a_layer_that_drops_all_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -83,7 +83,7 @@ def test_a_layer_that_drops_all_is_told_of(caplog: pytest.LogCaptureFixture) -> 
 def test_steps_of_a_round_that_can_not_be_drawn_are_refused_with_how_many_can(field: str) -> None:
     error = refusal(phones={"count": 3, field: 10**9})
     assert error.field == f"phones.{field}"
-    most = int(error.allowed.split()[2].rstrip(","))
+    most = int(error.allowed.split()[1])
     assert getattr(prepared(phones={"count": 3, field: most}).phones, field) == most
     assert refusal(phones={"count": 3, field: 2 * most}).field == f"phones.{field}"
 
@@ -105,7 +105,7 @@ class Own:
 def test_kwargs_that_config_yaml_can_not_hold_are_refused(value: object) -> None:
     error = refusal(model={"kwargs": {"width": 3, "hidden": value}})
     assert error.field == "model.kwargs"
-    assert "what config.yaml can hold" in error.allowed
+    assert "config.yaml can't hold" in str(error)
 
 
 def test_a_path_that_gets_too_long_with_the_name_is_refused() -> None:
@@ -115,7 +115,7 @@ def test_a_path_that_gets_too_long_with_the_name_is_refused() -> None:
 
 
 def test_an_automatic_name_is_short_enough_whatever_the_model_is_called() -> None:
-    with pytest.raises(rs.SettingsError, match=r"model\.name: 'a:x+"):
+    with pytest.raises(rs.SettingsError, match=r"model\.name: there is no Python module 'a'"):
         prepare(rs.Config(model={"name": f"a:{'x' * 300}"}))
 
 
@@ -140,13 +140,16 @@ def without_gradient(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 
 def test_a_loss_without_a_gradient_is_refused() -> None:
     found = refusal(task={"loss": f"{__name__}:without_gradient"})
-    assert found.field == "task.loss" and "with a gradient" in str(found)
+    assert found.field == "task.loss" and "has no gradient" in str(found)
 
 
 def test_a_path_to_resume_that_is_no_run_is_told_of_as_such(tmp_path: Path) -> None:
     (tmp_path / "never_run").mkdir()
     (tmp_path / "never_run" / "notes.txt").write_text("mine")
-    with pytest.raises(rs.SettingsError, match=r"run\.resume: .* the folder of a run, with its config"):
+    with pytest.raises(
+        rs.SettingsError,
+        match=r"run\.resume: .*never_run' is not a run's folder: it has no config\.yaml\. Give the folder of a run",
+    ):
         rs.fit(rs.Config(run={"resume": str(tmp_path / "never_run")}, cluster={"backend": "inprocess"}), callbacks=[])
 
 
@@ -155,6 +158,6 @@ def test_fewer_rounds_than_are_there_are_refused_and_nothing_is_written_anew(tmp
     settings = rs.Config(model={"name": "mlp"}, phones={"count": 2}, cluster={"backend": "inprocess"}, run=run)
     rs.fit(settings, callbacks=[])
     before = (tmp_path / "r" / "config.yaml").read_bytes()
-    with pytest.raises(rs.SettingsError, match=r"run\.rounds: 1 .* at least 2"):
+    with pytest.raises(rs.SettingsError, match=r"run\.rounds: is 1, but the run already has 2 rounds\. Set 2 or more"):
         rs.fit(settings.with_values(run={"rounds": 1, "resume": "auto"}), callbacks=[])
     assert (tmp_path / "r" / "config.yaml").read_bytes() == before

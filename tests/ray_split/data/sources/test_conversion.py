@@ -17,8 +17,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
 import ray_split as rs
-from ray_split.data import datasets
 from ray_split.data import load as data
+from ray_split.data.sources import datasets
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(60, 4)).astype(np.float32)
@@ -36,7 +36,7 @@ def refusal(found: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     with pytest.raises(rs.SettingsError) as caught:
         load(found, monkeypatch)
     line = str(caught.value)
-    assert "\n" not in line and line.startswith("data.name: 'theirs'")
+    assert "\n" not in line and line.startswith("data.name: ") and line.endswith(".")
     return line
 
 
@@ -182,7 +182,7 @@ def test_two_datasets_of_torch_are_train_and_test(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_large_dataset_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray_split.data.torch_datasets.IN_MEMORY", X.nbytes - 1)
+    monkeypatch.setattr("ray_split.data.sources.torch_datasets.IN_MEMORY", X.nbytes - 1)
     found = load(SAME["a Dataset of doubles"], monkeypatch)
     assert isinstance(found.train.inputs, rs.LazyInputs)
     plain = load((X, Y), monkeypatch)
@@ -202,61 +202,118 @@ def coloured(**columns: Any) -> pandas.DataFrame:
 
 IMAGES = [np.zeros((1, 8, 8 + (i == 5)), np.float32) for i in range(60)]
 REFUSED: dict[str, tuple[Any, str]] = {
-    "text among numbers": ((hollow("red"), Y), r"inputs are numbers, not 'red' \(str\) in row 9, column 1: encode it"),
-    "a gap among numbers": ((hollow(None), Y), r"not None \(NoneType\) in row 9, column 1: fill the gaps"),
-    "text inputs": ((NAMES[Y], Y), r"inputs are numbers, not text \('\w+'\): encode it"),
-    "a column of text": ((coloured(c="red"), Y), r"not text \('red'\) in column 'c'"),
-    "a column of dates": ((coloured(when=pandas.Timestamp(2026, 1, 1)), Y), r"column 'when'.*datetime64.*no gradient"),
-    "a dict": (({"x": X}, Y), r"inputs are an array \(N, ...\), not a dict of 'x'"),
-    "a dict of both": ({"x": X, "y": Y}, r"returns \(inputs, labels\) or a ray_split.DataSet, not a dict of 'x', 'y'"),
-    "nothing": (None, "not None"),
-    "three things": ((X, Y, Y), "not a tuple of 3"),
-    "a table alone": (pandas.DataFrame(X), r"not DataFrame \(60, 4\)"),
-    "no inputs": ((None, Y), "inputs are an array .* not None"),
-    "a number": ((X, 3), "labels are an array .* not int 3"),
-    "a generator": (((x for x in X), Y), "not a generator"),
-    "labels of two kinds": ((X, ["cat", *Y[1:].tolist()]), r"all numbers, or all text, not 'cat' \(str\) in row 0"),
-    "a label that is not there": ((X, hollow(float("nan"), str)), r"not nan \(float\) in row 9: fill the gaps"),
-    "others in test": (rs.DataSet(rs.Part(X, NAMES[Y]), rs.Part(X, Y)), "one kind, not .* in train and .* in test"),
+    "text among numbers": (
+        (hollow("red"), Y),
+        r"the inputs of theirs must be numbers, but are mixed, with 'red' \(str\) in ro",
+    ),
+    "a gap among numbers": (
+        (hollow(None), Y),
+        r"the inputs of theirs must be numbers, but are mixed, with None \(NoneType\) i",
+    ),
+    "text inputs": ((NAMES[Y], Y), r"the inputs of theirs must be numbers, but are text \('dog'\)"),
+    "a column of text": ((coloured(c="red"), Y),
+     r"the inputs of theirs must be numbers, but are text \('red'\) in column 'c'"),
+    "a column of dates": ((coloured(when=pandas.Timestamp(2026, 1, 1)), Y),
+     r"the inputs, column 'when', of theirs must be numbers, but are ndarray \(60,\)"),
+    "a dict": (({"x": X}, Y), r"the inputs of theirs must be an array \(N, \.\.\.\), but are a dict of 'x'"),
+    "a dict of both": (
+        {"x": X, "y": Y},
+        r"returned a dict of 'x', 'y'.*\. Return \(inputs, labels\), or a ray_split.DataSet",
+    ),
+    "nothing": (None, "returned None"),
+    "three things": ((X, Y, Y), "returned a tuple of 3"),
+    "a table alone": (pandas.DataFrame(X), r"a frame alone: which column .* Return \(frame, \"COLUMN\"\)"),
+    "no inputs": ((None, Y), r"the inputs of theirs must be an array \(N, \.\.\.\), but are None"),
+    "a number": ((X, 3), r"the labels of theirs must be an array \(N, \.\.\.\), but are int 3"),
+    "a generator": (((x for x in X), Y), r"the inputs of theirs must be an array \(N, \.\.\.\), but are a generator"),
+    "labels of two kinds": (
+        (X, ["cat", *Y[1:].tolist()]),
+        r"the labels of theirs must be all numbers, or all text, but are mixed, with ",
+    ),
+    "a label that is not there": (
+        (X, hollow(float("nan"), str)),
+        r"the labels of theirs must be all numbers, or all text, but are mixed, with ",
+    ),
+    "others in test": (
+        rs.DataSet(rs.Part(X, NAMES[Y]), rs.Part(X, Y)),
+        r"the labels of theirs are ndarray \(60,\) of <U3 in train but ndarray \(60,\) of",
+    ),
     "classes without a name": (
-        rs.DataSet(rs.Part(X, NAMES[Y]), rs.Part(X, NAMES[Y]), classes=["cat", "dog"]), "cat, dog, not 'owl'",
+        rs.DataSet(rs.Part(X, NAMES[Y]), rs.Part(X, NAMES[Y]), classes=["cat", "dog"]),
+        r"theirs has the label 'owl', which is not among its classes",
     ),
     "names that are none": (rs.DataSet(rs.Part(X, Y), rs.Part(X, Y), classes="abc"), "list of different names"),
-    "fewer classes than names": (rs.DataSet(rs.Part(X, NAMES[Y]), rs.Part(X, NAMES[Y]), 2), "at least 3, not 2"),
-    "a number of classes as text": (rs.DataSet(rs.Part(X, Y), rs.Part(X, Y), "3"), "a positive number, not '3'"),
-    "a scale that is none": (rs.DataSet(rs.Part(X, Y), rs.Part(X, Y), 3, float("nan")), "finite, not nan and 0.0"),
+    "fewer classes than names": (
+        rs.DataSet(rs.Part(X, NAMES[Y]), rs.Part(X, NAMES[Y]), 2),
+        r"the num_classes of theirs is 2, but there are 3 names of classes",
+    ),
+    "a number of classes as text": (
+        rs.DataSet(rs.Part(X, Y), rs.Part(X, Y), "3"),
+        r"the num_classes of theirs must be a whole number greater than 0, not '3'",
+    ),
+    "a scale that is none": (
+        rs.DataSet(rs.Part(X, Y), rs.Part(X, Y), 3, float("nan")),
+        r"the scale and shift of theirs are nan and 0\.0",
+    ),
     "ids that are none": (rs.DataSet(rs.Part(X, Y), rs.Part(X, Y), groups=[1] * 60), "a dict such as"),
     "an id that is none": (
         rs.DataSet(rs.Part(X, Y), rs.Part(X, Y), groups={"who": [None] * 60}), r"groups 'who'.*None \(NoneType\)",
     ),
-    "no test part": (rs.DataSet(rs.Part(X, Y), None), r"test part is a ray_split.Part\(inputs, labels\), not None"),
-    "images of different sizes": ((IMAGES, Y), r"not \(1, 8, 8\) in row 0 and \(1, 8, 9\) in row 5: resize them"),
-    "objects of different sizes": ((as_objects(IMAGES), Y), r"\(1, 8, 8\) in row 0 and \(1, 8, 9\) in row 5: resize"),
+    "no test part": (rs.DataSet(rs.Part(X, Y), None), r"the test part of theirs is None"),
+    "images of different sizes": (
+        (IMAGES, Y),
+        r"the inputs of theirs must be of one shape, but are \(1, 8, 8\) in row 0 and \(",
+    ),
+    "objects of different sizes": (
+        (as_objects(IMAGES), Y),
+        r"the inputs of theirs must be of one shape, but are \(1, 8, 8\) in row 0 and \(",
+    ),
     "pictures of different sizes": (
         ([Image.new("L", (8, 8 + (i == 3))) for i in range(60)], Y), r"\(8, 8\) in row 0 and \(9, 8\) in row 3",
     ),
-    "uneven lists": (([[1.0] * (2 + (i == 4)) for i in range(60)], Y), "not rows of 2 and of 3"),
+    "uneven lists": (([[1.0] * (2 + (i == 4)) for i in range(60)], Y),
+     r"the inputs of theirs must be an array \(N, \.\.\.\), but are rows of 2 and of 3"),
     "uneven objects": ((as_objects([[1.0] * (2 + (i == 4)) for i in range(60)]), Y), r"\(2,\) in row 0 and \(3,\) in"),
-    "dates": ((np.arange(60).astype("M8[D]"), Y), "datetime64.*no gradient"),
-    "durations": ((X, [datetime.timedelta(1)] * 60), r"not datetime.timedelta\(days=1\)"),
+    "dates": ((np.arange(60).astype("M8[D]"), Y),
+     r"the inputs of theirs must be numbers, but are ndarray \(60,\) of datetime64\[D"),
+    "durations": ((X, [datetime.timedelta(1)] * 60), r"with datetime.timedelta\(days=1\)"),
     "fields": ((np.zeros(60, "f4,f4"), Y), "np.column_stack"),
     "a mask": ((np.ma.masked_array(X, X[7, 2] == X), Y), "masked in row 7"),
     "scipy's sparse": ((scipy.sparse.csr_matrix(X), Y), r"sparse, csr_matrix \(60, 4\).*x.toarray\(\)"),
-    "torch's sparse": ((torch.tensor(X).to_sparse(), Y), r"sparse tensor \(60, 4\): return x.to_dense\(\)"),
-    "numbers beyond int64": ((np.full((60, 4), 2**63, np.uint64), Y), r"below 2\*\*63, not up to 9223372036854775808"),
-    "labels that are read later": ((X, rs.LazyInputs(int, np.arange(60), ())), "labels are an array .* not LazyInputs"),
-    "fewer labels": ((X, Y[:50]), "a label for every input, not 60 inputs and 50 labels"),
-    "no samples": ((X[:0], Y[:0]), "not 0 inputs and 0 labels"),
-    "one sample": ((X[:1], Y[:1]), "3 samples or more, not 1"),
-    "a loader": (DataLoader(TENSORS), "not a DataLoader; return the loader's dataset"),
-    "two loaders": ((DataLoader(TENSORS), DataLoader(TENSORS)), "not a DataLoader; return the loader's dataset"),
-    "a stream": (Endless(), "an IterableDataset has no sample by its index"),
-    "three tensors": (TensorDataset(*[torch.tensor(X)] * 3), r"pairs, \(inputs, label\), not 3 tensors"),
-    "samples that are dicts": (Pairs(lambda i: {"x": X[i]}), r"pairs, \(inputs, label\), not a dict of 'x'"),
+    "torch's sparse": (
+        (torch.tensor(X).to_sparse(), Y),
+        r"the inputs of theirs must be an array, but are a sparse tensor \(60, 4\)",
+    ),
+    "numbers beyond int64": (
+        (np.full((60, 4), 2**63, np.uint64), Y),
+        r"the inputs of theirs must be below 2\*\*63, but are up to 9223372036854775808",
+    ),
+    "labels that are read later": (
+        (X, rs.LazyInputs(int, np.arange(60), ())),
+        r"the labels of theirs must be an array \(N, \.\.\.\), but are LazyInputs \(60,\) of",
+    ),
+    "fewer labels": ((X, Y[:50]), r"theirs returned 60 inputs but 50 labels"),
+    "no samples": ((X[:0], Y[:0]), r"theirs returned no inputs"),
+    "one sample": ((X[:1], Y[:1]), r"theirs returned 1 samples, of which a fifth is too few for a test part"),
+    "a loader": (DataLoader(TENSORS),
+     r"theirs returned a DataLoader, but must return its dataset \(loader\.dataset\):"),
+    "two loaders": ((DataLoader(TENSORS), DataLoader(TENSORS)),
+     r"the training part of theirs is a DataLoader, but must return its dataset \(l"),
+    "a stream": (Endless(), r"theirs returned a Endless, but must return arrays or a dataset with __getit"),
+    "three tensors": (
+        TensorDataset(*[torch.tensor(X)] * 3),
+        r"samples of theirs must be pairs, but found 3 tensors",
+    ),
+    "samples that are dicts": (
+        Pairs(lambda i: {"x": X[i]}),
+        r"samples of theirs must be pairs, but found a dict of 'x'",
+    ),
     "samples of different sizes": (Pairs(lambda i: (IMAGES[i], 0)), r"\(1, 8, 8\) in row 0 and \(1, 8, 9\) in row 5"),
     "samples that are pictures": (Pairs(lambda i: (Image.new("L", (8, 8)), 0)), "PILToTensor"),
-    "samples that change": (Pairs(lambda i: (torch.rand(4), 0)), "sample 0 is another when it is read again"),
-    "samples that can't be read": (Pairs(lambda i: {}[i]), "sample 0 can be read: KeyError: 0"),
+    "samples that change": (Pairs(lambda i: (torch.rand(4), 0)),
+     r"sample 0 of theirs is different when read a second time"),
+    "samples that can't be read": (Pairs(lambda i: {}[i]),
+     r"sample 0 of theirs can't be read: KeyError: 0 \(test_conversion"),
 }  # fmt: skip
 
 
@@ -271,26 +328,51 @@ def test_a_function_that_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     def broken() -> Any:
         raise KeyError("no such\nfile")
 
-    assert "a function that works; it raised KeyError: 'no such\\nfile' (test_conversion.py:" in refusal(
-        broken, monkeypatch
-    )
+    assert "with KeyError: 'no such\\nfile'" in refusal(broken, monkeypatch)
 
 
 PART = rs.Part(X, Y)
 BYTES = rs.Part(np.zeros((60, 4), np.uint8), Y)
 SAID: dict[str, tuple[Callable[[], Any], str]] = {
-    "bytes to test on": (lambda: rs.DataSet(PART, BYTES), "of one type, not float32 in train and uint8 in test"),
-    "scaled floats": (lambda: rs.DataSet(PART, PART, scale=1 / 255), "of bytes (uint8) if it has scale and shift"),
-    "a scale of nothing": (lambda: rs.DataSet(BYTES, BYTES, scale=0), "whose scale is not 0"),
-    "a ragged scale": (lambda: rs.DataSet(BYTES, BYTES, scale=[[1.0], [1.0, 2.0]]), "scale and shift are finite"),
-    "a set of classes": (lambda: rs.DataSet(PART, PART, classes={"a", "b", "c"}), "classes are a list"),
-    "a number of classes": (lambda: rs.DataSet(PART, PART, classes=3), "classes are a list"),
-    "a generator of classes": (lambda: rs.DataSet(PART, PART, classes=iter("abc")), "classes are a list"),
-    "groups with a number for a name": (lambda: rs.DataSet(PART, PART, groups={1: Y}), "names of text"),
+    "bytes to test on": (
+        lambda: rs.DataSet(PART, BYTES),
+        "the inputs of theirs are float32 in train but uint8 in test",
+    ),
+    "scaled floats": (
+        lambda: rs.DataSet(PART, PART, scale=1 / 255),
+        "theirs has scale and shift, which are for uint8 inputs, but its inputs are ",
+    ),
+    "a scale of nothing": (lambda: rs.DataSet(BYTES, BYTES, scale=0), "the scale of theirs is 0"),
+    "a ragged scale": (
+        lambda: rs.DataSet(BYTES, BYTES, scale=[[1.0], [1.0, 2.0]]),
+        "the scale and shift of theirs are [[1.0], [1.0, 2.0]] and 0.0",
+    ),
+    "a set of classes": (
+        lambda: rs.DataSet(PART, PART, classes={"a", "b", "c"}),
+        "the classes of theirs must be a list of different names",
+    ),
+    "a number of classes": (
+        lambda: rs.DataSet(PART, PART, classes=3),
+        "the classes of theirs must be a list of different names, not 3",
+    ),
+    "a generator of classes": (
+        lambda: rs.DataSet(PART, PART, classes=iter("abc")),
+        "the classes of theirs must be a list of different names, not",
+    ),
+    "groups with a number for a name": (
+        lambda: rs.DataSet(PART, PART, groups={1: Y}),
+        "the groups of theirs have the key 1, which is not text",
+    ),
     "a tensor of shapes alone": (lambda: (torch.zeros(60, 4, device="meta"), Y), "on meta"),
     "a tensor of eight bits": (lambda: (torch.zeros(60, 4).to(torch.float8_e4m3fn), Y), "torch.float8_e4m3fn"),
-    "complex labels": (lambda: (X, Y + 1j), "classes or values, not ndarray (48,) of complex"),
-    "a torch type": (lambda: (rs.LazyInputs(int, Y, (4,), torch.float32), Y), "one of numpy's, not torch.float32"),
+    "complex labels": (
+        lambda: (X, Y + 1j),
+        "the labels of theirs are ndarray (48,) of complex128",
+    ),
+    "a torch type": (
+        lambda: (rs.LazyInputs(int, Y, (4,), torch.float32), Y),
+        "the dtype of LazyInputs is one of numpy's, not torch.float32",
+    ),
 }
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.ray_backend import auth, connection, head_keeper
-from actors.ray_backend.head_keeper import Keeper
+from actors.ray_backend.joining import auth, connection, head_keeper
+from actors.ray_backend.joining.head_keeper import Keeper
 from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead, hear_hangup
 
@@ -102,6 +102,7 @@ def test_each_run_has_a_ray_of_its_own_that_ends_with_it_however_it_ends(tmp_pat
     wait(lambda: all(map(ended, left)))
 
 
+@pytest.mark.thorough
 def test_the_ray_that_ray_start_began_is_joined_and_said(tmp_path: Path, ray_head: RayHead, runs: list[Run]) -> None:
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(ray_head.address)  # as `ray start` does

@@ -5,7 +5,7 @@ import pytest
 
 from ray_split import config
 from ray_split.data import load as data
-from ray_split.data import synthetic as made
+from ray_split.data.sources import synthetic as made
 from ray_split.errors import SettingsError
 from ray_split.messages.labels import IGNORED
 
@@ -68,9 +68,6 @@ def test_synthetic_datas_noise_is_around_patterns_of_variance_one():
     assert np.allclose(loud.train.inputs.std(0), 3.0, rtol=0.05)
 
 
-NUMBERS = "positive whole numbers (shape a list of them), and noise and seed not below 0"
-
-
 @pytest.mark.parametrize(
     "kwargs",
     [
@@ -93,13 +90,13 @@ NUMBERS = "positive whole numbers (shape a list of them), and noise and seed not
 )
 def test_synthetic_data_of_no_size_is_refused(kwargs):
     error = refusal(**kwargs)
-    assert (error.field, error.allowed) == ("data.kwargs", NUMBERS)
+    assert error.field == "data.kwargs" and f"{next(iter(kwargs))} must be a" in str(error)
 
 
 def test_synthetic_data_refuses_what_it_does_not_know():
     error = refusal(classes=3)
     assert (error.field, error.value) == ("data.kwargs", "classes")
-    assert "of samples, shape, num_classes, noise, seed, users" in error.allowed
+    assert "takes no argument 'classes'. Did you mean num_classes?" in str(error)
 
 
 def test_users_have_equally_many_samples_and_a_shift_of_their_own():
@@ -120,7 +117,7 @@ def test_users_have_equally_many_samples_and_a_shift_of_their_own():
 def test_users_without_a_sample_are_refused(users):
     error = refusal(samples=10, users=users)
     assert (error.field, error.value) == ("data.kwargs", {"users": users})
-    assert error.allowed == "users: 1 to as many as there are samples, 10"
+    assert "users must be from 1 to 10 (as many as samples), not " in str(error)
 
 
 def fake(**kwargs):
@@ -214,5 +211,5 @@ def test_a_tokens_class_is_by_itself_and_by_whether_token_1_came_before() -> Non
     ids=lambda x: getattr(x, "__name__", str(x)),
 )  # fmt: skip
 def test_sizes_that_are_none_are_refused(make, kwargs: dict) -> None:
-    with pytest.raises(SettingsError, match=rf"data\.kwargs: \{{'{next(iter(kwargs))}'"):
+    with pytest.raises(SettingsError, match=rf"data\.kwargs: .*{next(iter(kwargs))}"):
         make(**kwargs)
