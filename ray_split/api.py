@@ -35,6 +35,7 @@ from ray_split.results.left_behind import BY_VALUE, CONFIG, MODEL, WITHOUT_EMA
 from ray_split.results.personal_state import FOLDER, Personal
 from ray_split.results.result import Result
 from ray_split.schedules import schedule_of
+from ray_split.segments.base_weight import base_keys
 
 logger = logs.get(__name__)
 
@@ -127,7 +128,9 @@ def load_model(
     with named_by(folder, trust):
         made = registry.build(settings.model, settings.run.seed)
     file = folder / (MODEL if ema or settings.optimizer.ema_decay is None else WITHOUT_EMA)
-    _fill(made, file, _read_weights(file), strict=True)
+    base = base_keys(made)
+    file_has = {**{key: tensor for key, tensor in made.state_dict().items() if key in base}, **_read_weights(file)}
+    _fill(made, file, file_has, strict=True)
     if phone is not None:
         _fill(made, folder / FOLDER, _own_weights(folder, phone), strict=False)
     return made.eval()

@@ -33,6 +33,7 @@ PURPOSES = {
     "availability": 17,
     "dropout": 18,
     "mixup": 19,
+    "adapters": 20,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 

@@ -37,6 +37,7 @@ from ray_split.config.fields import (
     read_yaml,
     segments,
 )
+from ray_split.config.lora import Lora
 from ray_split.config.optimizer import Optimizers
 from ray_split.config.phones import Phones
 from ray_split.config.stop import Stop
@@ -52,7 +53,7 @@ class Model(Section):
     name: by_value.Name = Field(
         "digits_cnn",
         description="digits_cnn, tiny_cnn, cnn, cnn1d, lstm, mlp, unet, transformer, a model of torchvision or timm, "
-        "or package.module:function; the default is that of data.name",
+        "hf:NAME-OR-FOLDER of transformers, or package.module:function; the default is that of data.name",
     )
     num_classes: int | None = Field(
         None, ge=1, le=10**7, description="as many as the data set has; of a regression, how many values a label has"
@@ -75,6 +76,7 @@ class Model(Section):
         None, description="trained weights: a file (.safetensors, .pt), or a name that torchvision or timm has for them"
     )
     freeze: Names = Field([], description="segments that keep their first weights: any of a,b,c")
+    lora: Lora = Lora()
     backprop: Literal["autograd", "auxiliary_labels"] = Field(
         "autograd", description="how a segment applies the gradient that it receives; both give the same"
     )

@@ -84,14 +84,22 @@ def parts_of(model: nn.Module, family: Family, cuts: Sequence[str]) -> list[Bloc
     return parts
 
 
+def usual_cuts(model: nn.Module) -> tuple[str, str] | None:
+    """After the first block and the last but one; None of a model that has no three blocks in a list."""
+    for name, layers in model.named_modules():
+        if isinstance(layers, nn.ModuleList) and len(layers) > 2 and len({type(layer) for layer in layers}) == 1:
+            return f"{name}.0", f"{name}.{len(layers) - 2}"
+    return None
+
+
 def _check_ties(model: nn.Module, parts: Sequence[nn.Module]) -> None:
-    """Raises CutError if one weight of the model would be two, each in a segment of its own."""
+    """Raises CutError if one trained weight of the model would be two, each in a segment of its own."""
     owners: dict[int, tuple[str, int]] = {}
     own = [dict(part.named_parameters(remove_duplicate=False)) for part in parts]
     for name, weight in model.named_parameters(remove_duplicate=False):
         place = next(number for number, names in enumerate(own) if name in names)
         other, first = owners.setdefault(id(weight), (name, place))
-        if first != place:
+        if first != place and weight.requires_grad:
             wrong = f"the tied weights {other} and {name} would be in both segments {'ABC'[first]} and {'ABC'[place]}"
             do = "Cut so that both stay in one segment, or untie them (tie_word_embeddings=False)"
             raise CutError(f"{other} and {name}", do, wrong)

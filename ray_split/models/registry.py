@@ -18,14 +18,15 @@ from ray_split import config, seeds
 from ray_split.config.user_code.by_value import spoken
 from ray_split.config.user_code.plugins import blamed, call, find, signature_of, suggest
 from ray_split.cutting.cut import Segments, cut
-from ray_split.cutting.language_models import without_cache
+from ray_split.cutting.language_models import usual_cuts, without_cache
 from ray_split.cutting.own_segments import Chain
 from ray_split.cutting.random_generators import Generators
 from ray_split.errors import SettingsError, brief, listed, shown
 from ray_split.memory_limit import check_fits
 from ray_split.messages.state import State
 from ray_split.models import library as zoo
-from ray_split.models import pretrained
+from ray_split.models import hugging_face, pretrained
+from ray_split.models.lora import adapt
 from ray_split.models.model_checks import check_built
 from ray_split.models.shaped import CNN, LSTM, CNN1d
 from ray_split.models.small import MLP, DigitsCNN, TinyCNN
@@ -61,7 +62,7 @@ def build(settings: config.Model, seed: int) -> nn.Module:
             "is a module, but must be a class or a function that makes one, so that its weights follow from run.seed"
         )
         raise SettingsError("model.name", settings.name, "Give a function, such as lambda: nn.Sequential(...)", wrong)
-    if ":" not in settings.name:
+    if _is_known(settings.name):
         _check_sizes(settings.kwargs, least=1 if settings.name in MODELS else None)
     kwargs = {**zoo.wanted_by(settings.name, settings.weights), **settings.kwargs}
     seeded = _seeded(seeds.torch_seed(seed, "model"))
@@ -81,6 +82,10 @@ def build(settings: config.Model, seed: int) -> nn.Module:
         raise SettingsError("model.name", settings.name, "Return a torch.nn.Module", wrong)
     check_built(settings.name, model)
     without_cache(model)
+    if settings.lora.r is not None:
+        pretrained.load(model, settings)
+        with _seeded(seeds.torch_seed(seed, "adapters")):
+            adapt(model, settings, cuts_of(settings, model))
     return model
 
 
@@ -114,6 +119,11 @@ def _seeded(seed: int) -> Iterator[None]:
         before.restore()
 
 
+def _is_known(name: str) -> bool:
+    """Whether it is a model of ours or of torchvision and timm."""
+    return ":" not in name
+
+
 LARGEST_LAYER, DEEPEST = 2**24, 1000
 
 
@@ -131,7 +141,7 @@ def _check_sizes(kwargs: Mapping[str, Any], least: int | None) -> None:
 
 def check_memory(settings: config.Model) -> None:
     """See that a model of ours or a library's can be held, built without its weights. Raises SettingsError."""
-    if ":" in settings.name or not (settings.kwargs or settings.input_shape):
+    if not _is_known(settings.name) or not (settings.kwargs or settings.input_shape):
         return
     try:
         with torch.device("meta"):
@@ -145,6 +155,8 @@ def check_memory(settings: config.Model) -> None:
 def _function(name: str) -> Callable[..., nn.Module]:
     if name in MODELS:
         return MODELS[name].build
+    if hugging_face.is_named(name):
+        return hugging_face.named(name)
     if ":" not in name and (found := zoo.lookup(name)) is not None:
         return found.build
     if ":" in name:
@@ -175,7 +187,9 @@ def cuts_of(settings: config.Model, model: nn.Module) -> list[str]:
     if settings.cuts is not None:
         return settings.cuts
     cuts = MODELS[settings.name].cuts if settings.name in MODELS else None
-    if cuts is None and ":" not in settings.name:
+    if hugging_face.is_named(settings.name):
+        cuts = usual_cuts(model)
+    elif cuts is None and ":" not in settings.name:
         cuts = zoo.cuts_of(model)
     if cuts is None:
         layers = [layer for layer, _ in model.named_children()]
@@ -199,7 +213,7 @@ def first_states(settings: config.Config, made: Mapping[str, CopyFactory]) -> di
 
     `made`: the caller's own segments, which have the first weights.
     """
-    if settings.model.weights is None:
+    if settings.model.weights is None or settings.model.lora.r is not None:  # weights are then the base's
         return {name: make.first_state() for name, make in made.items()}
     model = build(settings.model, settings.run.seed)
     pretrained.load(model, settings.model)

@@ -31,7 +31,7 @@ from ray_split.errors import BROKEN, MISFITS, SettingsError, first_line, shown, 
 from ray_split.filesystem import Place, full, place
 from ray_split.messages.contract import Contract
 from ray_split.messages.message import tree_map
-from ray_split.models import library, pretrained, registry
+from ray_split.models import hugging_face, library, pretrained, registry
 from ray_split.preparation.cohorts import settle
 from ray_split.preparation.data_checks import check_data, warn_of_large
 from ray_split.preparation.settings import futile_settings, named_callbacks
@@ -184,6 +184,8 @@ def _named(settings: config.Config) -> config.Config:
         raise SettingsError("run.resume", None, do, "needs the name of the run to resume")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     model = settings.model.name.replace("/", ":").rpartition(":")[2]
+    if hugging_face.is_named(settings.model.name):
+        model = hugging_face.short_name(settings.model.name)
     name = run.name or f"{model[:100].strip()}_{settings.schedule.name.rpartition(':')[2][:100]}_{stamp}"
     return settings.with_values(run={"name": name, "storage_path": full(_absolute(storage))})
 
@@ -220,6 +222,8 @@ def _model(settings: config.Config) -> nn.Module:
     """The model with the weights that it begins with."""
     registry.check_memory(settings.model)
     model = registry.build(settings.model, settings.run.seed)
+    if settings.model.lora.r is not None:
+        return model  # whose base has them already
     if kept := pretrained.load(model, settings.model):
         logger.warning("not in %s, so as first drawn: %s", settings.model.weights, ", ".join(kept))
     return model

@@ -8,6 +8,7 @@ from torch import nn
 
 from ray_split import config
 from ray_split.messages.state import State
+from ray_split.segments.base_weight import with_own_base
 from ray_split.segments.copies import Copies
 from ray_split.segments.looped_copies import LoopedCopies
 from ray_split.segments.optimization.correction import Correct, Correction
@@ -41,7 +42,7 @@ class CopyFactory:
         """A maker of the same with another optimizer, and in double precision if asked."""
         made = copy.copy(self)
         made._optimizer = optimizer
-        made._module = copied(self._module).double() if double else self._module
+        made._module = with_own_base(copied(self._module)).double() if double else self._module
         return made
 
     def segment(self) -> Segment:

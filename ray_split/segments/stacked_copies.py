@@ -37,6 +37,7 @@ from ray_split.messages.message import (
 from ray_split.messages.state import State, Terms, is_statistic, state_bytes
 from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_floats, as_leaves, backward, can_have_gradient, gradients_of, own_copy
+from ray_split.segments.base_weight import base_keys
 from ray_split.segments.buffers import changing
 from ray_split.segments.copies import Learned
 from ray_split.segments.optimization.accumulated import Accumulated
@@ -100,7 +101,9 @@ class StackedCopies:
         """Make `count` copies of a state; what `own` has (count, ...) is each phone's own. Returns the bytes."""
         self._passes, self._updating, self._accumulated = [], [], Accumulated(count)
         own = own or {}
-        self._weights = {n: self._filled(n, p, state, own, count) for n, p in self._module.named_parameters()}
+        base = base_keys(self._module)  # which all phones share: vmap takes the module's own
+        weights = {n: p for n, p in self._module.named_parameters() if n not in base}
+        self._weights = {n: self._filled(n, p, state, own, count) for n, p in weights.items()}
         self._buffers = {n: self._filled(n, b, state, own, count) for n, b in self._module.named_buffers()}
         self._steps, self._skipped = np.zeros(count), {}
         self._memory = {slot: {} for slot in (*self._optimizer.slots, *self._optimizer.numbers)}

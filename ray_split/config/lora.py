@@ -1,0 +1,34 @@
+"""What `model.lora` holds: adapters of low rank that are trained beside a model's frozen weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from ray_split.config.fields import Count, Names, Positive, Section, segments
+
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class Lora(Section):
+    """Adapters of low rank (LoRA, Hu et al. 2021), through peft; the model's own weights stay as they are."""
+
+    r: Count | None = Field(None, description="the adapters' rank; none: no adapters, the weights are trained")
+    alpha: Positive | None = Field(None, description="adapters count alpha / r times; none: twice r")
+    dropout: Share = Field(0.0, description="of what enters an adapter")
+    target_modules: Names | None = Field(
+        None, description="the layers that get one, by name or by its end, as q_proj,v_proj; none: peft's of the family"
+    )
+    modules_to_save: Names = Field([], description="layers that are trained as they are, such as a new head: score")
+    segments: Names = Field(["a", "b", "c"], description="where adapters are: any of a,b,c")
+
+    @field_validator("segments")
+    @classmethod
+    def _segments(cls, names: list[str]) -> list[str]:
+        return segments(names)
+
+    @property
+    def scale(self) -> float:
+        """What stands for alpha."""
+        return self.alpha if self.alpha is not None else 2.0 * (self.r or 1)

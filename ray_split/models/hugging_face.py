@@ -1,0 +1,152 @@
+"""Models of Hugging Face's transformers by name: 'hf:NAME-OR-FOLDER' with its weights, 'hf-config:...' as first drawn.
+
+What follows 'hf-config:' is a configuration, as {model_type: llama, hidden_size: 64}, or a folder or file that has one.
+transformers is imported only when one of its models is asked for: it costs a process 0.1 GB and seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ray_split.config import yaml12
+from ray_split.errors import SettingsError, listed, shown
+
+TRAINED, FIRST_DRAWN = "hf:", "hf-config:"
+
+HEADS = {
+    "causal_lm": "AutoModelForCausalLM",
+    "sequence_classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+    "image_classification": "AutoModelForImageClassification",
+}
+"""By the value of `head`. Where nothing says which, it is the first that a family has."""
+
+
+def is_named(name: str) -> bool:
+    """Whether a name is one of a model of transformers."""
+    return name.startswith((TRAINED, FIRST_DRAWN))
+
+
+def short_name(name: str) -> str:
+    """The last part of such a name, for a run's folder."""
+    what = name.partition(":")[2]
+    if name.startswith(FIRST_DRAWN) and what.lstrip().startswith("{"):
+        return str(_told(name).get("model_type", "model"))
+    return Path(what).name
+
+
+def named(name: str) -> Callable[..., nn.Module]:
+    """The function that builds the model; its arguments beside the head go to transformers."""
+
+    def build(num_classes: int | None = None, head: str | None = None, **kwargs: Any) -> nn.Module:
+        transformers = library()
+        if name.startswith(FIRST_DRAWN):
+            config = _configuration(transformers, name, kwargs, num_classes)
+            return _made(_class(transformers, name, config, head)._from_config, config, num_classes)
+        where = name.removeprefix(TRAINED)
+        own = {key: kwargs[key] for key in OF_THE_FILE if key in kwargs}
+        config = transformers.AutoConfig.from_pretrained(where, **own)
+        kind, labels = _class(transformers, name, config, head), _labels(config, num_classes)
+        return _quietly(lambda: kind.from_pretrained(where, **{"dtype": "float32", **labels, **kwargs}))
+
+    build.__name__ = name
+    return build
+
+
+OF_THE_FILE = ("gguf_file", "revision", "subfolder", "cache_dir", "token", "trust_remote_code")
+"""Arguments that say where the configuration is, too."""
+
+
+def library() -> Any:
+    """The package transformers. Raises SettingsError if it isn't installed."""
+    try:
+        return importlib.import_module("transformers")
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        wrong = "models named hf:... and hf-config:... need transformers, which isn't installed"
+        raise SettingsError("model.name", None, "Run: pip install 'ray-split[language]'", wrong) from error
+
+
+def _configuration(transformers: Any, name: str, kwargs: Mapping[str, Any], num_classes: int | None) -> Any:
+    told = {**_told(name), **kwargs}
+    kind = told.pop("model_type", None)
+    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
+    if kind not in known:
+        wrong = f"the configuration says no model_type that transformers {transformers.__version__} has: {shown(kind)}"
+        raise SettingsError("model.name", name, "Write model_type, such as gpt2 or llama", wrong)
+    if num_classes is not None and "vocab_size" not in told and "num_labels" not in told:
+        config = transformers.AutoConfig.for_model(kind, **told)
+        if _first_head(transformers, config, ("causal_lm",)) is not None:
+            told["vocab_size"] = num_classes  # of data that is text: as many as it has kinds of tokens
+    return transformers.AutoConfig.for_model(kind, **told)
+
+
+def _told(name: str) -> dict[str, Any]:
+    """The configuration that a name holds, or names a file of. Raises SettingsError."""
+    what = name.removeprefix(FIRST_DRAWN).strip()
+    if not what.startswith("{"):
+        path = Path(what).expanduser()
+        file = path / "config.json" if path.is_dir() else path
+        if not file.is_file():
+            do = "Write hf-config:{model_type: ..., ...}, or the path of a config.json"
+            raise SettingsError("model.name", name, do, f"there is no file {file}")
+        what = file.read_text()
+    found = yaml12.read(what)
+    if not isinstance(found, dict):
+        do = "Write hf-config:{model_type: llama, hidden_size: 64, ...}"
+        raise SettingsError("model.name", name, do, f"{shown(what[:60])} is no configuration")
+    return {str(key): value for key, value in found.items()}
+
+
+def _class(transformers: Any, name: str, config: Any, head: str | None) -> Any:
+    """The class of the model with this head; or that the configuration says; or with the first head there is."""
+    if head is not None and head not in HEADS:
+        raise SettingsError("model.kwargs", {"head": head}, f"head is one of {listed(HEADS)}")
+    said = [str(each) for each in getattr(config, "architectures", None) or ()]
+    if head is None and said and hasattr(transformers, said[0]):
+        return getattr(transformers, said[0])
+    found = _first_head(transformers, config, HEADS if head is None else (head,))
+    if found is None:
+        which = "head that is trained here" if head is None else f"head {head}"
+        wrong = f"transformers has no {config.model_type} with a {which}"
+        raise SettingsError("model.name", name, f"The heads are {listed(HEADS)}", wrong)
+    return found
+
+
+def _first_head(transformers: Any, config: Any, heads: Any) -> Any:
+    for head in heads:
+        mapping = getattr(transformers, HEADS[head])._model_mapping
+        if type(config) in mapping:
+            found = mapping[type(config)]
+            return found[0] if isinstance(found, tuple) else found
+    return None
+
+
+def _labels(config: Any, num_classes: int | None) -> dict[str, Any]:
+    """How many classes a head has; a language model has its vocabulary."""
+    said = next(iter(getattr(config, "architectures", None) or ("",)))
+    return {"num_labels": num_classes} if num_classes is not None and "CausalLM" not in said else {}
+
+
+def _made(build: Callable[[Any], nn.Module], config: Any, num_classes: int | None) -> nn.Module:
+    if num_classes is not None:
+        config.num_labels = num_classes
+    return build(config)
+
+
+def _quietly(load: Callable[[], nn.Module]) -> nn.Module:
+    """Without transformers' own progress bars."""
+    logging: Any = importlib.import_module("transformers.utils.logging")
+    shown_before = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return load()
+    finally:
+        if shown_before:
+            logging.enable_progress_bar()

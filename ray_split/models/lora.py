@@ -1,0 +1,97 @@
+"""Adapters of low rank beside a model's frozen weights (LoRA, Hu et al. 2021), which peft puts in.
+
+The model stays itself, with its layers' names; a layer that has an adapter is called NAME.base_layer within it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ray_split import config
+from ray_split.cutting.cut import cut
+from ray_split.errors import SettingsError, first_line, listed
+from ray_split.segments.base_weight import hold_base
+
+ADAPTER = "default"
+"""peft's name for the adapter, where nobody gave it one."""
+
+
+def adapt(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> None:
+    """Put adapters into a model, and freeze its own weights, once for all copies. Raises SettingsError.
+
+    The adapters' first weights are drawn by torch's generator, in the order of the layers, as peft does.
+    """
+    peft = library()
+    told = peft_config(model, settings, cuts)
+    try:
+        peft.inject_adapter_in_model(told, model, adapter_name=ADAPTER)
+    except (ValueError, TypeError, KeyError) as error:
+        if settings.lora.target_modules is None and getattr(model, "config", None) is None:
+            raise _untold(model) from error
+        named = listed(settings.lora.target_modules or ())
+        wrong = f"peft can't put adapters into {named or 'this model'}: {first_line(error)}"
+        do = f"Name layers such as {listed(_linear(model)[:6])}"
+        raise SettingsError("model.lora.target_modules", settings.lora.target_modules, do, wrong) from error
+    for name in settings.lora.modules_to_save:
+        _train(model, name)
+    hold_base(model)
+
+
+def peft_config(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> Any:
+    """peft's LoraConfig of these settings."""
+    lora = settings.lora
+    if lora.target_modules is None and getattr(model, "config", None) is None:
+        raise _untold(model)
+    return library().LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.scale,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        exclude_modules=_elsewhere(model, settings, cuts) or None,
+        modules_to_save=lora.modules_to_save or None,
+    )
+
+
+def library() -> Any:
+    """The package peft. Raises SettingsError if it isn't installed."""
+    try:
+        return importlib.import_module("peft")
+    except ModuleNotFoundError as error:
+        if error.name != "peft":
+            raise
+        wrong = "needs peft, which isn't installed"
+        raise SettingsError("model.lora", None, "Run: pip install 'ray-split[language]'", wrong) from error
+
+
+def _elsewhere(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> list[str]:
+    """The layers of segments that get no adapters."""
+    there = cut(model, cuts, mask=settings.mask).modules()
+    found = [module for name, module in there.items() if name not in settings.lora.segments]
+    return [name for module in found for name in _linear(module)]
+
+
+def _linear(module: nn.Module) -> list[str]:
+    """The layers that may get one."""
+    kinds = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)
+    named = [name for name, layer in module.named_modules() if isinstance(layer, kinds) or "Conv1D" in str(type(layer))]
+    return [name for name in named if name]
+
+
+def _train(model: nn.Module, name: str) -> None:
+    """Have a layer trained as it is."""
+    layers = [layer for other, layer in model.named_modules() if other == name or other.endswith(f".{name}")]
+    if not layers:
+        there = listed(list(dict(model.named_children())))
+        wrong = f"the model has no layer {name}"
+        raise SettingsError("model.lora.modules_to_save", name, f"The model's parts are {there}", wrong)
+    for layer in layers:
+        layer.requires_grad_(True)
+
+
+def _untold(model: nn.Module) -> SettingsError:
+    wrong = "is not set, and peft has no usual layers for this model"
+    return SettingsError("model.lora.target_modules", None, f"Name layers such as {listed(_linear(model)[:6])}", wrong)
