@@ -27,6 +27,7 @@ from ray_split.cutting.segment_module import Program, SegmentModule, adopt, is_s
 from ray_split.cutting.tracer import UNTRACEABLE, Tracer, line_of, lost_by_opening
 from ray_split.errors import SettingsError, listed, shown
 from ray_split.messages.message import leaves
+from ray_split.segments.base_weight import BaseWeight
 from ray_split.segments.parameter_hooks import copied
 from ray_split.segments.segment import call
 
@@ -260,12 +261,16 @@ def _check_hidden(a: nn.Module, example: Any, cuts: Sequence[str]) -> None:
 
 
 def _adopt_unused(model: nn.Module, parts: list[SegmentModule]) -> None:
-    """What forward never uses is still in the model's state dict: it goes to B, and stays as it is."""
+    """What forward never uses is still in the model's state dict: it goes to B, and stays as it is.
+
+    One that is tied to a weight that is used goes where that is.
+    """
     held = {key for part in parts for key in part.state_dict()}
-    there = {*dict(model.named_parameters(remove_duplicate=False)), *dict(model.named_buffers(remove_duplicate=False))}
+    there = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    owners = {id(tensor): part for part in parts for tensor in part.parameters()}
     for key in model.state_dict():
         if key not in held and key in there:
-            adopt(parts[1], model, key)
+            adopt(owners.get(id(there[key]), parts[1]), model, key)
 
 
 def _apart(parts: Sequence[nn.Module]) -> tuple[list[nn.Module], list[str]]:
@@ -282,6 +287,8 @@ def _apart(parts: Sequence[nn.Module]) -> tuple[list[nn.Module], list[str]]:
             other, other_name = owner.setdefault(id(tensor), (place, name))
             if other == place:
                 continue
+            if isinstance(tensor, BaseWeight) and name != other_name:
+                continue  # frozen, and in no state: each segment may read it
             if name in parameters:
                 both = f"{other_name} and {name}" if other_name != name else name
                 segments = f"{'ABC'[other]} and {'ABC'[place]}"

@@ -14,7 +14,7 @@ from torch import nn
 from ray_split import config
 from ray_split.cutting.cut import cut
 from ray_split.errors import SettingsError, first_line, listed
-from ray_split.segments.base_weight import hold_base
+from ray_split.segments.base_weight import hold_base, train
 
 ADAPTER = "default"
 """peft's name for the adapter, where nobody gave it one."""
@@ -26,7 +26,9 @@ def adapt(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> None
     The adapters' first weights are drawn by torch's generator, in the order of the layers, as peft does.
     """
     peft = library()
-    told = peft_config(model, settings, cuts)
+    model.requires_grad_(False)
+    hold_base(model)
+    told = _configuration(model, settings, cuts)
     try:
         peft.inject_adapter_in_model(told, model, adapter_name=ADAPTER)
     except (ValueError, TypeError, KeyError) as error:
@@ -38,10 +40,9 @@ def adapt(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> None
         raise SettingsError("model.lora.target_modules", settings.lora.target_modules, do, wrong) from error
     for name in settings.lora.modules_to_save:
         _train(model, name)
-    hold_base(model)
 
 
-def peft_config(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> Any:
+def _configuration(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> Any:
     """peft's LoraConfig of these settings."""
     lora = settings.lora
     if lora.target_modules is None and getattr(model, "config", None) is None:
@@ -52,7 +53,6 @@ def peft_config(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         exclude_modules=_elsewhere(model, settings, cuts) or None,
-        modules_to_save=lora.modules_to_save or None,
     )
 
 
@@ -69,6 +69,8 @@ def library() -> Any:
 
 def _elsewhere(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> list[str]:
     """The layers of segments that get no adapters."""
+    if len(settings.lora.segments) == len("abc"):
+        return []
     there = cut(model, cuts, mask=settings.mask).modules()
     found = [module for name, module in there.items() if name not in settings.lora.segments]
     return [name for module in found for name in _linear(module)]
@@ -89,7 +91,7 @@ def _train(model: nn.Module, name: str) -> None:
         wrong = f"the model has no layer {name}"
         raise SettingsError("model.lora.modules_to_save", name, f"The model's parts are {there}", wrong)
     for layer in layers:
-        layer.requires_grad_(True)
+        train(layer)
 
 
 def _untold(model: nn.Module) -> SettingsError:

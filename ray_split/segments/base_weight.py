@@ -32,6 +32,14 @@ def hold_base(model: nn.Module) -> None:
                 module._parameters[name] = made.setdefault(id(weight), BaseWeight(weight.data))
 
 
+def train(layer: nn.Module) -> None:
+    """Have a layer's own weights trained after all."""
+    for module in layer.modules():
+        for name, weight in module._parameters.items():
+            if isinstance(weight, BaseWeight):
+                module._parameters[name] = nn.Parameter(weight.data)
+
+
 def base_keys(module: nn.Module) -> frozenset[str]:
     """The names of a module's base weights, as its state dict has them."""
     weights = module.named_parameters(remove_duplicate=False)
