@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ray_split import logs
+from ray_split.arrays import Array
 from ray_split.data.sources.synthetic import whole
 from ray_split.data.sources.tokenizers import Tokenizer, tokenizer_of, with_vocabulary
 from ray_split.data.sources.windows import Tokens, one_each, packed, split
@@ -88,7 +89,6 @@ def wanted_of(tokenizer: str | None, gguf_file: str | None, max_length: int, pac
     if not (whole(max_length) and max_length > 0):
         wrong = f"max_length can't be {shown(max_length)}"
         raise SettingsError("data.kwargs", {"max_length": max_length}, "Set it to a whole number of 1 or more", wrong)
-    check_fits("data.kwargs", {"max_length": max_length}, 16 * max_length)
     return Wanted(tokenizer_of(tokenizer, gguf_file), max_length, pack)
 
 
@@ -165,18 +165,14 @@ class _Fields:
 
 def data_set(path: Path, documents: Sequence[Document], wanted: Wanted, by: str | None) -> DataSet:
     """Documents as samples, with groups where `by` names their kind. Raises SettingsError."""
-    of_groups: dict[str, list[Document]] = {}
-    for document in documents:
-        of_groups.setdefault(document.group, []).append(document)
-    parts = [_samples(own, wanted) for own in of_groups.values()]  # no sample is of two groups
-    groups = np.repeat(np.array(list(of_groups), str), [len(part.inputs) for part in parts])
+    tokens = _tokenized(documents, wanted.tokenizer)
+    samples, groups = (_packed if wanted.pack else _one_each)(documents, tokens, wanted)
     if not len(groups):
         wrong = f"{shown(str(path))} has no text with a token to predict"
         raise SettingsError("data.path", str(path), f"Give {LAYOUT}, with text in it", wrong)
-    samples = Part(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     data = split(samples, by, groups)
     if not len(data.test.inputs):
-        few = f"{len(groups)} samples" + (f" of {len(of_groups)} groups" if by else "")
+        few = f"{len(groups)} samples" + (f" of {len(np.unique(groups))} groups" if by else "")
         wrong = f"{shown(str(path))} has {few}, of which a fifth{' of each group' if by else ''} is too few to test on"
         do = f"Give more text, or set a max_length of less than {wanted.length} in data.kwargs"
         raise SettingsError("data.path", str(path), do, wrong)
@@ -184,26 +180,40 @@ def data_set(path: Path, documents: Sequence[Document], wanted: Wanted, by: str 
     return with_vocabulary(data) if size is None else replace(data, num_classes=size)
 
 
-def _samples(documents: Sequence[Document], wanted: Wanted) -> Part:
-    tokens = _tokenized(documents, wanted.tokenizer)
-    length, pad = wanted.length, wanted.tokenizer.pad
-    rows = 1 + sum(len(each.tokens) for each in tokens) // length if wanted.pack else len(tokens)
-    check_fits("data.kwargs", {"max_length": length}, 16 * rows * length)
-    if wanted.pack:
-        return packed([each.tokens for each in tokens], length, pad)
-    samples = one_each(tokens, length, pad)
-    kept = np.flatnonzero((samples.labels != IGNORED).any(1))
-    if len(kept) < len(documents):
-        left = len(documents) - len(kept)
-        logger.warning("%d of %d texts are left out: no token to learn among the first %d", left, len(tokens), length)
-    return samples.subset(kept)
-
-
 def _tokenized(documents: Sequence[Document], tokenizer: Tokenizer) -> list[Tokens]:
     begin, end = (np.array(each, np.int32) for each in (tokenizer.begin, tokenizer.end))
-    prompts = tokenizer.encode([document.prompt for document in documents])
     texts = tokenizer.encode([document.text for document in documents])
+    prompts = [np.zeros(0, np.int32)] * len(texts)
+    if any(document.prompt for document in documents):
+        prompts = tokenizer.encode([document.prompt for document in documents])
     return [
         Tokens(np.concatenate([begin, prompt, text, end]), len(begin) + len(prompt) if len(prompt) else 0)
         for prompt, text in zip(prompts, texts, strict=True)
     ]
+
+
+def _packed(documents: Sequence[Document], tokens: Sequence[Tokens], wanted: Wanted) -> tuple[Part, Array]:
+    """Windows of each group's documents, and whose they are: no window is of two."""
+    of_groups: dict[str, list[Array]] = {}
+    for document, each in zip(documents, tokens, strict=True):
+        of_groups.setdefault(document.group, []).append(each.tokens)
+    _check_fits(wanted, len(of_groups) + sum(len(each.tokens) for each in tokens) // wanted.length)
+    parts = [packed(own, wanted.length, wanted.tokenizer.pad) for own in of_groups.values()] or [packed([], 1, 0)]
+    counts = [len(part.inputs) for part in parts] if of_groups else []
+    groups = np.repeat(np.array(list(of_groups), str), np.array(counts, np.int64))
+    return Part(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True))), groups
+
+
+def _one_each(documents: Sequence[Document], tokens: Sequence[Tokens], wanted: Wanted) -> tuple[Part, Array]:
+    """A sample of each document that has a label that counts, and whose it is."""
+    _check_fits(wanted, len(tokens))
+    samples = one_each(tokens, wanted.length, wanted.tokenizer.pad)
+    kept = np.flatnonzero((samples.labels != IGNORED).any(1))
+    if left := len(tokens) - len(kept):
+        said = "%d of %d texts are left out: no token to learn among the first %d"
+        logger.warning(said, left, len(tokens), wanted.length)
+    return samples.subset(kept), np.array([document.group for document in documents], str)[kept]
+
+
+def _check_fits(wanted: Wanted, rows: int) -> None:
+    check_fits("data.kwargs", {"max_length": wanted.length}, 16 * rows * wanted.length)

@@ -70,11 +70,11 @@ OURS = {
 
 
 def with_vocabulary(data: DataSet) -> DataSet:
-    """Samples of Unicode's numbers as those of a vocabulary: the characters of the training part, sorted, from 1 on.
+    """Samples of Unicode's numbers as those of a vocabulary: the line break and the training part's, sorted, from 1 on.
 
     0 is what is unknown, and padding. `classes` has the vocabulary.
     """
-    found = np.union1d(np.asarray(data.train.inputs), data.train.labels)
+    found = np.union1d(np.union1d(np.asarray(data.train.inputs), data.train.labels), LINE_BREAK)
     known = found[found > 0]  # neither padding nor what is ignored
     parts = [Part(*(_numbered(each, known) for each in part)) for part in (data.train, data.test)]
     names = [UNKNOWN, *map(chr, known.tolist())]

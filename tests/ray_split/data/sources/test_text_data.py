@@ -160,7 +160,7 @@ def test_by_its_name_it_is_loaded_for_natural_partitions(tmp_path: Path) -> None
         name="text", path=file, kwargs={"tokenizer": "characters", "max_length": 4, "by": "user"}, val_fraction=0.1
     )
     found = data.load(settings)
-    assert found.classes == ("<unknown>", *"abcdefghij") and found.num_classes == 11
+    assert found.classes == ("<unknown>", *"\nabcdefghij") and found.num_classes == 12
     assert len(found.train.inputs) + len(found.val.inputs) == 24 and len(found.test.inputs) == 6
     assert set(found.groups["user"]) == {"7", "8", "9"} and len(found.groups["user"]) == len(found.train.inputs)
     again = data.load(settings)
@@ -329,3 +329,15 @@ def test_what_transformers_says_of_a_tokenizer_is_told_in_one_line(
         "data.kwargs: transformers can't load the tokenizer '/models/none': OSError: there is no such"
     )
     assert found.endswith(f"{CHOICES}") and "\n" not in found
+
+
+def test_a_text_of_nothing_but_unknown_characters_has_a_vocabulary_too(tmp_path: Path) -> None:
+    (tmp_path / "nothing.txt").write_text("\0" * 50)
+    found = text(tmp_path / "nothing.txt", "characters", max_length=5)
+    assert found.classes == ["<unknown>", "\n"] and not found.train.inputs.any()
+
+
+def test_samples_of_a_length_that_no_machine_holds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("words")
+    for pack in (True, False):
+        assert "needs at least" in refusal(tmp_path / "words.txt", max_length=10**13, pack=pack)
