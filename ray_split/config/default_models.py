@@ -22,6 +22,8 @@ DEFAULT_MODELS = {
     "synthetic_regression": "mlp",
     "synthetic_segmentation": "unet",
     "synthetic_tokens": "transformer",
+    "text": "transformer",
+    "shakespeare": "transformer",
 }
 
 

@@ -115,11 +115,13 @@ class Data(Section):
     name: by_value.DataName = Field(
         "digits",
         description="digits, mnist_5k, cifar10, cifar100, mnist, fashion_mnist, image_folder, japanese_vowels, "
-        "basic_motions, table, synthetic, fake_images, "
+        "basic_motions, table, text, shakespeare, synthetic, fake_images, "
         "synthetic_regression, synthetic_segmentation, synthetic_tokens, "
         "or package.module:function",
     )
-    path: LocalPath | None = Field(None, description="folder of a data set that lies in files, or the file of a table")
+    path: LocalPath | None = Field(
+        None, description="folder of a data set that lies in files, or the file of a table or text"
+    )
     kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
     batch_size: Count = Field(16, description="samples of a phone's local step")
     drop_last: bool = Field(
@@ -155,7 +157,7 @@ class Task(Section):
     metrics: NamesOrGiven | None = Field(
         None,
         description="for validation and test, beside loss and accuracy: any of macro_f1, balanced_accuracy, mean_iou, "
-        "mse, mae, r2, package.module:function; none: mse, mae and r2 of a regression, without its loss",
+        "perplexity, mse, mae, r2, package.module:function; none: mse, mae and r2 of a regression, without its loss",
     )
     class_weights: ClassWeights = Field(
         None, description="of a cross-entropy: a weight for each class, or balanced, by the training labels"

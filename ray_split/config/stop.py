@@ -14,7 +14,7 @@ from ray_split.errors import SettingsError, shown
 
 PATIENCE = "patience"
 LIMIT = re.compile(r"(<=|>=)\s*(\S+)")
-LOWER_IS_BETTER = re.compile(r".*loss|(val_)?(mse|mae)")
+LOWER_IS_BETTER = re.compile(r".*loss|(val_)?(mse|mae|perplexity)")
 
 
 class Condition(NamedTuple):
@@ -36,7 +36,7 @@ class Condition(NamedTuple):
 
 
 def conditions(stop: Mapping[str, Any]) -> list[Condition]:
-    """The limits that are set. A number is one to come down to for a loss, mse and mae, and else one to come up to.
+    """The limits that are set. A number is one to come up to; for a loss, mse, mae and perplexity to come down to.
 
     Raises ValueError for what is no limit.
     """

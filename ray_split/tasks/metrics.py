@@ -1,6 +1,6 @@
 """Scores of validation and test, beside loss and accuracy: sums over the samples, and what is made of the sums.
 
-The values are scikit-learn's, of all samples at once, in however many batches they come.
+The values are scikit-learn's, and the perplexity torch's, of all samples at once, in however many batches they come.
 To add one: a line in METRICS. A tally takes what `Loss.pairs` gives and returns sums that can be added up.
 """
 
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from ray_split.arrays import Array
 
@@ -52,6 +53,18 @@ def errors(outputs: torch.Tensor, labels: torch.Tensor) -> Array:
     return torch.stack([each.sum(0) for each in sums]).cpu().numpy()
 
 
+def surprise(scores: torch.Tensor, labels: torch.Tensor) -> Array:
+    """Over classes (m,), the sum of their negative log-likelihoods by class scores (m, C), and how many they are (2,).
+
+    Raises ValueError if a label isn't one class.
+    """
+    if labels.is_floating_point() or labels.dim() != 1:
+        raise ValueError("a score of classes, of which each label is one")
+    exact = scores if scores.dtype == torch.float64 else scores.float()  # else half the digits would be lost
+    values = functional.cross_entropy(exact, labels, reduction="none")
+    return np.array([values.double().sum().item(), len(labels)])
+
+
 def macro_f1(sums: Array) -> float:
     """The mean over classes of F1, of those that were said or wanted (scikit-learn: f1_score, average='macro')."""
     right, said, wanted = sums
@@ -70,6 +83,16 @@ def mean_iou(sums: Array) -> float:
     right, said, wanted = sums
     union = said + wanted - right
     return _mean(right[union > 0] / union[union > 0])
+
+
+def perplexity(sums: Array) -> float:
+    """The exponential of the mean negative log-likelihood. Not a number where that is not finite."""
+    total, count = sums
+    if not count:
+        return math.nan
+    with np.errstate(over="ignore"):
+        found = float(np.exp(total / count))
+    return found if math.isfinite(found) else math.nan
 
 
 def mse(sums: Array) -> float:
@@ -106,6 +129,7 @@ METRICS: dict[str, Score] = {
     "macro_f1": Score(classes, macro_f1),
     "balanced_accuracy": Score(classes, balanced_accuracy),
     "mean_iou": Score(classes, mean_iou),
+    "perplexity": Score(surprise, perplexity),
     "mse": Score(errors, mse),
     "mae": Score(errors, mae),
     "r2": Score(errors, r2),

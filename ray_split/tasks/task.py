@@ -1,7 +1,8 @@
 """What is learned: the loss of a batch, how much of it came out right, and the scores of validation and test.
 
 Outputs are what the model returns: a tensor; or, from a model with auxiliary heads, a tuple of tensors with the main
-one first, or a dict in which it is called 'out'. A head may be None.
+one first, or a dict in which it is called 'out'. A head may be None. Of a dict with 'logits', as transformers' models
+return it, these are the main head's, and nothing else is a head.
 Shapes: n samples of one phone, k neighbours of a cohort with equally many.
 """
 
@@ -139,10 +140,12 @@ def heads(outputs: Any) -> list[torch.Tensor]:
     """The main head's output, and the auxiliary ones' that there are. Raises TypeError if there is no main one."""
     main = main_head(outputs)
     if main is None:
-        raise TypeError("a model returns a tensor, a tuple of tensors with the main one first, or a dict with 'out'")
+        raise TypeError(
+            "a model returns a tensor, a tuple of tensors with the main one first, or a dict with 'out' or 'logits'"
+        )
     others: Any = ()
-    if isinstance(outputs, Mapping):
-        others = [value for name, value in outputs.items() if name != "out"]
+    if isinstance(outputs, Mapping):  # hidden states, attentions and the like stand beside 'logits'
+        others = [value for name, value in outputs.items() if name != "out"] if "out" in outputs else []
     elif isinstance(outputs, (tuple, list)):
         others = outputs[1:]
     return [main, *(value for value in others if value is not None)]
@@ -151,7 +154,7 @@ def heads(outputs: Any) -> list[torch.Tensor]:
 def main_head(outputs: Any) -> torch.Tensor | None:
     """The main head's output; None if there is none."""
     if isinstance(outputs, Mapping):
-        outputs = outputs.get("out")
+        outputs = outputs["out"] if "out" in outputs else outputs.get("logits")
     elif isinstance(outputs, (tuple, list)):
         outputs = next(iter(outputs), None)
     return outputs if isinstance(outputs, torch.Tensor) else None

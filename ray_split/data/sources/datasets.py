@@ -16,8 +16,10 @@ import numpy as np
 from ray_split.arrays import Array
 from ray_split.data.sources.image_folder import image_folder
 from ray_split.data.sources.package_files import file_of
+from ray_split.data.sources.plays import shakespeare
 from ray_split.data.sources.synthetic import fake_images, regression, segmentation, synthetic, tokens, whole
 from ray_split.data.sources.table import table
+from ray_split.data.sources.text import text
 from ray_split.data.sources.time_series import basic_motions, japanese_vowels
 from ray_split.data.types import DataSet, Part, by_mean_and_std, without_test_part
 from ray_split.errors import SettingsError, shown, told
@@ -138,6 +140,8 @@ DATA_SETS: dict[str, Callable[..., Any]] = {
     "japanese_vowels": japanese_vowels,
     "basic_motions": basic_motions,
     "table": table,
+    "text": text,
+    "shakespeare": shakespeare,
     "synthetic": synthetic,
     "synthetic_regression": regression,
     "synthetic_segmentation": segmentation,

@@ -77,7 +77,7 @@ def try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> Non
 
 def _try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> None:
     task = settings.task
-    _check_classes(settings, outputs)
+    _check_classes(settings, outputs, labels)
     as_in_training = tree_map(_with_gradient, outputs)
     made = Task(task, settings.data.mixup is not None)
     try:
@@ -87,7 +87,7 @@ def _try_loss(settings: config.Config, outputs: Any, labels: torch.Tensor) -> No
         made.correct(outputs, labels)
     except BROKEN as error:
         wrong = f"{spoken(task.loss)} can't take {_shapes(outputs, labels)}: {told(error)}"
-        allowed = _hint(settings, labels) or "Choose a loss, or a model, that fits"
+        allowed = _hint(settings, outputs, labels) or "Choose a loss, or a model, that fits"
         raise SettingsError("task.loss", task.loss, allowed, wrong) from error
     if not isinstance(value, torch.Tensor) or value.dim():
         raise SettingsError(
@@ -128,15 +128,27 @@ def _with_gradient(output: Any) -> Any:
     return output.detach().requires_grad_(can_have_gradient(output))
 
 
-def _hint(settings: config.Config, labels: torch.Tensor) -> str:
+def _hint(settings: config.Config, outputs: Any, labels: torch.Tensor) -> str:
     """What may be the matter with labels (n, D) of classes."""
+    if settings.task.loss == "cross_entropy" and _are_tokens(outputs, labels):
+        return OF_TOKENS
     if settings.task.loss != "cross_entropy" or labels.dim() != 2 or labels.is_floating_point():
         return ""
     instead = "labels.ravel()" if labels.shape[1] == 1 else "labels.argmax(1), if they are one-hot"
     return f"Return {instead} from {spoken(settings.data.name)}"
 
 
-def _check_classes(settings: config.Config, outputs: Any) -> None:
+OF_TOKENS = "Set task.loss to token_cross_entropy, if these are a label and scores of its classes for each token"
+
+
+def _are_tokens(outputs: Any, labels: torch.Tensor) -> bool:
+    """Whether labels (n, T) and outputs (n, T, C) look like those of tokens."""
+    scores = main_head(outputs)
+    whole = labels.dim() == 2 and not labels.is_floating_point()
+    return whole and scores is not None and scores.dim() == 3 and scores.shape[:2] == labels.shape
+
+
+def _check_classes(settings: config.Config, outputs: Any, labels: torch.Tensor) -> None:
     """As many weights as classes, and no fewer scores than classes: training would fail when one comes up."""
     task, classes = settings.task, settings.model.num_classes
     loss, scores = LOSSES.get(task.loss), main_head(outputs)
@@ -153,7 +165,9 @@ def _check_classes(settings: config.Config, outputs: Any) -> None:
         wrong = (
             f"the model's outputs have the shape {tuple(scores.shape)}, but need {classes} classes in {at} dimension"
         )
-        raise SettingsError("task.loss", task.loss, f"Return {classes} scores there from the model", wrong)
+        tokens = loss.classes == 1 and _are_tokens(outputs, labels)
+        do = OF_TOKENS if tokens else f"Return {classes} scores there from the model"
+        raise SettingsError("task.loss", task.loss, do, wrong)
 
 
 def try_metrics(settings: config.Config, outputs: Any, labels: torch.Tensor) -> None:

@@ -35,7 +35,18 @@ def _hint(settings: config.Config, batch: torch.Tensor, error: BaseException) ->
         return "If the inputs are values and not numbers of words, return them as float32"
     if batch.dim() == 4 and batch.shape[-1] in (1, 3, 4) and batch.shape[1] not in (1, 3, 4):
         return "Images have their channels first: return inputs.transpose(0, 3, 1, 2)"
+    if batch.dim() == 2 and not batch.is_floating_point():
+        return _of_tokens(settings, batch, error)
     return _others(settings, batch)
+
+
+def _of_tokens(settings: config.Config, batch: torch.Tensor, error: BaseException) -> str:
+    """What a model of tokens must be told of these (n, T)."""
+    vocabulary, length = max(int(batch.max()) + 1, settings.model.num_classes or 0), batch.shape[1]
+    if settings.model.name == "transformer":
+        return f"Set model.kwargs to '{{vocabulary: {vocabulary}, length: {length}}}', or more of either"
+    beyond = isinstance(error, IndexError) and "out of range" in str(error)
+    return f"The model's vocabulary must have at least {int(batch.max()) + 1} tokens" if beyond else ""
 
 
 FITS = {2: "mlp, which fits", 3: "cnn1d, lstm or mlp, which fit", 4: "cnn or mlp, which fit"}

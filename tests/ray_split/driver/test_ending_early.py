@@ -126,6 +126,11 @@ def test_a_rule_reads_limits_by_their_columns() -> None:
     )
     assert StopRule({"val_accuracy": 0.5}, [row(0, val_accuracy=0.49)]).reason is None
     assert StopRule({"val_mse": 0.5}, [row(0, val_mse=0.6)]).reason is None
+    assert StopRule({"val_perplexity": 9}, [row(0, val_perplexity=9.5)]).reason is None
+    assert (
+        StopRule({"val_perplexity": 9}, [row(0, val_perplexity=8.5)]).reason
+        == "run.stop: val_perplexity <= 9, with 8.5"
+    )
     assert StopRule({"train_loss": 0.5}, [row(0, train_loss=0.4)]).reason == "run.stop: train_loss <= 0.5, with 0.4"
     assert StopRule({"val_mine": "<=2"}, [row(0, val_mine=2.0)]).reason == "run.stop: val_mine <= 2, with 2"
     assert StopRule({"val_mine": "<=2"}, [row(0, val_mine=2.0), row(1, val_mine=None)]).reason is None

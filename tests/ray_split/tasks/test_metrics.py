@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn
 
-from ray_split.tasks.metrics import METRICS, classes, errors
+from ray_split.tasks.metrics import METRICS, classes, errors, surprise
 
 OF_CLASSES = {
     "macro_f1": lambda wanted, said: sklearn.f1_score(wanted, said, average="macro"),
@@ -55,6 +55,33 @@ def test_scores_of_values_are_scikit_learns(name: str, outputs: int) -> None:
     assert found == pytest.approx(OF_VALUES[name](labels, said), rel=1e-6)
 
 
+def test_perplexity_is_the_exponential_of_torchs_mean_in_whatever_batches() -> None:
+    draw = np.random.default_rng(0)
+    labels, outputs = draw.integers(0, 50, 61), draw.normal(0, 3, (61, 50))
+    expected = torch.nn.functional.cross_entropy(torch.from_numpy(outputs), torch.from_numpy(labels)).exp().item()
+    for size in (1, 7, 61):
+        found = METRICS["perplexity"].figure(in_batches(surprise, outputs, labels, size))
+        assert found == pytest.approx(expected, rel=1e-12)
+    single = METRICS["perplexity"].figure(in_batches(surprise, outputs.astype(np.float32), labels))
+    assert single == pytest.approx(expected, rel=1e-6)
+
+
+def test_perplexity_of_a_guess_is_how_many_classes_there_are() -> None:
+    assert METRICS["perplexity"].figure(surprise(torch.zeros(5, 8), torch.arange(5))) == pytest.approx(8, rel=1e-6)
+
+
+def test_perplexity_of_half_precision_is_that_of_the_same_scores_in_single() -> None:
+    scores = torch.randn(9, 30, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert (surprise(scores, torch.arange(9)) == surprise(scores.float(), torch.arange(9))).all()
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, -1e9])
+def test_a_perplexity_that_is_not_finite_is_not_a_number(score: float) -> None:
+    scores = torch.zeros(4, 3)
+    scores[1, 0] = score
+    assert math.isnan(METRICS["perplexity"].figure(surprise(scores, torch.zeros(4, dtype=torch.int64))))
+
+
 @pytest.mark.parametrize("off", [0.0, 1.0])
 def test_r2_of_labels_that_are_all_equal_is_scikit_learns(off: float) -> None:
     labels = np.full((6, 1), 3.0)
@@ -65,12 +92,16 @@ def test_r2_of_labels_that_are_all_equal_is_scikit_learns(off: float) -> None:
 def test_a_score_of_nothing_is_not_a_number() -> None:
     nothing = {classes: classes(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))}
     nothing[errors] = errors(torch.zeros(0, 1), torch.zeros(0, 1))
+    nothing[surprise] = surprise(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
     assert all(math.isnan(score.figure(nothing[score.tally])) for score in METRICS.values())
 
 
 def test_labels_of_the_other_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="score of classes, and the labels are values"):
         classes(torch.zeros(4, 3), torch.zeros(4))
+    for labels in (torch.zeros(4), torch.zeros(4, 3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="score of classes, of which each label is one"):
+            surprise(torch.zeros(4, 3), labels)
     with pytest.raises(ValueError, match="score of values, and the labels are classes"):
         errors(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
 

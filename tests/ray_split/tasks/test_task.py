@@ -26,6 +26,8 @@ RETURNED = {
     "a named tuple": (Heads(MAIN, AUX), [AUX]),
     "a head that is not there": (Heads(MAIN, None), []),
     "a dict": (OrderedDict(aux=AUX, out=MAIN), [AUX]),
+    "a dict of logits": ({"loss": None, "logits": MAIN, "hidden_states": (AUX, SECOND)}, []),
+    "a dict of both": ({"logits": AUX, "out": MAIN}, [AUX]),
 }
 
 
@@ -51,9 +53,9 @@ def test_what_is_right_is_told_by_the_main_head(name: str) -> None:
     assert task(metrics=["macro_f1"]).tallies(MAIN[0], LABELS[0])["classes"][0].sum() == expected[0]
 
 
-@pytest.mark.parametrize("outputs", [{"logits": MAIN}, (), (None, MAIN), "scores"], ids=str)
+@pytest.mark.parametrize("outputs", [{"scores": MAIN}, {"logits": None}, (), (None, MAIN), "scores"], ids=str)
 def test_outputs_without_a_main_head_are_refused(outputs: Any) -> None:
-    with pytest.raises(TypeError, match="main one first, or a dict with 'out'"):
+    with pytest.raises(TypeError, match="main one first, or a dict with 'out' or 'logits'"):
         heads(outputs)
 
 
@@ -112,7 +114,7 @@ def test_a_score_of_no_samples_is_none() -> None:
             {"metrics": ["macro_f2"]},
             (
                 r"task\.metrics: there is no metric 'macro_f2'\. Did you mean macro_f1\? The metrics are "
-                r"balanced_accuracy, macro_f1, mae, mean_iou, mse and r2\. You can also name your own as "
+                r"balanced_accuracy, macro_f1, mae, mean_iou, mse, perplexity and r2\. You can also name your own as "
                 r"package\.module:function\."
             ),
         ),

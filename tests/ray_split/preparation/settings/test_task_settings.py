@@ -15,6 +15,7 @@ from ray_split.preparation.settings.task_settings import balanced
 
 VALUES = {"name": "synthetic_regression", "kwargs": {"samples": 100}}
 MAPS = {"name": "synthetic_segmentation", "kwargs": {"samples": 60, "size": 8}}
+FEW_TOKENS = {"name": "synthetic_tokens", "kwargs": {"samples": 60, "length": 3}}
 TOKENS = {"name": "synthetic_tokens", "kwargs": {"samples": 60, "length": 8}}
 MLP = {"name": "mlp"}
 
@@ -101,7 +102,17 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
             {"model": {"name": "transformer"}, "data": TOKENS},
             (
                 r"task\.loss: cross_entropy can't take outputs \(10, 8, 4\) and labels \(10, 8\) of torch\.int64: "
-                r"RuntimeError: Expected target size \[10, 4\], got \[10, 8\]"
+                r"RuntimeError: Expected target size \[10, 4\], got \[10, 8\] \(functional\.py:\d+\)\. "
+                r"Set task\.loss to token_cross_entropy, if these are a label and scores of its classes for each "
+                r"token\."
+            ),
+        ),
+        (
+            {"model": {"name": "transformer", "kwargs": {"num_classes": 4}}, "data": FEW_TOKENS},
+            (
+                r"task\.loss: the model's outputs have the shape \(10, 3, 4\), but need 4 classes in the second "
+                r"dimension\. Set task\.loss to token_cross_entropy, if these are a label and scores of its classes "
+                r"for each token\."
             ),
         ),
         (

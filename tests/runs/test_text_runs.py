@@ -1,0 +1,84 @@
+"""Language models trained on text by name: phones are roles of a play, the loss is ours, the figures are by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional
+
+import ray_split as rs
+from tests.tiers import mostly_thorough
+
+PLAY = "ACT I.\n\n" + "\n\n".join(
+    f"{role}.\n{speech}"
+    for number in range(12)
+    for role, speech in (("CAT", f"Who ate the {number} mice?"), ("DOG", f"Not I, nor {number} of my friends."))
+)
+
+
+def run(folder: Path, **sections: object) -> rs.Result:
+    (folder / "barn.txt").write_text(PLAY)
+    told = {
+        "data": {
+            "name": "shakespeare", "path": folder, "kwargs": {"max_length": 9}, "batch_size": 4, "eval_batch_size": 5,
+            "partition": {"name": "natural"},
+        },
+        "task": {"loss": "token_cross_entropy", "metrics": ["perplexity"]},
+        "phones": {"count": 2, "local_steps": 2},
+        "optimizer": {"name": "adam", "lr": 0.003},
+        "cluster": {"backend": "inprocess"},
+        "run": {"storage_path": str(folder), "name": "run", "rounds": 2},
+    }  # fmt: skip
+    return rs.fit(rs.Config(**{**told, **sections}), callbacks=[])
+
+
+@pytest.mark.parametrize("schedule", mostly_thorough(["sequential", "parallel", "splitfed_v1"], "parallel"))
+def test_a_model_of_transformers_learns_the_next_token_without_a_function_of_ones_own(
+    tmp_path: Path, schedule: str
+) -> None:
+    pytest.importorskip("transformers", reason="transformers isn't installed")
+    model = {
+        "name": "tests.language_nets:decoder",
+        "kwargs": {"family": "gpt2"},
+        "cuts": ["transformer.h.0", "transformer.h.2"],
+    }
+    result = run(tmp_path, model=model, schedule={"name": schedule})
+    rows = pd.read_json(Path(result.path) / "metrics.jsonl", lines=True)
+    assert len(rows) == 2 and rows["train_loss"].map(math.isfinite).all()
+    assert rows["val_perplexity"][1] < rows["val_perplexity"][0]
+    phones = pd.read_parquet(Path(result.path) / "phones.parquet")
+    assert set(phones["group"]) == {"barn: CAT", "barn: DOG"}
+
+    settings = rs.Config.from_yaml(Path(result.path) / "config.yaml")
+    test = rs.load_data(settings.data).test
+    found = rs.load_model(result.path, trust=True).eval()
+    with torch.no_grad():
+        scores = found(torch.from_numpy(test.inputs)).logits.double()
+    labels = torch.from_numpy(test.labels)
+    assert (labels == -100).any()  # a role's last window is padded
+    expected = functional.cross_entropy(scores.flatten(0, 1), labels.flatten()).exp().item()
+    assert rows["test_perplexity"][1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_model_of_text_that_is_told_nothing_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(rs.SettingsError) as caught:
+        run(tmp_path, model={"kwargs": {"length": 9, "vocabulary": 8}})
+    assert str(caught.value).startswith(
+        "model.name: transformer can't take this data, batches of shape (4, 9) of int64"
+    )
+    data = rs.Config(data={"name": "shakespeare", "path": tmp_path, "kwargs": {"max_length": 9}}).data
+    classes = len(rs.load_data(data).classes)
+    assert str(caught.value).endswith(f"Set model.kwargs to '{{vocabulary: {classes}, length: 9}}', or more of either.")
+    assert run(tmp_path, model={"kwargs": {"vocabulary": classes, "length": 9}}).error is None
+
+
+def test_without_its_loss_a_line_says_which_it_is(tmp_path: Path) -> None:
+    with pytest.raises(rs.SettingsError) as caught:
+        run(tmp_path, task={}, model={"kwargs": {"length": 9, "vocabulary": 60}})
+    assert str(caught.value).endswith(
+        "Set task.loss to token_cross_entropy, if these are a label and scores of its classes for each token."
+    )
