@@ -15,7 +15,7 @@ from ray_split.version import __version__ as __version__
 if TYPE_CHECKING:
     from ray_split.algorithms.algorithm import Algorithm
     from ray_split.algorithms.server_optimizer import ServerOptimizer
-    from ray_split.api import fit, load_model, stream
+    from ray_split.api import fit, load_model, save_adapter, stream
     from ray_split.callbacks import STOP, Callback
     from ray_split.config import Config
     from ray_split.cutting.cut import Segments
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Loaded when first used: the fed server's process needs no torch, the command line's --help no ray.
 _PLACES = {
-    "fit": "api", "load_model": "api", "STOP": "callbacks", "Callback": "callbacks",
+    "fit": "api", "load_model": "api", "save_adapter": "api", "STOP": "callbacks", "Callback": "callbacks",
     "Config": "config.sections", "CutError": "cutting.cut",
     "Segments": "cutting.cut", "DataSet": "data.load", "LazyInputs": "data.load", "Part": "data.load",
     "Sequences": "data.sequences",
@@ -71,6 +71,7 @@ __all__ = [
     "fit",
     "load_data",
     "load_model",
+    "save_adapter",
     "stream",
 ]  # fmt: skip
 

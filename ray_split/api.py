@@ -31,6 +31,7 @@ from ray_split.name_clashes import check_not_hidden
 from ray_split.preparation.prepare import Prepared, prepare, with_held_out
 from ray_split.preparation.run_folder import Claimed, check_quarantine, claimed, inherit
 from ray_split.preparation.settings import named_callbacks
+from ray_split.results.adapter import write_adapter
 from ray_split.results.left_behind import BY_VALUE, CONFIG, MODEL, WITHOUT_EMA
 from ray_split.results.personal_state import FOLDER, Personal
 from ray_split.results.result import Result
@@ -134,6 +135,23 @@ def load_model(
     if phone is not None:
         _fill(made, folder / FOLDER, _own_weights(folder, phone), strict=False)
     return made.eval()
+
+
+def save_adapter(path: str | Place, folder: str | Place, phone: int | None = None) -> None:
+    """Write the adapters of the run in a folder as peft keeps them, into another; or a phone's own, if one is named.
+
+    Those of all phones a run has in its folder already, in adapter/. Raises SettingsError as `load_model` does, and if
+    the run trained no adapters.
+    """
+    run = place(path)
+    if not (run / MODEL).exists():
+        raise SettingsError("path", str(path), NO_MODEL, f"there is no {MODEL} in {shown(str(path))}")
+    settings = config.Config.from_yaml(run / CONFIG).model
+    if settings.lora.r is None:
+        do = "Give a run with model.lora.r, or use load_model"
+        raise SettingsError("path", str(path), do, f"the run in {shown(str(path))} trained no adapters")
+    weights = _read_weights(run / MODEL) | (_own_weights(run, phone) if phone is not None else {})
+    write_adapter(place(folder), settings, {key: tensor.numpy() for key, tensor in weights.items()})
 
 
 def _with_model(settings: config.Config, folder: Place, model: Callable[..., nn.Module] | None) -> config.Config:

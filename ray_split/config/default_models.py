@@ -1,4 +1,4 @@
-"""Which model suits which data set: what `model.name` is where only `data.name` is told."""
+"""Which model suits which data set, and which loss: what they are where only `data.name` is told."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ def with_default_model(values: dict[str, Any]) -> dict[str, Any]:
     if name is None or not isinstance(model, Mapping) or "name" in model:
         return values
     return {**values, "model": {**model, "name": name}}
+
+
+TEXTS = ("text", "shakespeare")
+LOSSES_OF_DATA = dict.fromkeys(TEXTS, "token_cross_entropy")
+
+
+def with_default_loss(values: dict[str, Any]) -> dict[str, Any]:
+    """The sections of the settings, with the loss that suits the data where none is named."""
+    loss, task = LOSSES_OF_DATA.get(_kind(_named(values.get("data")))), values.get("task", {})
+    if loss is None or not isinstance(task, Mapping) or "loss" in task:
+        return values
+    return {**values, "task": {**task, "loss": loss}}
 
 
 def _kind(data: Any) -> str:

@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from ray_split.config import html, yaml12
-from ray_split.config.default_models import with_default_model
+from ray_split.config.default_models import with_default_loss, with_default_model
 from ray_split.config.devices import DeviceSetting
 from ray_split.config.fields import (
     MOST,
@@ -377,7 +377,7 @@ class Config(Root):
     @model_validator(mode="before")
     @classmethod
     def _suits_the_data(cls, values: Any) -> Any:
-        return with_default_model(_with_data(values)) if isinstance(values, dict) else values
+        return with_default_loss(with_default_model(_with_data(values))) if isinstance(values, dict) else values
 
     @classmethod
     def from_yaml(cls, path: str | Place) -> Config:

@@ -266,7 +266,10 @@ def _adopt_unused(model: nn.Module, parts: list[SegmentModule]) -> None:
     One that is tied to a weight that is used goes where that is.
     """
     held = {key for part in parts for key in part.state_dict()}
-    there = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    there = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     owners = {id(tensor): part for part in parts for tensor in part.parameters()}
     for key in model.state_dict():
         if key not in held and key in there:

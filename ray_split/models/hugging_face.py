@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from ray_split.config import yaml12
-from ray_split.errors import SettingsError, listed, shown
+from ray_split.errors import SettingsError, first_line, listed, shown
 
 TRAINED, FIRST_DRAWN = "hf:", "hf-config:"
 
@@ -50,9 +50,13 @@ def named(name: str) -> Callable[..., nn.Module]:
             return _made(_class(transformers, name, config, head)._from_config, config, num_classes)
         where = name.removeprefix(TRAINED)
         own = {key: kwargs[key] for key in OF_THE_FILE if key in kwargs}
-        config = transformers.AutoConfig.from_pretrained(where, **own)
-        kind, labels = _class(transformers, name, config, head), _labels(config, num_classes)
-        return _quietly(lambda: kind.from_pretrained(where, **{"dtype": "float32", **labels, **kwargs}))
+        try:
+            config = transformers.AutoConfig.from_pretrained(where, **own)
+            kind, labels = _class(transformers, name, config, head), _labels(config, num_classes)
+            return _quietly(lambda: kind.from_pretrained(where, **{"dtype": "float32", **labels, **kwargs}))
+        except OSError as error:
+            do = "Give a folder with config.json and the weights, or the name of a model on the Hugging Face Hub"
+            raise SettingsError("model.name", name, do, f"{where} can't be loaded: {first_line(error)}") from error
 
     build.__name__ = name
     return build

@@ -24,8 +24,8 @@ from ray_split.cutting.random_generators import Generators
 from ray_split.errors import SettingsError, brief, listed, shown
 from ray_split.memory_limit import check_fits
 from ray_split.messages.state import State
-from ray_split.models import library as zoo
 from ray_split.models import hugging_face, pretrained
+from ray_split.models import library as zoo
 from ray_split.models.lora import adapt
 from ray_split.models.model_checks import check_built
 from ray_split.models.shaped import CNN, LSTM, CNN1d

@@ -15,6 +15,7 @@ from torch import nn
 from ray_split import config, logs, schedules
 from ray_split.algorithms import checks as algorithms
 from ray_split.arrays import Array
+from ray_split.config.default_models import TEXTS
 from ray_split.config.user_code import by_value
 from ray_split.config.user_code.by_value import spoken
 from ray_split.config.user_code.plugins import with_main
@@ -87,6 +88,7 @@ def prepare(settings: config.Config) -> Prepared:
     named_callbacks.check(settings.run)
     settings = described(with_held_out(settings, schedule))
     # 3. The data, and which samples are whose.
+    settings = _with_tokenizer(settings)
     parts = data.load(settings.data)
     settings = settings.with_values(data={"name": by_value.loaded(settings.data.name, parts)})
     partition = partitions.deal(settings, parts.train.labels, parts.groups)
@@ -151,6 +153,16 @@ def _with_weights_file(settings: config.Config) -> config.Config:
         return settings
     file = Path(weights).expanduser().absolute()  # actors work in other folders
     return settings.with_values(model={"weights": str(file)})
+
+
+def _with_tokenizer(settings: config.Config) -> config.Config:
+    """Text is in the tokens of the model that is to read it, where nothing says another."""
+    data, model = settings.data, settings.model
+    if data.name not in TEXTS or "tokenizer" in data.kwargs or not model.name.startswith(hugging_face.TRAINED):
+        return settings
+    where = {key: model.kwargs[key] for key in ("gguf_file",) if key in model.kwargs}
+    tokenizer = {"tokenizer": model.name.removeprefix(hugging_face.TRAINED), **where}
+    return settings.with_values(data={"kwargs": {**tokenizer, **data.kwargs}})
 
 
 def _check_held_out(settings: config.Config, partition: partitions.Partition) -> None:

@@ -28,7 +28,7 @@ from ray_split.config.user_code import by_value
 from ray_split.errors import first_line, masked
 from ray_split.filesystem import PARTIAL, Uri
 from ray_split.logs import finite
-from ray_split.results import checkpoint, disk_reserve, personal_state
+from ray_split.results import adapter, checkpoint, disk_reserve, personal_state
 from ray_split.results.folder_lock import Hold
 from ray_split.results.left_behind import (
     BY_VALUE,
@@ -127,7 +127,7 @@ class Records:
         checkpoint.cut(self.folder / checkpoint.FOLDER, first_round)
         if not first_round:
             for name in (
-                *(MODEL, WITHOUT_EMA, BY_VALUE),
+                *(MODEL, WITHOUT_EMA, BY_VALUE, adapter.FOLDER),
                 *(checkpoint.FOLDER, personal_state.FOLDER, personal_state.REMEMBERED),
             ):
                 filesystem.remove(self.folder / name)

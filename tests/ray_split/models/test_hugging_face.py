@@ -1,0 +1,105 @@
+"""Models of transformers by name: with the weights of a folder, or of a configuration as first drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ray_split as rs
+from ray_split import seeds
+from ray_split.config import Model
+from ray_split.models import registry
+from ray_split.models.hugging_face import is_named, short_name
+from tests.language_nets import DECODERS
+
+transformers = pytest.importorskip("transformers", reason="transformers isn't installed")
+TOLD = {"model_type": "llama", **DECODERS["llama"][1]}
+NAME = f"hf-config:{json.dumps(TOLD)}"
+
+
+def built(name: str, **more: Any) -> Any:
+    return registry.build(Model(name=name, **more), 7)
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_configurations_model_is_drawn_from_the_seed_as_transformers_draws_it() -> None:
+    torch.manual_seed(seeds.torch_seed(7, "model"))
+    config = transformers.AutoConfig.for_model(**TOLD)
+    assert same(built(NAME), transformers.AutoModelForCausalLM.from_config(config))
+
+
+def test_a_configuration_may_be_a_file_and_kwargs_change_it(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(TOLD))
+    for name in (f"hf-config:{tmp_path}", f"hf-config:{tmp_path / 'config.json'}"):
+        assert same(built(name), built(NAME))
+    assert len(built(NAME, kwargs={"num_hidden_layers": 2}).model.layers) == 2
+
+
+def test_a_folders_model_has_its_weights_in_single_precision(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    saved = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**TOLD))
+    saved.bfloat16().save_pretrained(tmp_path)
+    found = built(f"hf:{tmp_path}")
+    assert same(found, saved.float())
+    assert not found.config.use_cache
+
+
+def test_a_classifier_has_as_many_classes_as_the_data(tmp_path: Path) -> None:
+    kwargs = {"head": "sequence_classification"}
+    made = built(NAME, num_classes=5, kwargs=kwargs)
+    assert type(made).__name__ == "LlamaForSequenceClassification" and made.score.out_features == 5
+    made.save_pretrained(tmp_path)
+    again = built(f"hf:{tmp_path}", num_classes=5)  # its head is in the folder
+    assert same(again, made)
+
+
+def test_a_language_model_has_the_vocabulary_of_the_data_where_nothing_says_another() -> None:
+    untold = {key: value for key, value in TOLD.items() if key != "vocab_size"}
+    assert built(f"hf-config:{json.dumps(untold)}", num_classes=17).config.vocab_size == 17
+    assert built(NAME, num_classes=17).config.vocab_size == TOLD["vocab_size"]
+
+
+def test_it_is_cut_after_its_first_block_and_the_last_but_one() -> None:
+    assert registry.cuts_of(Model(name=NAME), built(NAME)) == ["model.layers.0", "model.layers.2"]
+    bert = built(
+        'hf-config:{"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 5, "num_attention_heads": 4}'
+    )
+    cuts = registry.cuts_of(Model(name="hf-config:{}"), bert)
+    assert [cut.rpartition(".")[2] for cut in cuts] == ["0", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "said"),
+    [
+        ("hf:no/such/folder", {}, "model.name: no/such/folder can't be loaded: "),
+        ("hf-config:nowhere.json", {}, "model.name: there is no file nowhere.json. Write hf-config:{model_type"),
+        ("hf-config:{}", {}, "model.name: the configuration says no model_type that transformers"),
+        ('hf-config:{"model_type": "nosuch"}', {}, "model.name: the configuration says no model_type that transfor"),
+        (NAME, {"head": "nosuch"}, "model.kwargs: "),
+        (NAME, {"head": "image_classification"}, "model.name: transformers has no llama with a head image_classif"),
+    ],
+)
+def test_what_is_no_model_is_told_in_a_line(name: str, kwargs: dict[str, Any], said: str) -> None:
+    with pytest.raises(rs.SettingsError) as caught:
+        built(name, kwargs=kwargs)
+    assert str(caught.value).startswith(said), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_runs_folder_is_named_after_the_model() -> None:
+    assert [is_named(name) for name in ("hf:gpt2", NAME, "digits_cnn", "hfx.module:function")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert short_name("hf:HuggingFaceTB/SmolLM2-135M") == "SmolLM2-135M"
+    assert short_name(NAME) == "llama"
