@@ -24,8 +24,8 @@ from ray_split.cutting.random_generators import Generators
 from ray_split.errors import SettingsError, brief, listed, shown
 from ray_split.memory_limit import check_fits
 from ray_split.messages.state import State
-from ray_split.models import hugging_face, pretrained
 from ray_split.models import library as zoo
+from ray_split.models import pretrained, transformers_by_name
 from ray_split.models.lora import adapt
 from ray_split.models.model_checks import check_built
 from ray_split.models.shaped import CNN, LSTM, CNN1d
@@ -155,8 +155,8 @@ def check_memory(settings: config.Model) -> None:
 def _function(name: str) -> Callable[..., nn.Module]:
     if name in MODELS:
         return MODELS[name].build
-    if hugging_face.is_named(name):
-        return hugging_face.named(name)
+    if transformers_by_name.is_named(name):
+        return transformers_by_name.named(name)
     if ":" not in name and (found := zoo.lookup(name)) is not None:
         return found.build
     if ":" in name:
@@ -187,7 +187,7 @@ def cuts_of(settings: config.Model, model: nn.Module) -> list[str]:
     if settings.cuts is not None:
         return settings.cuts
     cuts = MODELS[settings.name].cuts if settings.name in MODELS else None
-    if hugging_face.is_named(settings.name):
+    if transformers_by_name.is_named(settings.name):
         cuts = usual_cuts(model)
     elif cuts is None and ":" not in settings.name:
         cuts = zoo.cuts_of(model)

@@ -32,7 +32,7 @@ from ray_split.errors import BROKEN, MISFITS, SettingsError, first_line, shown, 
 from ray_split.filesystem import Place, full, place
 from ray_split.messages.contract import Contract
 from ray_split.messages.message import tree_map
-from ray_split.models import hugging_face, library, pretrained, registry
+from ray_split.models import library, pretrained, registry, transformers_by_name
 from ray_split.preparation.cohorts import settle
 from ray_split.preparation.data_checks import check_data, warn_of_large
 from ray_split.preparation.settings import futile_settings, named_callbacks
@@ -158,10 +158,10 @@ def _with_weights_file(settings: config.Config) -> config.Config:
 def _with_tokenizer(settings: config.Config) -> config.Config:
     """Text is in the tokens of the model that is to read it, where nothing says another."""
     data, model = settings.data, settings.model
-    if data.name not in TEXTS or "tokenizer" in data.kwargs or not model.name.startswith(hugging_face.TRAINED):
+    if data.name not in TEXTS or "tokenizer" in data.kwargs or not model.name.startswith(transformers_by_name.TRAINED):
         return settings
     where = {key: model.kwargs[key] for key in ("gguf_file",) if key in model.kwargs}
-    tokenizer = {"tokenizer": model.name.removeprefix(hugging_face.TRAINED), **where}
+    tokenizer = {"tokenizer": model.name.removeprefix(transformers_by_name.TRAINED), **where}
     return settings.with_values(data={"kwargs": {**tokenizer, **data.kwargs}})
 
 
@@ -196,8 +196,8 @@ def _named(settings: config.Config) -> config.Config:
         raise SettingsError("run.resume", None, do, "needs the name of the run to resume")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     model = settings.model.name.replace("/", ":").rpartition(":")[2]
-    if hugging_face.is_named(settings.model.name):
-        model = hugging_face.short_name(settings.model.name)
+    if transformers_by_name.is_named(settings.model.name):
+        model = transformers_by_name.short_name(settings.model.name)
     name = run.name or f"{model[:100].strip()}_{settings.schedule.name.rpartition(':')[2][:100]}_{stamp}"
     return settings.with_values(run={"name": name, "storage_path": full(_absolute(storage))})
 

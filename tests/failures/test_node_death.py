@@ -32,7 +32,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return printed(str(tmp_path_factory.mktemp("nodes")))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_several_nodes_end_with_the_bytes_of_one_process(tmp_path: Path) -> None:
     found = printed(str(tmp_path), "undisturbed")
     assert found["several"]["bytes"] == found["whole"]

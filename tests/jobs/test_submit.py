@@ -87,7 +87,7 @@ def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path, st
     assert summary(tmp_path / "first")["test_accuracy"] >= 0.95
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_b_is_worth_more_than_three_points(tmp_path: Path) -> None:
     settings = rs.Config.from_yaml(ROOT / CONFIG).with_values(cluster={"backend": "inprocess"})
     accuracy = {}

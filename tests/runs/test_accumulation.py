@@ -53,6 +53,7 @@ def usual_loop(settings: rs.Config, rounds: int) -> nn.Module:
     return run.model
 
 
+@pytest.mark.few(thorough=9)
 @pytest.mark.parametrize("schedule", ["sequential", *thorough(*FRESH, "unsplit")])
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, "digits_cnn"))
 def test_one_phone_is_the_usual_loop_bit_for_bit(tmp_path: Path, model: str, schedule: str) -> None:

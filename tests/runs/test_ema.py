@@ -38,6 +38,7 @@ def averaged(settings: rs.Config) -> tuple[nn.Module, nn.Module]:
     return run.model, average.module
 
 
+@pytest.mark.few(thorough=8)
 @pytest.mark.parametrize("schedule", ["sequential", *thorough("splitfed_v1", "splitfed_v2", "parallel", "fedavg")])
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, "tests.nets:with_batchnorm"))
 def test_it_is_torchs_bit_for_bit_and_what_is_evaluated_and_written(tmp_path: Path, model: str, schedule: str) -> None:

@@ -90,7 +90,7 @@ def alone(path: Path, name: str, model: str, optimizer: dict[str, Any], **sectio
 @pytest.mark.parametrize("name", mostly_thorough(PLAIN, "CosineAnnealingLR", "OneCycleLR", "MultiStepLR"))
 @pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", *thorough("splitfed_v2", "parallel", "fedavg")])
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, "mlp"))
-@pytest.mark.few(6, thorough=45)
+@pytest.mark.few(6, thorough=20)
 def test_one_phone_is_torch_with_its_scheduler_bit_for_bit(
     tmp_path: Path, model: str, schedule: str, name: str
 ) -> None:

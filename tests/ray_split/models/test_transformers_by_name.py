@@ -13,7 +13,7 @@ import ray_split as rs
 from ray_split import seeds
 from ray_split.config import Model
 from ray_split.models import registry
-from ray_split.models.hugging_face import is_named, short_name
+from ray_split.models.transformers_by_name import is_named, short_name
 from tests.language_nets import DECODERS
 
 transformers = pytest.importorskip("transformers", reason="transformers isn't installed")
