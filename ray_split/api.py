@@ -151,7 +151,7 @@ def save_adapter(path: str | Place, folder: str | Place, phone: int | None = Non
         do = "Give a run with model.lora.r, or use load_model"
         raise SettingsError("path", str(path), do, f"the run in {shown(str(path))} trained no adapters")
     weights = _read_weights(run / MODEL) | (_own_weights(run, phone) if phone is not None else {})
-    write_adapter(place(folder), settings, {key: tensor.numpy() for key, tensor in weights.items()})
+    write_adapter(place(folder), settings, weights)
 
 
 def _with_model(settings: config.Config, folder: Place, model: Callable[..., nn.Module] | None) -> config.Config:

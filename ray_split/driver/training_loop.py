@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from safetensors.numpy import load
-
 from ray_split import config, logs
 from ray_split.arrays import Array
 from ray_split.callbacks import STOP, Callback, Stopwatch
@@ -16,10 +14,8 @@ from ray_split.driver.round_runner import RoundRunner
 from ray_split.driver.row_evaluation import RowEvaluation
 from ray_split.driver.stop_rule import StopRule
 from ray_split.errors import CallbackError, OutOfTimeError
-from ray_split.filesystem import read_with_time
 from ray_split.messages.report import Sums
-from ray_split.results import adapter
-from ray_split.results.left_behind import MODEL
+from ray_split.results.adapter import write_adapter_of
 from ray_split.results.records import Records
 
 Row = dict[str, Any]
@@ -45,8 +41,7 @@ def run(
         raise
     runner.save_model(done)
     if settings.model.lora.r is not None:
-        trained = load(read_with_time(records.folder / MODEL)[0])
-        adapter.write_adapter(records.folder / adapter.FOLDER, settings.model, trained)
+        write_adapter_of(records.folder, settings.model)
 
 
 def _save_completed(runner: RoundRunner, records: Records, status: str) -> None:

@@ -15,6 +15,7 @@ from ray_split import config
 from ray_split.cutting.cut import cut
 from ray_split.errors import SettingsError, first_line, listed
 from ray_split.segments.base_weight import hold_base, train
+from ray_split.segments.segment import HALF
 
 ADAPTER = "default"
 """peft's name for the adapter, where nobody gave it one."""
@@ -38,6 +39,9 @@ def adapt(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> None
         wrong = f"peft can't put adapters into {named or 'this model'}: {first_line(error)}"
         do = f"Name layers such as {listed(_linear(model)[:6])}"
         raise SettingsError("model.lora.target_modules", settings.lora.target_modules, do, wrong) from error
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype in HALF:
+            weight.data = weight.data.float()  # as peft has them, beside a base in half precision
     for name in settings.lora.modules_to_save:
         _train(model, name)
 

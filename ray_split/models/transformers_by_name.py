@@ -40,6 +40,12 @@ def short_name(name: str) -> str:
     return Path(what).name
 
 
+def folder_of(name: str) -> Path | None:
+    """The folder that a model is to be loaded from, if it is one that is there."""
+    path = Path(name.removeprefix(TRAINED)).expanduser()
+    return path if name.startswith(TRAINED) and path.is_dir() else None
+
+
 def named(name: str) -> Callable[..., nn.Module]:
     """The function that builds the model; its arguments beside the head go to transformers."""
 
@@ -48,7 +54,7 @@ def named(name: str) -> Callable[..., nn.Module]:
         if name.startswith(FIRST_DRAWN):
             config = _configuration(transformers, name, kwargs, num_classes)
             return _made(_class(transformers, name, config, head)._from_config, config, num_classes)
-        where = name.removeprefix(TRAINED)
+        where = str(folder_of(name) or name.removeprefix(TRAINED))
         own = {key: kwargs[key] for key in OF_THE_FILE if key in kwargs}
         try:
             config = transformers.AutoConfig.from_pretrained(where, **own)

@@ -75,7 +75,7 @@ class Prepared(NamedTuple):
 def prepare(settings: config.Config) -> Prepared:
     """Fill in what follows from the data and the model, and try the model on its data. Raises SettingsError."""
     # 1. Where the run's folder and its files are.
-    settings = _with_weights_file(_named(with_main(settings)))
+    settings = _with_model_folder(_with_weights_file(_named(with_main(settings))))
     # 2. What can be checked and decided without data.
     futile_settings.check_written(settings)
     futile_settings.check_chances(settings)
@@ -153,6 +153,13 @@ def _with_weights_file(settings: config.Config) -> config.Config:
         return settings
     file = Path(weights).expanduser().absolute()  # actors work in other folders
     return settings.with_values(model={"weights": str(file)})
+
+
+def _with_model_folder(settings: config.Config) -> config.Config:
+    where = transformers_by_name.folder_of(settings.model.name)
+    if where is None:
+        return settings
+    return settings.with_values(model={"name": f"{transformers_by_name.TRAINED}{where.absolute()}"})
 
 
 def _with_tokenizer(settings: config.Config) -> config.Config:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from safetensors.torch import load, save
+
 from ray_split import config
-from ray_split.arrays import Array
-from ray_split.filesystem import Place, make_folder, write
-from ray_split.results import checkpoint
+from ray_split.filesystem import Place, make_folder, read_with_time, write
+from ray_split.results.left_behind import MODEL
 
 FOLDER = "adapter"
 CONFIGURATION, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -17,14 +19,19 @@ OURS, THEIRS = ".default", "base_model.model."
 """A model that has adapters calls them by a name; in peft's files the model has a prefix, and they have no name."""
 
 
-def write_adapter(folder: Place, settings: config.Model, weights: Mapping[str, Array]) -> None:
+def write_adapter_of(run: Place, settings: config.Model) -> None:
+    """Write the adapters of the model in a run's folder into that folder."""
+    write_adapter(run / FOLDER, settings, load(read_with_time(run / MODEL)[0]))
+
+
+def write_adapter(folder: Place, settings: config.Model, weights: Mapping[str, torch.Tensor]) -> None:
     """Write the adapters among a model's weights, and the layers that were trained as they are."""
     make_folder(folder)
-    adapters = {key: array for key, array in weights.items() if ".lora_" in key}
-    whole = {key: array for key, array in weights.items() if _is_of(key, settings.lora.modules_to_save)}
-    found = {f"{THEIRS}{key.replace(OURS, '')}": array for key, array in adapters.items()}
-    found |= {f"{THEIRS}{key}": array for key, array in whole.items()}
-    checkpoint.write_model(folder / WEIGHTS, found)
+    adapters = {key: tensor for key, tensor in weights.items() if ".lora_" in key}
+    whole = {key: tensor for key, tensor in weights.items() if _is_of(key, settings.lora.modules_to_save)}
+    found = {f"{THEIRS}{key.replace(OURS, '')}": tensor for key, tensor in adapters.items()}
+    found |= {f"{THEIRS}{key}": tensor for key, tensor in whole.items()}
+    write(folder / WEIGHTS, save(found, {"format": "pt"}))
     layers = sorted({key.partition(".lora_")[0] for key in adapters})
     write(folder / CONFIGURATION, json.dumps(_configuration(settings, layers), indent=2).encode())
 

@@ -140,6 +140,24 @@ def test_a_decoders_adapters_are_those_that_peft_trains(tmp_path: Path, family: 
     check_same_as_peft(settings, path, model, tokens_loss, OPTIMIZERS[optimizer](weights, lr=0.01, weight_decay=0.1))
 
 
+def test_beside_a_base_in_half_precision_they_are_pefts_too_and_half_of_the_bytes_cross(tmp_path: Path) -> None:
+    told, rows = DECODERS["llama"][1], {}
+    torch.manual_seed(1)
+    saved = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model("llama", **told))
+    saved.save_pretrained(tmp_path / "base")
+    for dtype in ("float32", "bfloat16"):
+        named = {"name": f"hf:{tmp_path / 'base'}", "lora": {"r": 4}, "kwargs": {"dtype": dtype}}
+        run = {"storage_path": str(tmp_path), "name": dtype, "rounds": 1}
+        path, settings = train(settings_of(tmp_path, "", model=named, run=run))
+        rows[dtype] = json.loads((path / "metrics.jsonl").read_text())
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
+    torch.manual_seed(seeds.torch_seed(0, "adapters"))
+    model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8.0))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    check_same_as_peft(settings, path, model, tokens_loss, torch.optim.AdamW(weights, lr=0.01, weight_decay=0.1))
+    assert rows["float32"]["bytes_up"] == 2 * rows["bfloat16"]["bytes_up"]
+
+
 @pytest.mark.parametrize("kind", mostly_thorough(ENCODERS, "bert"))
 def test_an_encoders_adapters_and_its_new_head_are_those_that_peft_trains(tmp_path: Path, kind: str) -> None:
     of_tokens = kind == "t5"
