@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from ray_split.config import yaml12
+from ray_split.config.user_code.plugins import check_trusted
 from ray_split.errors import SettingsError, first_line, listed, shown
 
 TRAINED, FIRST_DRAWN = "hf:", "hf-config:"
@@ -50,6 +51,8 @@ def named(name: str) -> Callable[..., nn.Module]:
     """The function that builds the model; its arguments beside the head go to transformers."""
 
     def build(num_classes: int | None = None, head: str | None = None, **kwargs: Any) -> nn.Module:
+        if kwargs.get("trust_remote_code"):
+            check_trusted("model.kwargs", "trust_remote_code", "done")
         transformers = library()
         if name.startswith(FIRST_DRAWN):
             config = _configuration(transformers, name, kwargs, num_classes)

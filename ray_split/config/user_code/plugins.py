@@ -119,9 +119,7 @@ def _imported(field: str, name: str, ours: Mapping[str, object]) -> Any:
         several = f"{kind}{'es' if kind.endswith('s') else 's'}"
         there = f"The {several} are {listed(sorted(ours))}. You can also name your own as package.module:function"
         raise SettingsError(field, name, suggest(name, ours, there), f"there is no {kind} {shown(name)}")
-    if (folder := _untrusted.get()) is not None:
-        wrong = f"{folder} names {shown(name)}, which is imported only if you trust whoever wrote that folder"
-        raise SettingsError(field, name, "If you do, add --trust to the command, or trust=True in Python", wrong)
+    check_trusted(field, name, "imported")
     _import_from_here()
     with _refused(field, name, module_name, _as_file(module_name, attribute)):
         found: Any = scripts.module(module_name)
@@ -133,6 +131,13 @@ def _imported(field: str, name: str, ours: Mapping[str, object]) -> Any:
     except BaseException as error:  # a module may have a __getattr__
         raise _not_there(field, name, found, error) from error
     return _not_async(field, name, found)
+
+
+def check_trusted(field: str, name: str, done: str) -> None:
+    """Raises SettingsError where code that a folder's settings name would be `done`, and nobody trusts the folder."""
+    if (folder := _untrusted.get()) is not None:
+        wrong = f"{folder} names {shown(name)}, which is {done} only if you trust whoever wrote that folder"
+        raise SettingsError(field, name, "If you do, add --trust to the command, or trust=True in Python", wrong)
 
 
 def kind_of(field: str) -> str:
