@@ -164,7 +164,7 @@ def test_a_model_that_brings_its_own_code_is_not_loaded_of_a_folder_that_nobody_
     pytest.importorskip("transformers", reason="transformers isn't installed")
     folder = naming({"model": {"name": "hf:no/model/anywhere", "kwargs": {"trust_remote_code": True}}})
     with pytest.raises(
-        rs.SettingsError, match=r"^model\.kwargs: .* names trust_remote_code, which is done only if you"
+        rs.SettingsError, match=r"^model\.kwargs: .* names 'trust_remote_code', which is done only if you"
     ):
         rs.load_model(folder)
     with pytest.raises(rs.SettingsError, match=r"^model\.name: no/model/anywhere can't be loaded: "):
