@@ -7,7 +7,7 @@ transformers is imported only when one of its models is asked for: it costs a pr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from ray_split.config import yaml12
 from ray_split.config.user_code.plugins import check_trusted
+from ray_split.cutting.language_models import FAMILIES
 from ray_split.errors import SettingsError, first_line, listed, shown
 
 TRAINED, FIRST_DRAWN = "hf:", "hf-config:"
@@ -25,7 +26,10 @@ HEADS = {
     "token_classification": "AutoModelForTokenClassification",
     "image_classification": "AutoModelForImageClassification",
 }
-"""By the value of `head`. Where nothing says which, it is the first that a family has."""
+"""By the value of `head`."""
+
+USUAL = ("sequence_classification", "token_classification", "image_classification", "causal_lm")
+"""Where nothing says which, the first that a family has; of the decoders that are cut here, causal_lm."""
 
 
 def is_named(name: str) -> bool:
@@ -51,12 +55,20 @@ def named(name: str) -> Callable[..., nn.Module]:
     """The function that builds the model; its arguments beside the head go to transformers."""
 
     def build(num_classes: int | None = None, head: str | None = None, **kwargs: Any) -> nn.Module:
+        if "token" in kwargs:
+            wrong = "can't contain token, which config.yaml would show to everyone"
+            raise SettingsError("model.kwargs", "token", "Set the environment variable HF_TOKEN", wrong)
         if kwargs.get("trust_remote_code"):
             check_trusted("model.kwargs", "trust_remote_code", "done")
         transformers = library()
         if name.startswith(FIRST_DRAWN):
-            config = _configuration(transformers, name, kwargs, num_classes)
-            return _made(_class(transformers, name, config, head)._from_config, config, num_classes)
+            told = _told(name, kwargs)
+            config = _configuration(transformers, name, told)
+            kind = _class(transformers, name, config, head)
+            if num_classes is not None and _is_causal(kind) and "vocab_size" not in told:
+                # of data that is text: as many as it has kinds of tokens
+                config = _configuration(transformers, name, {**told, "vocab_size": num_classes})
+            return _made(kind._from_config, config, num_classes)
         where = str(folder_of(name) or name.removeprefix(TRAINED))
         own = {key: kwargs[key] for key in OF_THE_FILE if key in kwargs}
         try:
@@ -71,7 +83,7 @@ def named(name: str) -> Callable[..., nn.Module]:
     return build
 
 
-OF_THE_FILE = ("gguf_file", "revision", "subfolder", "cache_dir", "token", "trust_remote_code")
+OF_THE_FILE = ("gguf_file", "revision", "subfolder", "cache_dir", "trust_remote_code")
 """Arguments that say where the configuration is, too."""
 
 
@@ -86,22 +98,22 @@ def library() -> Any:
         raise SettingsError("model.name", None, "Run: pip install 'ray-split[language]'", wrong) from error
 
 
-def _configuration(transformers: Any, name: str, kwargs: Mapping[str, Any], num_classes: int | None) -> Any:
-    told = {**_told(name), **kwargs}
-    kind = told.pop("model_type", None)
+def _configuration(transformers: Any, name: str, told: Mapping[str, Any]) -> Any:
+    rest = dict(told)
+    kind = rest.pop("model_type", None)
     known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
     if kind not in known:
         wrong = f"the configuration says no model_type that transformers {transformers.__version__} has: {shown(kind)}"
         raise SettingsError("model.name", name, "Write model_type, such as gpt2 or llama", wrong)
-    if num_classes is not None and "vocab_size" not in told and "num_labels" not in told:
-        config = transformers.AutoConfig.for_model(kind, **told)
-        if _first_head(transformers, config, ("causal_lm",)) is not None:
-            told["vocab_size"] = num_classes  # of data that is text: as many as it has kinds of tokens
-    return transformers.AutoConfig.for_model(kind, **told)
+    return transformers.AutoConfig.for_model(kind, **rest)
 
 
-def _told(name: str) -> dict[str, Any]:
-    """The configuration that a name holds, or names a file of. Raises SettingsError."""
+def _is_causal(kind: Any) -> bool:
+    return str(kind.__name__).endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _told(name: str, kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The configuration that a name holds, or names a file of, with these changes. Raises SettingsError."""
     what = name.removeprefix(FIRST_DRAWN).strip()
     if not what.startswith("{"):
         path = Path(what).expanduser()
@@ -114,7 +126,7 @@ def _told(name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         do = "Write hf-config:{model_type: llama, hidden_size: 64, ...}"
         raise SettingsError("model.name", name, do, f"{shown(what[:60])} is no configuration")
-    return {str(key): value for key, value in found.items()}
+    return {**{str(key): value for key, value in found.items()}, **(kwargs or {})}
 
 
 def _class(transformers: Any, name: str, config: Any, head: str | None) -> Any:
@@ -124,7 +136,8 @@ def _class(transformers: Any, name: str, config: Any, head: str | None) -> Any:
     said = [str(each) for each in getattr(config, "architectures", None) or ()]
     if head is None and said and hasattr(transformers, said[0]):
         return getattr(transformers, said[0])
-    found = _first_head(transformers, config, HEADS if head is None else (head,))
+    usual = ("causal_lm", *USUAL) if config.model_type in FAMILIES else USUAL
+    found = _first_head(transformers, config, usual if head is None else (head,))
     if found is None:
         which = "head that is trained here" if head is None else f"head {head}"
         wrong = f"transformers has no {config.model_type} with a {which}"
@@ -132,7 +145,7 @@ def _class(transformers: Any, name: str, config: Any, head: str | None) -> Any:
     return found
 
 
-def _first_head(transformers: Any, config: Any, heads: Any) -> Any:
+def _first_head(transformers: Any, config: Any, heads: Sequence[str]) -> Any:
     for head in heads:
         mapping = getattr(transformers, HEADS[head])._model_mapping
         if type(config) in mapping:

@@ -76,9 +76,10 @@ def test_the_model_of_text_that_is_told_nothing_says_what_it_needs(tmp_path: Pat
     assert run(tmp_path, model={"kwargs": {"vocabulary": classes, "length": 9}}).error is None
 
 
-def test_without_its_loss_a_line_says_which_it_is(tmp_path: Path) -> None:
+def test_its_loss_is_that_of_tokens_and_with_another_a_line_says_which(tmp_path: Path) -> None:
+    assert rs.Config(data={"name": "text"}).task.loss == "token_cross_entropy"
     with pytest.raises(rs.SettingsError) as caught:
-        run(tmp_path, task={}, model={"kwargs": {"length": 9, "vocabulary": 60}})
+        run(tmp_path, task={"loss": "cross_entropy"}, model={"kwargs": {"length": 9, "vocabulary": 60}})
     assert str(caught.value).endswith(
         "Set task.loss to token_cross_entropy, if these are a label and scores of its classes for each token."
     )

@@ -67,6 +67,13 @@ def test_a_language_model_has_the_vocabulary_of_the_data_where_nothing_says_anot
     assert built(NAME, num_classes=17).config.vocab_size == TOLD["vocab_size"]
 
 
+def test_an_encoder_has_a_head_for_classes_and_keeps_its_vocabulary() -> None:
+    bert = '{"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}'
+    made = built(f"hf-config:{bert}", num_classes=3)
+    assert (type(made).__name__, made.classifier.out_features) == ("BertForSequenceClassification", 3)
+    assert made.config.vocab_size == transformers.BertConfig().vocab_size
+
+
 def test_it_is_cut_after_its_first_block_and_the_last_but_one() -> None:
     assert registry.cuts_of(Model(name=NAME), built(NAME)) == ["model.layers.0", "model.layers.2"]
     bert = built(
@@ -80,6 +87,11 @@ def test_it_is_cut_after_its_first_block_and_the_last_but_one() -> None:
     ("name", "kwargs", "said"),
     [
         ("hf:no/such/folder", {}, "model.name: no/such/folder can't be loaded: "),
+        (
+            "hf:any",
+            {"token": "hf_1"},
+            "model.kwargs: can't contain token, which config.yaml would show to everyone",
+        ),
         ("hf-config:nowhere.json", {}, "model.name: there is no file nowhere.json. Write hf-config:{model_type"),
         ("hf-config:{}", {}, "model.name: the configuration says no model_type that transformers"),
         ('hf-config:{"model_type": "nosuch"}', {}, "model.name: the configuration says no model_type that transfor"),
