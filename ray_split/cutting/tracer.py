@@ -172,6 +172,8 @@ class Tracer(fx.Tracer):
         frame = sys._getframe(2)
         answer = conditions.wanted(frame)
         if answer is None:
+            answer = _usual(obj.node)
+        if answer is None:
             return super().to_bool(obj)
         told = "".join(traceback.format_stack(frame, limit=1)).strip().splitlines()[-1].strip()
         self.create_proxy("call_function", check_test, (obj, answer, told), {})
@@ -203,6 +205,20 @@ class Tracer(fx.Tracer):
         if any(str(arg.target).startswith("_tensor_constant") for arg in node.all_input_nodes[:1]) and writes(node):
             raise NotImplementedError("a tensor is made here and then written to: it would be made once, while tracing")
         return node
+
+
+def _usual(node: fx.Node) -> bool | None:
+    """How a test whether the input is of a type comes out: images are numbers with a fraction. Done at each forward."""
+    if node.target not in (operator.eq, operator.ne):
+        return None
+    tested = [each for each in node.args if isinstance(each, fx.Node)]
+    types = [each for each in node.args if isinstance(each, torch.dtype)]
+    if len(tested) != 1 or len(types) != 1 or tested[0].target is not getattr or tested[0].args[1] != "dtype":
+        return None
+    of, is_it = tested[0].args[0], types[0].is_floating_point
+    if not isinstance(of, fx.Node) or of.op != "placeholder":
+        return None
+    return is_it if node.target is operator.eq else not is_it
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -29,16 +29,37 @@ peft = pytest.importorskip("peft", reason="peft isn't installed")
 
 WORDS = {"vocab_size": VOCABULARY, "max_position_embeddings": 20}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48, **WORDS}
-ENCODERS: dict[str, dict[str, Any]] = {
-    "bert": SMALL,
-    "roberta": {**SMALL, "pad_token_id": 1},
-    "electra": {**SMALL, "embedding_size": 32},
-    "distilbert": {"dim": 32, "n_layers": 4, "n_heads": 4, "hidden_dim": 48, **WORDS},
-    "t5": {"d_model": 32, "num_layers": 4, "num_heads": 4, "d_ff": 48, "d_kv": 8, "vocab_size": VOCABULARY},
-}
-HEADS = {"distilbert": ["pre_classifier", "classifier"]}
-LAYERS = {"distilbert": ["q_lin", "v_lin"]}
-"""What peft has no usual layers for."""
+
+
+class Encoder(NamedTuple):
+    """A small one's configuration, its head, what it is trained on, and where peft puts adapters."""
+
+    told: dict[str, Any]
+    head: str = "sequence_classification"
+    data: str = "classes"
+    new: tuple[str, ...] = ("classifier",)
+    layers: list[str] | None = None  # which peft has to be told
+
+
+ENCODERS = {
+    "bert": Encoder(SMALL),
+    "roberta": Encoder({**SMALL, "pad_token_id": 1}),
+    "electra": Encoder({**SMALL, "embedding_size": 32}),
+    "distilbert": Encoder(
+        {"dim": 32, "n_layers": 4, "n_heads": 4, "hidden_dim": 48, **WORDS},
+        new=("pre_classifier", "classifier"), layers=["q_lin", "v_lin"],
+    ),
+    "vit": Encoder(
+        {**SMALL, "image_size": 16, "patch_size": 4, "num_channels": 1},
+        "image_classification", "images", layers=["q_proj", "v_proj"],
+    ),
+    "t5": Encoder(
+        {"d_model": 32, "num_layers": 4, "num_heads": 4, "d_ff": 48, "d_kv": 8, "vocab_size": VOCABULARY},
+        "token_classification", "labelled_tokens",
+    ),
+}  # fmt: skip
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "dropout_rate", "attention_dropout",
+            "seq_classif_dropout", "classifier_dropout")  # fmt: skip
 
 LLAMA = {"model_type": "llama", **DECODERS["llama"][1]}
 
@@ -52,6 +73,10 @@ def next_tokens() -> tuple[np.ndarray, np.ndarray]:
 def classes() -> tuple[np.ndarray, np.ndarray]:
     found = np.random.default_rng(3).integers(3, VOCABULARY, (48, 9))
     return found, found[:, 0] % 3
+
+
+def images() -> tuple[np.ndarray, np.ndarray]:
+    return np.random.default_rng(3).normal(size=(48, 1, 16, 16)).astype(np.float32), np.arange(48) % 3
 
 
 def name_of(kind: str, told: dict[str, Any]) -> str:
@@ -160,27 +185,19 @@ def test_beside_a_base_in_half_precision_they_are_pefts_too_and_half_of_the_byte
 
 @pytest.mark.parametrize("kind", mostly_thorough(ENCODERS, "bert"))
 def test_an_encoders_adapters_and_its_new_head_are_those_that_peft_trains(tmp_path: Path, kind: str) -> None:
-    of_tokens = kind == "t5"
-    head = HEADS.get(kind, ["classifier"])
-    told = {**ENCODERS[kind], "num_labels": 3}
-    auto = transformers.AutoModelForTokenClassification if of_tokens else None
-    auto = auto or transformers.AutoModelForSequenceClassification
-    silent = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "dropout": 0.0, "dropout_rate": 0.0}
-    told |= {key: 0.0 for key in (*silent, "attention_dropout", "seq_classif_dropout", "classifier_dropout")
-             if hasattr(transformers.AutoConfig.for_model(kind), key)}  # fmt: skip
-    lora = {"r": 4, "modules_to_save": head, "target_modules": LAYERS.get(kind)}
-    data = "labelled_tokens" if of_tokens else "classes"
+    encoder, usual = ENCODERS[kind], transformers.AutoConfig.for_model(kind)
+    told = {**encoder.told, "num_labels": 3, **{key: 0.0 for key in DROPOUTS if hasattr(usual, key)}}
+    lora = {"modules_to_save": list(encoder.new), "target_modules": encoder.layers}
     path, settings = train(settings_of(
-        tmp_path, name_of(kind, told),
-        model={"name": name_of(kind, told), "lora": lora,
-               "kwargs": {"head": "token_classification" if of_tokens else "sequence_classification"}},
-        data={"name": f"tests.runs.test_adapters:{data}", "batch_size": 8, "val_fraction": 0},
-        task={"loss": "token_cross_entropy" if of_tokens else "cross_entropy"},
+        tmp_path, "", model={"name": name_of(kind, told), "lora": {"r": 4, **lora}, "kwargs": {"head": encoder.head}},
+        data={"name": f"tests.runs.test_adapters:{encoder.data}"},
+        task={"loss": "token_cross_entropy" if encoder.data == "labelled_tokens" else "cross_entropy"},
         optimizer={"name": "sgd", "lr": 0.05, "weight_decay": 0.0},
     ))  # fmt: skip
-    model = pefts(auto.from_config, kind, told, modules_to_save=head, target_modules=LAYERS.get(kind))
+    auto = getattr(transformers, f"AutoModelFor{''.join(part.title() for part in encoder.head.split('_'))}")
+    model = pefts(auto.from_config, kind, told, **lora)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    loss = tokens_loss if of_tokens else functional.cross_entropy
+    loss = tokens_loss if encoder.data == "labelled_tokens" else functional.cross_entropy
     check_same_as_peft(settings, path, model, loss, torch.optim.SGD(weights, lr=0.05))
 
 

@@ -287,3 +287,31 @@ def test_layers_of_unknown_size_are_refused_by_name() -> None:
 def test_torchs_old_weight_norm_trains_as_the_untouched_model() -> None:
     model = registry.build(config.Model(name=f"{__name__}:with_old_weight_norm"), 0)
     assert_trains_as_the_untouched_model(model, ["a", "c"])
+
+
+class AsksForTheType(nn.Module):
+    """As transformers' ViT does, and as models of images from bytes do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.uint8:
+            x = x / 255
+        if x.dtype != self.a.weight.dtype:
+            x = x.to(self.a.weight.dtype)
+        return self.c(self.b(self.a(x).relu()).relu())
+
+
+def test_a_test_of_the_inputs_type_is_done_at_each_forward() -> None:
+    model, inputs = AsksForTheType(), torch.randn(6, 8)
+    segments = cut(model, ["a", "b"], inputs)
+    assert torch.equal(forward(segments, inputs)[0], model(inputs))
+    for others in (inputs.double(), torch.ones(6, 8, dtype=torch.uint8)):
+        assert model(others).shape == (6, 4)
+        with pytest.raises(ValueError, match=r"doesn't hold any more: if x\.dtype"):
+            forward(segments, others)
+        with pytest.raises(CutError) as caught:
+            cut(model, ["a", "b"], others)
+        assert "\n" not in str(caught.value) and "if x.dtype" in str(caught.value)
