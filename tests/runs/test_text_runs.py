@@ -83,3 +83,33 @@ def test_its_loss_is_that_of_tokens_and_with_another_a_line_says_which(tmp_path:
     assert str(caught.value).endswith(
         "Set task.loss to token_cross_entropy, if these are a label and scores of its classes for each token."
     )
+
+
+def test_a_model_by_name_reads_the_play_in_its_own_tokens(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers isn't installed")
+    pytest.importorskip("peft", reason="peft isn't installed")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {word: number for number, word in enumerate(["<end>", "<other>", *sorted(set(PLAY.split()))])}
+    inner = Tokenizer(models.WordLevel(words, unk_token="<other>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path / "model"
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<end>", unk_token="<other>", pad_token="<end>"
+    )
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+    made = transformers.AutoConfig.for_model("llama", vocab_size=len(words), tie_word_embeddings=True, **sizes)
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(made).save_pretrained(folder)
+    result = run(
+        tmp_path, model={"name": f"hf:{folder}", "lora": {"r": 2}}, task={"metrics": ["perplexity"]},
+        schedule={"name": "splitfed_v1"},
+    )  # fmt: skip
+    settings = rs.Config.from_yaml(Path(result.path) / "config.yaml")
+    assert settings.data.kwargs == {"tokenizer": str(folder), "max_length": 9}
+    assert settings.task.loss == "token_cross_entropy"
+    data = rs.load_data(settings.data)
+    told = tokenizer.decode(data.train.inputs[0]).split()
+    assert data.num_classes == len(words) and len(told) == 9 and {"Who", "ate"} & set(told)
+    assert result.metrics["test_perplexity"] > 1
