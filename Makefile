@@ -47,7 +47,7 @@ test: .venv/.dev
 	$(BOTH) -m "not slow and not thorough" $(ARGS)
 
 test-thorough: .venv/.dev
-	@echo "make test-thorough: some 33 minutes on two cores, beside the 13 of make test"
+	@echo "make test-thorough: some 40 minutes on two cores, beside the 13 of make test"
 	$(BOTH) -m "thorough and not slow" $(ARGS)
 
 test-all: .venv/.dev
