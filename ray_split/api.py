@@ -122,9 +122,7 @@ def load_model(
     wrote there. `model`: the function or class itself, as the run was given it. Raises SettingsError for one that isn't
     trusted or must be given, and if there is no model, or it can't be read.
     """
-    folder = place(path)
-    if not (folder / MODEL).exists():
-        raise SettingsError("path", str(path), NO_MODEL, f"there is no {MODEL} in {shown(str(path))}")
+    folder = _with_weights(path)
     settings = _with_model(config.Config.from_yaml(folder / CONFIG), folder, model)
     with named_by(folder, trust):
         made = registry.build(settings.model, settings.run.seed)
@@ -143,15 +141,21 @@ def save_adapter(path: str | Place, folder: str | Place, phone: int | None = Non
     Those of all phones a run has in its folder already, in adapter/. Raises SettingsError as `load_model` does, and if
     the run trained no adapters.
     """
-    run = place(path)
-    if not (run / MODEL).exists():
-        raise SettingsError("path", str(path), NO_MODEL, f"there is no {MODEL} in {shown(str(path))}")
+    run = _with_weights(path)
     settings = config.Config.from_yaml(run / CONFIG).model
     if settings.lora.r is None:
         do = "Give a run with model.lora.r, or use load_model"
         raise SettingsError("path", str(path), do, f"the run in {shown(str(path))} trained no adapters")
     weights = _read_weights(run / MODEL) | (_own_weights(run, phone) if phone is not None else {})
     write_adapter(place(folder), settings, weights)
+
+
+def _with_weights(path: str | Place) -> Place:
+    """A run's folder. Raises SettingsError if there is no model in it."""
+    folder = place(path)
+    if not (folder / MODEL).exists():
+        raise SettingsError("path", str(path), NO_MODEL, f"there is no {MODEL} in {shown(str(path))}")
+    return folder
 
 
 def _with_model(settings: config.Config, folder: Place, model: Callable[..., nn.Module] | None) -> config.Config:

@@ -5,13 +5,13 @@ The model stays itself, with its layers' names; a layer that has an adapter is c
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from ray_split import config
+from ray_split.config.language_packages import language_package
 from ray_split.cutting.cut import cut
 from ray_split.errors import SettingsError, first_line, listed
 from ray_split.segments.base_weight import hold_base, train
@@ -26,15 +26,13 @@ def adapt(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> None
 
     The adapters' first weights are drawn by torch's generator, in the order of the layers, as peft does.
     """
-    peft = library()
+    peft = _peft()
     model.requires_grad_(False)
     hold_base(model)
     told = _configuration(model, settings, cuts)
     try:
         peft.inject_adapter_in_model(told, model, adapter_name=ADAPTER)
     except (ValueError, TypeError, KeyError) as error:
-        if settings.lora.target_modules is None and getattr(model, "config", None) is None:
-            raise _untold(model) from error
         named = listed(settings.lora.target_modules or ())
         wrong = f"peft can't put adapters into {named or 'this model'}: {first_line(error)}"
         do = f"Name layers such as {listed(_linear(model)[:6])}"
@@ -50,8 +48,10 @@ def _configuration(model: nn.Module, settings: config.Model, cuts: Sequence[str]
     """peft's LoraConfig of these settings."""
     lora = settings.lora
     if lora.target_modules is None and getattr(model, "config", None) is None:
-        raise _untold(model)
-    return library().LoraConfig(
+        wrong = "is not set, and peft has no usual layers for this model"
+        do = f"Name layers such as {listed(_linear(model)[:6])}"
+        raise SettingsError("model.lora.target_modules", None, do, wrong)
+    return _peft().LoraConfig(
         r=lora.r,
         lora_alpha=lora.scale,
         lora_dropout=lora.dropout,
@@ -60,15 +60,8 @@ def _configuration(model: nn.Module, settings: config.Model, cuts: Sequence[str]
     )
 
 
-def library() -> Any:
-    """The package peft. Raises SettingsError if it isn't installed."""
-    try:
-        return importlib.import_module("peft")
-    except ModuleNotFoundError as error:
-        if error.name != "peft":
-            raise
-        wrong = "needs peft, which isn't installed"
-        raise SettingsError("model.lora", None, "Run: pip install 'ray-split[language]'", wrong) from error
+def _peft() -> Any:
+    return language_package("peft", "model.lora", None, "needs peft, which isn't installed")
 
 
 def _elsewhere(model: nn.Module, settings: config.Model, cuts: Sequence[str]) -> list[str]:
@@ -96,8 +89,3 @@ def _train(model: nn.Module, name: str) -> None:
         raise SettingsError("model.lora.modules_to_save", name, f"The model's parts are {there}", wrong)
     for layer in layers:
         train(layer)
-
-
-def _untold(model: nn.Module) -> SettingsError:
-    wrong = "is not set, and peft has no usual layers for this model"
-    return SettingsError("model.lora.target_modules", None, f"Name layers such as {listed(_linear(model)[:6])}", wrong)

@@ -189,7 +189,7 @@ def cuts_of(settings: config.Model, model: nn.Module) -> list[str]:
     cuts = MODELS[settings.name].cuts if settings.name in MODELS else None
     if transformers_by_name.is_named(settings.name):
         cuts = usual_cuts(model)
-    elif cuts is None and ":" not in settings.name:
+    elif cuts is None and _is_known(settings.name):
         cuts = zoo.cuts_of(model)
     if cuts is None:
         layers = [layer for layer, _ in model.named_children()]

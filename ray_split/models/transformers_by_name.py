@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from ray_split.config import yaml12
+from ray_split.config.language_packages import language_package
 from ray_split.config.user_code.plugins import check_trusted
 from ray_split.cutting.language_models import FAMILIES
 from ray_split.errors import SettingsError, first_line, listed, shown
@@ -60,7 +61,7 @@ def named(name: str) -> Callable[..., nn.Module]:
             raise SettingsError("model.kwargs", "token", "Set the environment variable HF_TOKEN", wrong)
         if kwargs.get("trust_remote_code"):
             check_trusted("model.kwargs", "trust_remote_code", "done")
-        transformers = library()
+        transformers = _library()
         if name.startswith(FIRST_DRAWN):
             told = _told(name, kwargs)
             config = _configuration(transformers, name, told)
@@ -73,7 +74,8 @@ def named(name: str) -> Callable[..., nn.Module]:
         own = {key: kwargs[key] for key in OF_THE_FILE if key in kwargs}
         try:
             config = transformers.AutoConfig.from_pretrained(where, **own)
-            kind, labels = _class(transformers, name, config, head), _labels(config, num_classes)
+            kind = _class(transformers, name, config, head)
+            labels = {} if num_classes is None or _is_causal(kind) else {"num_labels": num_classes}
             return _quietly(lambda: kind.from_pretrained(where, **{"dtype": "float32", **labels, **kwargs}))
         except OSError as error:
             do = "Give a folder with config.json and the weights, or the name of a model on the Hugging Face Hub"
@@ -87,15 +89,9 @@ OF_THE_FILE = ("gguf_file", "revision", "subfolder", "cache_dir", "trust_remote_
 """Arguments that say where the configuration is, too."""
 
 
-def library() -> Any:
-    """The package transformers. Raises SettingsError if it isn't installed."""
-    try:
-        return importlib.import_module("transformers")
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        wrong = "models named hf:... and hf-config:... need transformers, which isn't installed"
-        raise SettingsError("model.name", None, "Run: pip install 'ray-split[language]'", wrong) from error
+def _library() -> Any:
+    wrong = "models named hf:... and hf-config:... need transformers, which isn't installed"
+    return language_package("transformers", "model.name", None, wrong)
 
 
 def _configuration(transformers: Any, name: str, told: Mapping[str, Any]) -> Any:
@@ -152,12 +148,6 @@ def _first_head(transformers: Any, config: Any, heads: Sequence[str]) -> Any:
             found = mapping[type(config)]
             return found[0] if isinstance(found, tuple) else found
     return None
-
-
-def _labels(config: Any, num_classes: int | None) -> dict[str, Any]:
-    """How many classes a head has; a language model has its vocabulary."""
-    said = next(iter(getattr(config, "architectures", None) or ("",)))
-    return {"num_labels": num_classes} if num_classes is not None and "CausalLM" not in said else {}
 
 
 def _made(build: Callable[[Any], nn.Module], config: Any, num_classes: int | None) -> nn.Module:

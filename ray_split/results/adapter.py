@@ -54,4 +54,4 @@ def _configuration(settings: config.Model, layers: list[str]) -> dict[str, Any]:
 def _is_of(key: str, layers: list[str]) -> bool:
     """Whether a weight is of one of these layers, which are named as a whole or by their ends."""
     layer = key.rpartition(".")[0]
-    return any(f".{layer}.".find(f".{name}.") >= 0 for name in layers)
+    return any(f".{name}." in f".{layer}." for name in layers)

@@ -20,7 +20,7 @@ from ray_split.messages.message import Tree, Wanted, as_bits, receive, receive_l
 from ray_split.messages.state import State, is_statistic, state_bytes
 from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
-from ray_split.segments.base_weight import base_keys
+from ray_split.segments.base_weight import BaseWeight
 from ray_split.segments.buffers import Buffers, state_of
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.optimization.gradient_norm import needed
@@ -215,8 +215,9 @@ class Segment:
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """Its weights and buffers by their keys in a state, which has no base weights."""
-    weights, base = module.state_dict(), base_keys(module)
-    tensors = {f"weights/{name}": tensor for name, tensor in weights.items() if name not in base}
+    weights = module.state_dict(keep_vars=True)
+    own = {name: tensor for name, tensor in weights.items() if not isinstance(tensor, BaseWeight)}
+    tensors = {f"weights/{name}": tensor.detach() for name, tensor in own.items()}
     return tensors | {f"buffers/{n}": b for n, b in module.named_buffers() if n not in weights}
 
 
@@ -229,9 +230,10 @@ def learned_keys(module: nn.Module) -> frozenset[str]:
 
 def bounded_keys(module: nn.Module) -> frozenset[str]:
     """The keys of a module's parameters and BatchNorm statistics: a buffer may be a mask that is honestly -inf."""
-    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    weights = module.named_parameters(remove_duplicate=False)
+    names = [name for name, weight in weights if not isinstance(weight, BaseWeight)]
     statistics = [name for name, _ in module.named_buffers() if is_statistic(name)]
-    return frozenset(f"weights/{name}" for name in [*names, *statistics]) - {f"weights/{n}" for n in base_keys(module)}
+    return frozenset(f"weights/{name}" for name in [*names, *statistics])
 
 
 def call(module: nn.Module, inputs: Any) -> Any:

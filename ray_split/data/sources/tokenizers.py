@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ray_split.arrays import Array
+from ray_split.config.language_packages import language_package
 from ray_split.config.user_code.plugins import suggest
 from ray_split.data.types import DataSet, Part
 from ray_split.errors import MISFITS, SettingsError, shown, told
@@ -103,14 +104,11 @@ def _of_transformers(name: str, gguf_file: str | None) -> Tokenizer:
 
 def _loaded(name: str, gguf_file: str | None) -> Any:
     given = {"tokenizer": name} | ({"gguf_file": gguf_file} if gguf_file else {})
+    wrong = f"tokenizer {shown(name)} needs transformers, which is not installed"
+    instead = ", or set tokenizer to characters or bytes"
+    transformers = language_package("transformers", "data.kwargs", given, wrong, instead)
     try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        wrong = f"tokenizer {shown(name)} needs transformers, which is not installed"
-        allowed = "Run: pip install 'ray-split[language]', or set tokenizer to characters or bytes"
-        raise SettingsError("data.kwargs", given, allowed, wrong) from error
-    try:
-        return AutoTokenizer.from_pretrained(name, **({"gguf_file": gguf_file} if gguf_file else {}))
+        return transformers.AutoTokenizer.from_pretrained(name, **({"gguf_file": gguf_file} if gguf_file else {}))
     except MISFITS as error:
         wrong = f"transformers can't load the tokenizer {shown(name)}: {told(error)}"
         raise SettingsError("data.kwargs", given, CHOICES, wrong) from error
