@@ -283,7 +283,7 @@ class Cluster(Section):
         description="an actor whose process gives no sign of life for so many seconds is replaced. none: waited for",
     )
     channel: Literal["auto", "calls", "direct"] = Field(
-        "calls",
+        "auto",
         description="how an exchange's messages go. calls: the driver submits each of its calls; direct: its client "
         "calls the server; auto: direct on Ray, where each exchange is one client's with one server. To the same bits",
     )

@@ -99,7 +99,7 @@ class Killer(rs.Callback):
 
 
 def killed_as_undisturbed(
-    path: Path, schedule: str, kills: int, seed: int, clients: int = 2, channel: str = "calls"
+    path: Path, schedule: str, kills: int, seed: int, clients: int = 2, channel: str = "auto"
 ) -> Killer:
     """Run undisturbed, then with kills; asserts that both leave the same. Says who was killed."""
     whole = rs.fit(config(path, "whole", schedule, backend="inprocess"), callbacks=[])
