@@ -27,6 +27,8 @@ def why_not_direct(settings: config.Config) -> str | None:
         return f"with cluster.backend {settings.cluster.backend} all actors are in one process"
     if not schedule_of(settings.schedule).direct:
         return f"in {spoken(settings.schedule.name)} an exchange is not one client's with one server"
+    if settings.phones.remote_phones:
+        return "phones are remote (phones.remote)"
     if settings.server.replicas > 1:
         return "there are several replicas of the server"
     if settings.optimizer.clips_model:

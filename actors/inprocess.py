@@ -6,15 +6,19 @@ runs with its role's number of threads.
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any
 
 import torch
 
 from actors.client import Client
 from actors.fed_server import FedServer
+from actors.gateway.gateway import Gateway
+from actors.gateway.invitation import OVER, gateway_arguments, invitation
 from actors.placement import cpus_here, number, whole
 from actors.resources import resolve
 from actors.role_arguments import fed_server_arguments, remember
@@ -25,7 +29,7 @@ from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
 from ray_split.errors import ActorLostError
 from ray_split.messages.contract import Contract
-from ray_split.schedules.roles import FED_SERVER, Roles, is_single, server_names
+from ray_split.schedules.roles import FED_SERVER, GATEWAY, Roles, is_single, server_names
 from ray_split.segments.segment_work import SegmentWork
 
 
@@ -111,6 +115,37 @@ class LocalHandle:
         return _with_threads(self._threads, lambda: getattr(self._actor, name)(*arguments))
 
 
+class GatewayHandle(LocalHandle):
+    """The gateway, whose methods wait for devices in an event loop of its own: a thread."""
+
+    def __init__(self, make: Callable[[], Gateway]) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name=GATEWAY, daemon=True)
+        self._thread.start()
+        super().__init__(GATEWAY, make, 1)
+
+    def call(self, name: str, arguments: list[Any]) -> Any:
+        """As LocalHandle.call."""
+        if self._actor is None:
+            raise ActorLostError(f"the {self.name} is dead")
+        waiting = asyncio.run_coroutine_threadsafe(getattr(self._actor, name)(*arguments), self._loop)
+        return _with_threads(1, waiting.result)
+
+    def kill(self) -> None:
+        """As LocalHandle.kill: devices' connections end."""
+        if self._actor is not None:
+            self.call("stop", ["the gateway is gone"])
+        super().kill()
+
+    def shut_down(self, reason: str) -> None:
+        """End the gateway and its thread; devices are told why."""
+        if self._actor is not None:
+            self.call("stop", [reason])
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
 def _with_threads(threads: int, function: Callable[[], Any]) -> Any:
     before, random_state = torch.get_num_threads(), torch.get_rng_state()
     if threads != before:
@@ -146,6 +181,9 @@ class InProcessBackend:
 
     def __init__(self) -> None:
         self._roles: Roles | None = None
+        self._gateway: GatewayHandle | None = None
+        self._settings: config.Config | None = None
+        self._port = 0
         self.differing: dict[str, dict[str, str]] = {}  # all is the driver's
 
     @property
@@ -174,6 +212,11 @@ class InProcessBackend:
             for name in server_names(settings.server.replicas)
         ]
         fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, contract)), 1)
+        remote = settings.phones.remote_phones
+        if remote:
+            arguments = gateway_arguments(settings)
+            self._gateway = GatewayHandle(lambda: Gateway(settings, parts, stream, contract, *arguments))
+        self._settings = settings
         self._roles = Roles(
             clients,
             servers,
@@ -182,12 +225,20 @@ class InProcessBackend:
             settings.server.lanes,
             settings.optimizer.clips_model,
             remember(settings),
+            gateway=self._gateway,
+            remote=frozenset(remote),
         )
 
     def ready(self) -> list[str]:
         """Where the actors run; they are there at once."""
         clients, servers = len(self.roles.clients), ", ".join(server_names(len(self.roles.servers)))
-        return [f"all actors in this process: {clients} client(s), {servers}, fed server"]
+        if self._gateway is not None and self._settings is not None:
+            self._port = self._gateway.call("serve", [self._port or self._settings.gateway.port])
+            return [self._here(clients, servers), *invitation(self._settings, self._port)]
+        return [self._here(clients, servers)]
+
+    def _here(self, clients: int, servers: str) -> str:
+        return f"all actors in this process: {clients} client(s), {servers}, fed server"
 
     def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
         """There is room."""
@@ -208,11 +259,17 @@ class InProcessBackend:
     def rebuild(self) -> list[str]:
         """Replace the actors that were killed, and say which: nothing here dies by itself."""
         roles = self.roles
-        return [handle.name for handle in (*roles.clients, *roles.servers, roles.fed_server) if handle.rebuilt()]
+        handles = [*roles.clients, *roles.servers, roles.fed_server, *([roles.gateway] if roles.gateway else [])]
+        lost = [handle.name for handle in handles if handle.rebuilt()]
+        if GATEWAY in lost and self._gateway is not None:
+            self._gateway.call("serve", [self._port])
+        return lost
 
     def abandon(self) -> None:
         """Nothing is under way here when this is called."""
 
     def stop(self) -> None:
         """Drop the actors."""
-        self._roles = None
+        if self._gateway is not None:
+            self._gateway.shut_down(OVER)
+        self._roles = self._gateway = None

@@ -59,6 +59,9 @@ class Callback:
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Actors died and were replaced; the round is run again."""
 
+    def on_absence(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Remote phones are off in this round: they are not there, or their devices left while it was under way."""
+
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Phones sent what they may not, or can't be read: from this round, run again, the run goes on without them."""
 
@@ -107,6 +110,10 @@ class PlainProgress(Callback):
         """Say who died."""
         self._say(replaced(round, lost))
 
+    def on_absence(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Say who is off."""
+        self._say(off(round, phones, reason))
+
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Say who is left out."""
         self._say(quarantined(round, phones, reason))
@@ -153,6 +160,10 @@ class BarProgress(Callback):
     def on_recovery(self, round: int, lost: list[str]) -> None:
         """Say who died."""
         self._console.print(replaced(round, lost))
+
+    def on_absence(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Say who is off."""
+        self._console.print(off(round, phones, reason))
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Say who is left out."""
@@ -207,6 +218,10 @@ class LoggedProgress(Callback):
         """Who died."""
         logger.warning(replaced(round, lost), extra=logs.about(max(round, 0), lost=lost))
 
+    def on_absence(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Who is off."""
+        logger.warning(off(round, phones, reason), extra=logs.about(round, phones, reason=reason))
+
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Who is left out."""
         logger.warning(quarantined(round, phones, reason), extra=logs.about(round, phones, reason=reason))
@@ -225,6 +240,11 @@ def replaced(round: int, lost: list[str]) -> str:
 def quarantined(round: int, phones: tuple[int, ...], reason: str) -> str:
     """Who is left out, for people."""
     return f"round {round + 1} is run again, and the run goes on, without {BadPhoneError(phones, reason)}"
+
+
+def off(round: int, phones: tuple[int, ...], reason: str) -> str:
+    """Which remote phones a round does without, for people."""
+    return f"round {round + 1} does without {BadPhoneError(phones, reason)}"
 
 
 def progress(log_format: str = "text") -> Callback:

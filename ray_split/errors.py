@@ -163,6 +163,17 @@ class BadPhoneError(RuntimeError):
         return f"{'phone' if len(self.phones) == 1 else 'phones'} {shown}: {self.reason}"
 
 
+class PhoneGoneError(RuntimeError):
+    """A remote phone left in the middle of a round, which can be run again without it. It may be in the next one."""
+
+    def __init__(self, phones: tuple[int, ...], reason: str) -> None:
+        super().__init__(phones, reason)
+        self.phones, self.reason = phones, reason
+
+    def __str__(self) -> str:
+        return f"phone {', '.join(map(str, self.phones))}: {self.reason}"
+
+
 class DivergedError(RuntimeError):
     """What all phones share is not finite any more, and it is no phone's fault alone."""
 

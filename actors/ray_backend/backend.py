@@ -20,6 +20,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.ray_backend import errors as ray_errors, heartbeat, software_versions
 from actors.client import Client
 from actors.fed_server import FedServer
+from actors.gateway.gateway import Gateway
+from actors.gateway.invitation import OVER, gateway_arguments, invitation
 from actors.ray_backend.placement_group import POLL_SECONDS, WARN_SECONDS, Group, group_of, nodes, plan
 from actors.process_memory import settle
 from actors.ray_backend.actor_names import Names
@@ -40,12 +42,13 @@ from ray_split.data.stream import Stream
 from ray_split.errors import RunFailedError
 from actors.resources import resolve
 from ray_split.messages.contract import Contract
-from ray_split.schedules.roles import FED_SERVER, Handle, Ref, Roles, is_single, server_names
+from ray_split.schedules.roles import FED_SERVER, GATEWAY, Handle, Ref, Roles, is_single, server_names
 from actors.role_arguments import fed_server_arguments, remember
 
 # Ray would bring back an empty actor that goes on as if nothing had happened, or reorder calls: we make new ones.
 NO_RESTARTS = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
 PING_SECONDS = 10.0  # who doesn't answer within these is busy
+GOODBYE_SECONDS = 5.0  # for telling devices that the run is over
 VERDICT_SECONDS = 120.0  # Ray says within these whether a node that is out of reach is dead
 
 logger = logs.get(__name__)
@@ -66,6 +69,7 @@ class RayBackend:
         self._group: Group | None = None
         self._settings: config.Config | None = None
         self._single = self._direct = False
+        self._port = 0  # of the gateway
         self._looked = (0.0, 0)  # when, and how many results were not there
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
@@ -112,6 +116,9 @@ class RayBackend:
         self._makers = {name: partial(client, name, *data) for name in (f"client {i}" for i in clients)}
         servers = server_names(settings.server.replicas)
         self._makers |= {name: partial(server, name, settings, contract) for name in servers}
+        if settings.phones.remote_phones:
+            gateway = self._maker(Gateway, names, num_cpus=0)
+            self._makers[GATEWAY] = partial(gateway, GATEWAY, *data, *gateway_arguments(settings))
         self._makers[FED_SERVER] = partial(fed_server, FED_SERVER, *fed_server_arguments(settings, contract))
         self._single = is_single(settings)
         self._roles = self._of({name: make() for name, make in self._makers.items()})
@@ -121,7 +128,7 @@ class RayBackend:
         shown, resources = _shown(role, self._watch.period), {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
         def make(name: str, *arguments: Any) -> Handle:
-            place = _here() if name == FED_SERVER else self.group.strategy(name)
+            place = _here() if name in (FED_SERVER, GATEWAY) else self.group.strategy(name)
             options = {**resources, **names.options(name), **NO_RESTARTS}
             return shown.options(scheduling_strategy=place, **options).remote(*arguments)
 
@@ -146,7 +153,12 @@ class RayBackend:
         servers = [handle for name, handle in named.items() if name.startswith("server")]
         lanes, clips = self.settings.server.lanes, self.settings.optimizer.clips_model
         remembered = remember(self.settings)
-        return Roles(clients, servers, named[FED_SERVER], self._single, lanes, clips, remembered, self._direct)
+        remote = frozenset(self.settings.phones.remote_phones)
+        return Roles(
+            *(clients, servers, named[FED_SERVER], self._single, lanes, clips, remembered, self._direct),
+            gateway=named.get(GATEWAY),
+            remote=remote,
+        )
 
     def ready(self) -> list[str]:
         """Wait until all actors answer, and say where they run. Raises RunFailedError if there is no room for one."""
@@ -164,6 +176,7 @@ class RayBackend:
             channel.told(settings),
             *self.group.told(settings),
             self._connection.told,
+            *(invitation(settings, self._port) if self.roles.gateway is not None else []),
         ]
 
     def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
@@ -185,6 +198,8 @@ class RayBackend:
             if late and pings:
                 warn = time.monotonic() + WARN_SECONDS[1]
                 logger.warning("not ready yet: %s", ", ".join(pings))
+        if self.roles.gateway is not None:  # a new one is where devices knew the old one
+            (self._port,) = self.get([self.roles.gateway.serve.remote(self._port or self.settings.gateway.port)])
         if self._direct:
             self.get([client.meet.remote(self.roles.server, self._single) for client in self.roles.clients])
 
@@ -275,6 +290,7 @@ class RayBackend:
     def stop(self) -> None:
         """Kill the actors, and disconnect from Ray if this process was not connected before."""
         if self._roles is not None and ray.is_initialized():
+            self._say_goodbye()
             for handle in _named(self._roles).values():
                 ray.kill(handle)
             self._watch.forget(list(self._named().values()))
@@ -282,6 +298,11 @@ class RayBackend:
             self._group.remove()
         self._roles = self._group = None
         self._connection.close()
+
+    def _say_goodbye(self) -> None:
+        """Let devices know that the run is over, if the gateway can tell them."""
+        if self._roles is not None and self._roles.gateway is not None:
+            ray.wait([self._roles.gateway.stop.remote(OVER)], timeout=GOODBYE_SECONDS)
 
 
 def _device(name: str, gpus: bool) -> str:
@@ -313,7 +334,8 @@ def _shown(role: type, period: float) -> Any:
 def _named(roles: Roles) -> dict[str, Handle]:
     clients = {f"client {i}": handle for i, handle in enumerate(roles.clients)}
     servers = dict(zip(server_names(len(roles.servers)), roles.servers, strict=True))
-    return {**clients, **servers, FED_SERVER: roles.fed_server}
+    gateway = {} if roles.gateway is None else {GATEWAY: roles.gateway}
+    return {**clients, **servers, **gateway, FED_SERVER: roles.fed_server}
 
 
 def _error(ref: Ref) -> Exception | None:

@@ -1,5 +1,6 @@
 """The settings, validated: the one place with defaults; and what a name in them stands for."""
 
+from ray_split.config.gateway import Gateway
 from ray_split.config.optimizer import LrSchedule, Optimizer
 from ray_split.config.sections import (
     Aggregator,
@@ -18,6 +19,6 @@ from ray_split.config.sections import (
 )
 
 __all__ = [
-    "Aggregator", "Algorithm", "Checkpoint", "Cluster", "Config", "Data", "LrSchedule", "Model", "Optimizer",
-    "Partition", "Run", "Schedule", "Server", "ServerOptimizer", "Task",
+    "Aggregator", "Algorithm", "Checkpoint", "Cluster", "Config", "Data", "Gateway", "LrSchedule", "Model",
+    "Optimizer", "Partition", "Run", "Schedule", "Server", "ServerOptimizer", "Task",
 ]  # fmt: skip

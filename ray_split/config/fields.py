@@ -72,6 +72,7 @@ def _beyond_nothing(value: float) -> float:
 
 Mapping = Annotated[dict[str, Any], BeforeValidator(as_mapping), AfterValidator(_bounded)]
 WholeNumbers = Annotated[dict[int, int], BeforeValidator(lambda value: _no_bools(as_mapping(value)))]
+Rounds = Annotated[dict[int, list[int]], BeforeValidator(lambda value: _no_bools(as_mapping(value)))]
 Names = Annotated[list[str], BeforeValidator(_names)]
 NamesOrGiven = Annotated[list[by_value.Name], BeforeValidator(_names)]
 Count = Annotated[int, Field(ge=1, le=MOST)]

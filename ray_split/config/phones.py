@@ -1,4 +1,4 @@
-"""The settings of the simulated phones, and of what they may send."""
+"""The settings of the phones, simulated and remote, and of what they may send."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from ray_split.config import yaml12
 from ray_split.config.devices import DeviceMix, LinkMix
-from ray_split.config.fields import LARGEST, MOST, Count, Names, Positive, Section, WholeNumbers, segments
+from ray_split.config.fields import LARGEST, MOST, Count, Names, Positive, Rounds, Section, WholeNumbers, segments
 from ray_split.errors import SettingsError
 
 BEYOND_TRAINING = 1e9
@@ -24,9 +24,9 @@ class MaxNorm(Section):
 
 
 class Phones(Section):
-    """The simulated phones."""
+    """The phones."""
 
-    count: Count = Field(20, description="how many are simulated")
+    count: Count = Field(20, description="how many there are, simulated and remote")
     per_round: int | float | None = Field(
         None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
     )
@@ -85,6 +85,51 @@ class Phones(Section):
         0.0, ge=0, le=MOST, allow_inf_nan=False,
         description="share of per_round that is drawn beyond it: the round ends when per_round phones have finished",
     )  # fmt: skip
+
+    absent: Rounds = Field({}, description="phones that are off in a round, beside those by chance: '{3: [0, 2]}'")
+    remote: int | list[int] = Field(
+        0, description="phones outside the cluster, by way of the gateway: how many (the last ones), or which: '[0,4]'"
+    )
+    remote_samples: Count | None = Field(
+        None,
+        description="samples that each remote phone trains on, of its own; none: as many as its share of data.name",
+    )
+
+    @property
+    def remote_phones(self) -> tuple[int, ...]:
+        """The phones outside the cluster, in order."""
+        if isinstance(self.remote, int):
+            return tuple(range(self.count - self.remote, self.count))
+        return tuple(sorted(self.remote))
+
+    @field_validator("remote", mode="before")
+    @classmethod
+    def _numbers_of_phones(cls, remote: Any) -> Any:
+        """'3' is how many, '[3]' is which."""
+        if not isinstance(remote, str):
+            return remote
+        inner = remote.strip()
+        if not (inner.startswith("[") or "," in inner):
+            found = yaml12.number(inner)
+            return inner if found is None else found
+        return [yaml12.number(part.strip()) for part in inner.strip("[]").split(",") if part.strip()]
+
+    @field_validator("remote")
+    @classmethod
+    def _that_there_are(cls, remote: int | list[int], info: ValidationInfo) -> int | list[int]:
+        count = info.data.get("count") or 0
+        wrong = remote < 0 or remote > count if isinstance(remote, int) else not set(remote) <= set(range(count))
+        if wrong or (isinstance(remote, list) and len(set(remote)) < len(remote)):
+            raise ValueError(f"a number of phones up to {count}, or a list of some of 0 to {max(count - 1, 0)}")
+        return remote
+
+    @field_validator("absent")
+    @classmethod
+    def _absent_phones(cls, absent: dict[int, list[int]], info: ValidationInfo) -> dict[int, list[int]]:
+        count = info.data.get("count") or 0
+        if any(round < 0 or not set(phones) <= set(range(count)) for round, phones in absent.items()):
+            raise ValueError(f"a mapping from rounds (0 or more) to lists of phones (0 to {max(count - 1, 0)})")
+        return absent
 
     @field_validator("left_out")
     @classmethod

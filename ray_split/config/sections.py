@@ -37,6 +37,7 @@ from ray_split.config.fields import (
     read_yaml,
     segments,
 )
+from ray_split.config.gateway import Gateway
 from ray_split.config.lora import Lora
 from ray_split.config.optimizer import Optimizers
 from ray_split.config.phones import Phones
@@ -328,6 +329,12 @@ class Run(Section):
         description="what follows when a phone sends what it may not, or its data can't be read: "
         "stop the run, or skip: run the round again without it, and go on so",
     )
+    min_phones: Count = Field(
+        1, description="with remote phones: how many, with simulated ones, must be there before a round begins"
+    )
+    wait_for_phones: Annotated[NotNegative, Field(le=1e6)] = Field(
+        60.0, description="seconds that a round waits for its remote phones; then it begins without those missing"
+    )
     private: bool = Field(
         False, description="what is written is its owner's alone (0700, 0600); else as the umask says"
     )
@@ -371,6 +378,7 @@ class Config(Root):
     optimizer: Optimizers = Optimizers()
     server: Server = Server()
     cluster: Cluster = Cluster()
+    gateway: Gateway = Gateway()
     checkpoint: Checkpoint = Checkpoint()
     run: Run = Run()
 

@@ -2,7 +2,8 @@
 
 A round's fates follow from the settings alone, in this order:
 1. Phones are drawn: `per_round`, and `over_select` of that more, rounded up.
-2. Of these, some are off (`availability`): they are passed over, and nobody is drawn in their place.
+2. Of these, some are off (`availability`, `absent`, and remote phones that are not there): they are passed over, and
+   nobody is drawn in their place.
 3. Of those that are on, some drop out (`dropout`), each before a step that is drawn too, any of its steps as likely.
 4. The round ends when `per_round` phones have finished, when nobody is under way any more, or at the `deadline`,
    whichever is first. Who has not finished by then is late, and has taken the steps that ended before it; so is one
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,12 +90,14 @@ class Fates:
         self._deadline = math.inf if settings.deadline is None else settings.deadline
         self._wanted = wanted
 
-    def of(self, round: int, drawn: Array, planned: Array, ends: Callable[[Array], Ends]) -> Fate:
+    def of(
+        self, round: int, drawn: Array, planned: Array, ends: Callable[[Array], Ends], absent: Sequence[int] = ()
+    ) -> Fate:
         """The fate of the phones drawn for a round, which plan to take so many steps each.
 
-        `ends`: from the steps that those on take, late or not, to when they end.
+        `ends`: from the steps that those on take, late or not, to when they end. `absent`: phones that are off.
         """
-        on = self._on(round, drawn)
+        on = self._on(round, drawn) & ~np.isin(drawn, list(absent))
         phones, planned = drawn[on], planned[on]
         steps = self._until_dropout(round, phones, planned)
         fate = Fate(phones, steps, steps < planned, np.zeros(len(phones), bool), len(drawn) - len(phones))

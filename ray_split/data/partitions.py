@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,13 @@ class Partition:
         count = int(self.training(phones[:1])[0])
         found: Array = self.indices[self.offsets[phones][:, None] + np.arange(count)]
         return found
+
+    def resized(self, phones: Sequence[int], size: int) -> Partition:
+        """With so many samples of each of some phones: its first ones, or all of them again and again."""
+        own = np.split(self.indices, self.offsets[1:-1])
+        own = [np.resize(each, size) if phone in phones else each for phone, each in enumerate(own)]
+        offsets = np.concatenate([[0], np.cumsum([len(each) for each in own])])
+        return replace(self, indices=np.concatenate(own), offsets=offsets)
 
     def held_out_of(self, phone: int, part: str) -> Array:
         """The indices that are held out on a phone for 'val' or 'test'; may be none."""
@@ -192,7 +199,9 @@ def deal(settings: config.Config, labels: Array, groups: Groups | None = None) -
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     kind = _kind(wanted, groups or {}) if function is natural else None
     names = named(kind, (groups or {})[kind], indices, offsets) if kind is not None else None
-    return Partition(indices, offsets, settings.phones.held_out or 0.0, names)
+    found = Partition(indices, offsets, settings.phones.held_out or 0.0, names)
+    most = settings.phones.remote_samples
+    return found if most is None else found.resized(settings.phones.remote_phones, most)
 
 
 def _check_same(wanted: config.Partition, owner: Array, again: Array) -> None:

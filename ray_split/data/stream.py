@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -66,6 +66,8 @@ class Stream:
         self._times = times
         self.cohort = settings.phones.cohort if settings.phones.cohort != "auto" else 1
         self.left_out = dict(settings.phones.left_out)  # the phones, and from which round
+        self.absent = {round: set(phones) for round, phones in settings.phones.absent.items()}  # those off in a round
+        self.remote = frozenset(settings.phones.remote_phones)  # each trains alone, outside the cluster
         self.not_evaluated = set[int]()  # phones whose held-out samples can't be used
         self._phones_order = order
         self._cache()
@@ -133,7 +135,7 @@ class Stream:
                 return equal_steps(steps, self._phones_order == "in_turn")
             return self._times(self._regardless(), round)
 
-        return self.fates.of(round, drawn, self.steps(drawn), ends)
+        return self.fates.of(round, drawn, self.steps(drawn), ends, sorted(self.absent.get(round, ())))
 
     def _regardless(self) -> Stream:
         """The stream in which nobody is late."""
@@ -166,6 +168,11 @@ class Stream:
     def leave_out(self, phone: int, round: int) -> None:
         """Go on without a phone from this round on. Of what was drawn for the rounds before nothing changes."""
         self.left_out[phone] = min(round, self.left_out.get(phone, round))
+        self._cache()
+
+    def be_absent(self, phones: Iterable[int], round: int) -> None:
+        """Let phones be off in this round."""
+        self.absent.setdefault(round, set()).update(phones)
         self._cache()
 
     def samples(self, phones: Sequence[int] | Array) -> Array:
@@ -241,8 +248,12 @@ class Stream:
         """
         phones = np.array(self.phones(round))
         phones = phones[np.lexsort((-self.samples(phones), -self.taken(round, phones)))]
-        parts = np.array_split(phones, -(-len(phones) // self.cohort))
-        return [tuple(part.tolist()) for part in parts]
+        parts = np.array_split(phones, -(-len(phones) // self.cohort)) if len(phones) else []
+        cohorts = [tuple(part.tolist()) for part in parts]
+        if self.remote.isdisjoint(phones.tolist()):
+            return cohorts
+        apart = [group for cohort in cohorts for group in _with_each_alone(cohort, self.remote)]
+        return sorted(apart, key=lambda group: -int(self.taken(round, group[:1])[0]))
 
     def shares(self, round: int, phones: Sequence[int]) -> Array:
         """The phones' weights in the round's average: their share of the samples that its finishing phones train on.
@@ -329,6 +340,12 @@ class Stream:
         for order, phone in enumerate(phones):
             for step, indices in enumerate(self.batches(round, phone)[: taken[phone]]):
                 yield Draw(round, order, phone, step, indices, phone in finishing)
+
+
+def _with_each_alone(cohort: tuple[int, ...], some: frozenset[int]) -> list[tuple[int, ...]]:
+    """A cohort without some phones, and each of these alone."""
+    rest = tuple(phone for phone in cohort if phone not in some)
+    return [*([rest] if rest else []), *[(phone,) for phone in cohort if phone in some]]
 
 
 Times = Callable[[Stream, int], Ends]

@@ -73,6 +73,7 @@ def _together(stream: Stream, part: str, round: int) -> Iterator[tuple[int, ...]
     """
     held = stream.partition.held_out_sizes(part).copy()
     out = {phone for phone in stream.left_out if stream.is_left_out(phone, round - 1)} | stream.not_evaluated
+    out |= stream.remote  # their held-out samples are on their devices
     held[list(out)] = 0
     phones = np.argsort(-held, kind="stable")[: np.count_nonzero(held)]
     size = max(stream.cohort, PHONES)

@@ -63,6 +63,10 @@ class Guarded(Callback):
         """As the callback."""
         self._call("on_recovery", round, lost)
 
+    def on_absence(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """As the callback."""
+        self._call("on_absence", round, phones, reason)
+
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """As the callback."""
         self._call("on_quarantine", round, phones, reason)

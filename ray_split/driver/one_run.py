@@ -36,6 +36,8 @@ def carry_out(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: 
         raise RunFailedError(f"{type(unwritten).__name__}: {unwritten}") from unwritten
     for each in records.quarantined:
         stream.leave_out(each["phone"], each["round"])
+    for each in records.absent:
+        stream.be_absent([each["phone"]], each["round"])
     runner = RoundRunner(settings, stream, backend, callbacks, stop)
     runner.callbacks = [*callbacks, _Quarantine(records, runner)]
     status, error = "failed", None
@@ -88,10 +90,15 @@ def _tell_end(callbacks: list[Callback], summary: dict[str, object], path: str) 
 
 
 class _Quarantine(Callback):
-    """Writes down at once who is left out: a run that is killed goes on without them when it is resumed."""
+    """Writes down at once who is left out, or was off: a run that is killed goes on without them when it is resumed."""
 
     def __init__(self, records: Records, runner: RoundRunner) -> None:
         self._records, self._runner = records, runner
+
+    def on_absence(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """A line each in summary.json."""
+        self._records.absence(round, phones, reason)
+        self._records.summary("running", self._runner.recoveries)
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """A line each in summary.json."""

@@ -18,8 +18,9 @@ from ray_split.data.stream import Stream
 from ray_split.driver.backend import Backend
 from ray_split.driver.bounded_calls import Checked
 from ray_split.driver.evaluation import Nonfinite, evaluate, evaluate_own
+from ray_split.driver.remote_phones import RemotePhones
 from ray_split.driver.stopping import Stop
-from ray_split.errors import ActorLostError, BadPhoneError, Failures, RunFailedError
+from ray_split.errors import ActorLostError, BadPhoneError, Failures, PhoneGoneError, RunFailedError
 from ray_split.filesystem import Place
 from ray_split.messages.report import Report, RoundSums, Sums, mean_spent
 from ray_split.messages.turn import Turn
@@ -63,6 +64,7 @@ class RoundRunner:
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received: list[Report] = []  # of that load
         self.nonfinite = Nonfinite()
+        self._remote = RemotePhones(settings, stream, backend, self._be_absent)
 
     def start(self) -> int:
         """Give the fed server the state to begin with: the last checkpoint's, or the first weights. Returns the round.
@@ -124,8 +126,17 @@ class RoundRunner:
                 if leave_out is None:
                     raise bad from error
                 leave_out(round, bad)
+            except PhoneGoneError as error:
+                self.forget()
+                self._be_absent(round, error.phones, error.reason)
             except ActorLostError as error:
                 self._recover(round, error)
+
+    def _be_absent(self, round: int, phones: tuple[int, ...], reason: str) -> None:
+        """Remote phones are off in a round. They may be there in the next one."""
+        self.stream.be_absent(phones, round)
+        for callback in self.callbacks:
+            callback.on_absence(round, phones, reason)
 
     def _named(self, error: BadPhoneError) -> BadPhoneError:
         """Saying whose the phones are, where they are somebody's."""
@@ -201,6 +212,7 @@ class RoundRunner:
         self.stop.allow()
         if self.stream.count_left_out(turn.round) == len(self.stream.partition):
             raise RunFailedError(f"no phone is left for round {turn.round + 1}: all are left out")
+        self._remote.gather(turn.round)
         work = self._schedule if self.stream.phones(turn.round) else idle
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.backend.roles

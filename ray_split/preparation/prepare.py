@@ -38,6 +38,7 @@ from ray_split.preparation.data_checks import check_data, warn_of_large
 from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
+from ray_split.preparation.settings.remote_settings import check_layers, check_remote
 from ray_split.preparation.settings.stop_settings import check_stop
 from ray_split.preparation.settings.task_settings import (
     check_names,
@@ -86,6 +87,7 @@ def prepare(settings: config.Config) -> Prepared:
     check_names(settings.task)
     check_optimizers(settings)
     named_callbacks.check(settings.run)
+    check_remote(settings)
     settings = described(with_held_out(settings, schedule))
     # 3. The data, and which samples are whose.
     settings = _with_tokenizer(settings)
@@ -117,6 +119,7 @@ def prepare(settings: config.Config) -> Prepared:
     try_hand_over(settings, segments)
     check_crossing(settings, segments, examples[-1])
     check_representation(settings, segments, examples[-1])
+    check_layers(settings, segments, parts)
     # 6. How many phones train together, and which segments are computed for all of them at once.
     held_out = _held_out_sizes(settings, stream) if schedule.personal else []
     settings = settle(settings, segments, examples, stream.per_round, held_out)

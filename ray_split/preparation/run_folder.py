@@ -24,6 +24,7 @@ MAY_DIFFER = (
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
     *("run.stop", "run.callbacks", "run.test_every"),
     *("run.max_hours", "run.on_bad_phone", "run.log_format", "run.private", "checkpoint.", "cluster.", "server.lanes"),
+    *("run.min_phones", "run.wait_for_phones", "gateway."),
     "server.num_cpus",  # as cluster.cpus_per_client: asked for otherwise, another machine can go on, to other last bits
 )
 """Settings that may differ from the run that is resumed: they change how far, how often and where, not what.

@@ -48,8 +48,18 @@ def known_summary(folder: Place) -> dict[str, Any] | None:
 
 
 def read_quarantined(folder: Place) -> list[dict[str, Any]]:
-    """The phones that a run goes on without: each with the round from which, and why. None if that isn't told."""
-    found = (known_summary(folder) or {}).get("quarantined", [])
+    """The phones that a run goes on without: each with the round from which, and why. Empty if that isn't told."""
+    return _told(folder, "quarantined")
+
+
+def read_absent(folder: Place) -> list[dict[str, Any]]:
+    """The remote phones that were off in a round: each with the round, and why."""
+    return _told(folder, "absent")
+
+
+def _told(folder: Place, name: str) -> list[dict[str, Any]]:
+    """What a run's summary has a list of, each with a phone and a round."""
+    found = (known_summary(folder) or {}).get(name, [])
     told = isinstance(found, list) and all(
         isinstance(each, dict) and type(each.get("phone")) is int and type(each.get("round")) is int for each in found
     )

@@ -38,6 +38,7 @@ from ray_split.results.left_behind import (
     SUMMARY,
     WITHOUT_EMA,
     ended_early,
+    read_absent,
     read_quarantined,
     span,
 )
@@ -85,6 +86,7 @@ class Records:
         self._phone_tables: list[dict[str, Array]] = []
         resumed = settings.run.resume != "never"
         self.quarantined = read_quarantined(self.folder) if resumed else []
+        self.absent = [each for each in read_absent(self.folder) if each["round"] < first_round] if resumed else []
         self._ended_early = ended_early(self.folder) if resumed else None
         self._provenance = provenance(self.folder, resumed)
         filesystem.make_folder(self.folder)
@@ -214,6 +216,10 @@ class Records:
             named = {} if self._groups is None else {"group": str(self._groups[phone])}
             self.quarantined.append({"phone": phone, **named, "round": round, "reason": reason})
 
+    def absence(self, round: int, phones: Sequence[int], reason: str) -> None:
+        """Take down that remote phones are off in a round."""
+        self.absent += [{"phone": phone, "round": round, "reason": reason} for phone in phones]
+
     def flush(self) -> None:
         """Write what was held back: the phones' lines, in one more file of the parquet data set; at a URI all rows.
 
@@ -273,6 +279,7 @@ class Records:
             **{name: sums[name] for name in FAILED},
             "recoveries": recoveries,
             "quarantined": self.quarantined,
+            **({"absent": self.absent} if self._settings.phones.remote_phones else {}),
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
         }
         with _no_worse(status):

@@ -93,7 +93,9 @@ def waves(numbers: Sequence[int], roles: Roles) -> Iterator[Sequence[int]]:
     What they hold is in memory, copies of B at the server too (server.lanes), so not all at once; but in waves of like
     size, since one alone has nobody to overlap with. Nothing that is computed may depend on how many these are.
     """
-    most = min(LANES * len(roles.clients), roles.lanes * len(roles.servers))
+    most = roles.lanes * len(roles.servers)
+    if roles.gateway is None:  # where there is one, its phones compute all at the same time
+        most = min(LANES * len(roles.clients), most)
     count = -(-len(numbers) // most)  # rounded up
     # As even as can be: of 9 cohorts and at most 8 at a time 4 and 5, not 8 and 1.
     borders = [len(numbers) * i // count for i in range(count + 1)] if count else [0]

@@ -58,19 +58,22 @@ def parallel(
     shares = deal(turns, roles)
     steps, left = [most_steps(stream, at) for at in turns], [None] * len(turns)
 
+    def host(number: int) -> Handle:
+        return roles.client(number, turns[number].phones)
+
     def begin(number: int) -> Ref:
         own = roles.fed_server.own_state.remote(turns[number]) if keep != "nothing" else None
         remembered = submit_remembered(roles, turns[number], "a", "c")
-        return submit_load(roles.client(number), stream, turns[number], ends, own=own, remembered=remembered)
+        return submit_load(host(number), stream, turns[number], ends, own=own, remembered=remembered)
 
     def end(number: int, step: int) -> None:
         if step == steps[number]:  # so a cohort's copies at its client are free for others at once
-            left[number] = submit_close(roles.client(number), stream, turns[number], keep)
+            left[number] = submit_close(host(number), stream, turns[number], keep)
 
     def lane(now: _JointStep, numbers: Sequence[int]) -> Lane:
         """The step of cohorts whose batches B takes in one call."""
         step = now.turn.step
-        hosts = [(roles.client(number), turns[number]._replace(step=step)) for number in numbers]
+        hosts = [(host(number), turns[number]._replace(step=step)) for number in numbers]
         refs = [] if step else [begin(number) for number in numbers]
         activations = [client.forward.remote(at) for client, at in hosts]
         yield refs

@@ -18,6 +18,8 @@ Handle = Any
 FED_SERVER = "fed server"
 """The name of the actor whose state is nowhere else but in the last checkpoint."""
 
+GATEWAY = "gateway"
+
 Method = Any
 """`handle.method`."""
 
@@ -35,7 +37,8 @@ class Roles:
 
     `lanes`: the cohorts that a server has under way at a time, at most. `clips`: B steps once the norm of all segments'
     gradients is known, at the client (`submit_backward`). `remember`: the segments of which phones remember something
-    for the settings' algorithm. `direct`: clients lead exchanges (direct.py).
+    for the settings' algorithm. `direct`: clients lead exchanges (direct.py). `gateway`: by which `remote` phones take
+    part, those outside the cluster; it is asked as a client is.
     """
 
     clients: Sequence[Handle]
@@ -46,6 +49,8 @@ class Roles:
     clips: bool = False
     remember: frozenset[str] = frozenset()
     direct: bool = False
+    gateway: Handle | None = None
+    remote: frozenset[int] = frozenset()
 
     @property
     def server(self) -> Handle:
@@ -56,8 +61,10 @@ class Roles:
         """The replica that serves a round's cohort, phone or batch of this number."""
         return self.servers[number % len(self.servers)]
 
-    def client(self, cohort: int) -> Handle:
-        """The client that hosts a round's cohort of this number."""
+    def client(self, cohort: int, phones: Sequence[int] = ()) -> Handle:
+        """The client that hosts a round's cohort of this number; of a remote phone, the gateway."""
+        if self.gateway is not None and phones and phones[0] in self.remote:
+            return self.gateway
         return self.clients[cohort % len(self.clients)]
 
 

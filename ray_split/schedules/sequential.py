@@ -31,7 +31,7 @@ def sequential(
     led = Led(roles.server)
     reached = stream.fate(turn.round).reached
     for number, at in enumerate(at for at in turns_one_by_one(turn, stream) if at.phones[0] in reached):
-        client = roles.client(number)
+        client = roles.client(number, at.phones)
         yield submit_load(client, stream, at, ends, optimizer == "fresh", sender=sender)
         steps = [at._replace(step=step) for step in range(most_steps(stream, at))]
         if roles.direct:

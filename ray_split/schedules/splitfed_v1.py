@@ -53,14 +53,15 @@ def train_copies(turn: Turn, stream: Stream, roles: Roles, keep: str) -> Generat
     for wave in waves(range(len(turns)), roles):
         servers = _in_blocks(wave, roles.servers)
         if roles.direct:
-            yield from _led(roles, [(roles.client(i), turns[i]) for i in wave], stream, ends, keep)
+            yield from _led(roles, [(roles.client(i, turns[i].phones), turns[i]) for i in wave], stream, ends, keep)
         else:
-            yield from interleave(_lane(roles, roles.client(i), servers[i], turns[i], stream, ends, keep) for i in wave)
+            hosts = {i: roles.client(i, turns[i].phones) for i in wave}
+            yield from interleave(_lane(roles, hosts[i], servers[i], turns[i], stream, ends, keep) for i in wave)
         for i in wave:  # in their order: it is that of the sums
             if servers[i] is not holder:  # the sum goes to the replica that has the next copies
                 yield servers[i].take.remote(turn, holder.pass_on.remote(turn))
                 holder = servers[i]
-            left.append(submit_close(roles.client(i), stream, turns[i], keep))
+            left.append(submit_close(roles.client(i, turns[i].phones), stream, turns[i], keep))
             closed = _close_b(holder, stream, turns[i], i, roles)
             of_b.append(closed)
             if "b" not in roles.remember:

@@ -43,7 +43,7 @@ def splitfed_v2(
     ends, keep = roles.fed_server.client_state.remote(turn), STATISTICS[statistics]
     turns = phone_turns(turn, stream)
     shares = deal(turns, roles)
-    hosts = {at.phones[0]: roles.client(number) for number, at in enumerate(turns)}
+    hosts = {at.phones[0]: roles.client(number, at.phones) for number, at in enumerate(turns)}
     for at in turns:
         own = roles.fed_server.own_state.remote(at) if keep != "nothing" else None
         remembered = submit_remembered(roles, at, "a", "c")

@@ -67,7 +67,7 @@ def test_a_run_whose_head_is_lost_goes_on_from_storage_on_another(tmp_path: Path
         process = train(address, tmp_path, done + 1)
         output = process.communicate(timeout=600)[0]
         assert process.returncode == 0, output[-3000:]
-    assert f"from round {done + 1} " in output
+    assert f"from round {done + 1}\n" in output
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "finished"
     whole = rs.Config.from_yaml(tmp_path / "r" / "config.yaml").with_values(
         run={"name": "whole"}, cluster={"backend": "inprocess"}

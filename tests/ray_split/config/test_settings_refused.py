@@ -210,11 +210,11 @@ FILES = [
     ("phones: 5\n", ("--phones.count=3",),
     ("error: phones: must be a section, with its settings below it (count, per_round, local_epochs, "
 "local_steps, cohort, stacked, held_out, left_out, max_norm, hostile, hostile_scale, device, link, "
-"on_misfit, availability, dropout, deadline, over_select), not 5 (line 1 of ")),
+"on_misfit, availability, dropout, deadline, over_select, absent, remote, remote_samples), not 5 (line 1 of ")),
     ("phones: [1]\n", ("--phones.count=3",),
     ("phones: must be a section, with its settings below it (count, per_round, local_epochs, local_steps, "
 "cohort, stacked, held_out, left_out, max_norm, hostile, hostile_scale, device, link, on_misfit, "
-"availability, dropout, deadline, over_select), not [1] (line 1 o")),
+"availability, dropout, deadline, over_select, absent, remote, remote_samples), not [1] (line 1 o")),
     ("data: {partition: iid}\n", ("--data.partition.name=iid",),
     ("error: data.partition: must be a section, with its settings below it (name, by, alpha, "
 "shards_per_phone, min_samples), not 'iid' (line 1 of 'c.yaml')")),

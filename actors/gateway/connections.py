@@ -1,0 +1,278 @@
+"""The devices' WebSockets: who is connected, and questions to them, each with its answer or what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from ray_split import logs
+from ray_split.devices.frames import VERSION, Frame, FrameError, decode, encode, frame, payload_bytes
+from ray_split.errors import BadPhoneError, PhoneGoneError
+
+HELLO_SECONDS = 10.0  # that a connection has to say who it is
+PING_SECONDS = 20.0
+LONGEST_NAME = 80
+
+logger = logs.get(__name__)
+
+
+@dataclass
+class Account:
+    """What crossed between the gateway and one device."""
+
+    frames: int = 0
+    up: int = 0  # bytes of tensors, from the device
+    down: int = 0
+    headers: int = 0  # bytes that are not of tensors, both ways
+    seconds: float = 0.0  # that questions were under way
+
+    def add(self, one: Frame, size: int, up: bool) -> None:
+        """Count a frame of so many bytes in all."""
+        tensors = payload_bytes(one)
+        self.frames, self.headers = self.frames + 1, self.headers + size - tensors
+        self.up, self.down = self.up + tensors * up, self.down + tensors * (not up)
+
+
+@dataclass
+class Connection:
+    """One device's."""
+
+    phone: int
+    socket: web.WebSocketResponse
+    name: str
+    since: float = field(default_factory=time.time)
+    pending: dict[int, asyncio.Future[Frame]] = field(default_factory=dict)
+    asked: int = -1  # the last question's number
+
+
+class Connections:
+    """All devices'. `tokens`: whose phone each one is of. `welcome`: what a phone is told."""
+
+    def __init__(
+        self, tokens: Mapping[str, int], welcome: Callable[[int], dict[str, Any]], largest: int, timeout: float
+    ) -> None:
+        """`largest`: bytes of a device's largest frame. `timeout`: seconds for an answer."""
+        self._tokens, self._welcome, self.largest, self._timeout = dict(tokens), welcome, largest, timeout
+        self._connected: dict[int, Connection] = {}
+        self._blamed: dict[int, str] = {}  # phones whose device broke the protocol while nothing was asked
+        self._numbers = itertools.count()
+        self._changed = asyncio.Condition()
+        self._status = frame("status", text="connected; the run has not begun", state="waiting", round=0, rounds=0)
+        self.accounts: dict[int, Account] = {}
+
+    @property
+    def phones(self) -> set[int]:
+        """The phones whose devices are connected."""
+        return set(self._connected)
+
+    def devices(self) -> list[dict[str, Any]]:
+        """For people: the connected devices."""
+        return [
+            {"phone": phone, "device": each.name, "connected": each.since, **vars(self._account(phone))}
+            for phone, each in sorted(self._connected.items())
+        ]
+
+    def phone_of(self, token: Any) -> int | None:
+        """Whose token it is. In the same time, whichever it is."""
+        found = None
+        for known, phone in self._tokens.items():
+            if isinstance(token, str) and hmac.compare_digest(known.encode(), token.encode()):
+                found = phone
+        return found
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """A connection from its first frame to its last."""
+        socket = web.WebSocketResponse(max_msg_size=self.largest, heartbeat=PING_SECONDS, autoping=True)
+        await socket.prepare(request)
+        connection = await self._greeted(socket)
+        if connection is None:
+            return socket
+        try:
+            await self._listen(connection)
+        finally:
+            await self._gone(connection)
+        return socket
+
+    async def _greeted(self, socket: web.WebSocketResponse) -> Connection | None:
+        """Take in who says hello as the protocol has it; refuse who doesn't, with a reason."""
+        try:
+            message = await socket.receive(HELLO_SECONDS)
+            hello = decode(message.data) if message.type is WSMsgType.BINARY else None
+        except asyncio.TimeoutError:
+            return await self._refuse(socket, f"a device says hello within {HELLO_SECONDS:g} seconds")
+        except FrameError as error:
+            return await self._refuse(socket, f"that is no hello: {error}")
+        if hello is None or hello.kind != "hello":
+            return await self._refuse(socket, "a device says hello first")
+        if hello.header.get("version") != VERSION:
+            told = str(hello.header.get("version"))[:20]
+            return await self._refuse(
+                socket, f"the device speaks version {told} of the protocol, and this is {VERSION}"
+            )
+        phone = self.phone_of(hello.header.get("token"))
+        if phone is None:
+            return await self._refuse(socket, "the token is unknown: ask the run's owner for an invitation")
+        welcome, samples = self._welcome(phone), hello.header.get("samples")
+        wanted = welcome["samples"] + welcome["held_out"]
+        if type(samples) is not int or samples < wanted:
+            told = f"{samples}" if type(samples) is int else "no number"
+            return await self._refuse(socket, f"the run wants {wanted} samples of each device, and this one has {told}")
+        return await self._take_in(socket, phone, str(hello.header.get("device", "a device"))[:LONGEST_NAME], welcome)
+
+    async def _take_in(
+        self, socket: web.WebSocketResponse, phone: int, name: str, welcome: dict[str, Any]
+    ) -> Connection:
+        connection = Connection(phone, socket, "".join(c if c.isprintable() else "?" for c in name))
+        before = self._connected.get(phone)
+        if before is not None:  # a page that was loaded again; its old connection may not know yet that it is gone
+            await self._gone(before)
+            await self._close(before.socket, frame("bye", reason="the same device connected again"))
+        self._connected[phone] = connection
+        await self._send(connection, Frame({"kind": "welcome", **welcome}, {}))
+        await self._send(connection, self._status)
+        async with self._changed:
+            self._changed.notify_all()
+        logger.info("phone %d is connected: %s", phone, connection.name)
+        return connection
+
+    async def _refuse(self, socket: web.WebSocketResponse, reason: str) -> Connection | None:
+        """Say why, and close: there is no connection."""
+        logger.warning("a device was refused: %s", reason)
+        await self._close(socket, frame("refused", reason=reason))
+        return None
+
+    async def _close(self, socket: web.WebSocketResponse, last: Frame) -> None:
+        if not socket.closed:
+            try:
+                await socket.send_bytes(encode(last))
+            except (ConnectionError, RuntimeError):
+                logger.debug("a device was gone before it was told %s", last.header)
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"")
+
+    async def _listen(self, connection: Connection) -> None:
+        async for message in connection.socket:
+            if message.type is WSMsgType.ERROR:
+                return
+            try:
+                if message.type is not WSMsgType.BINARY:
+                    raise FrameError("frames are binary")
+                answer = decode(message.data)
+                self._account(connection.phone).add(answer, len(message.data), up=True)
+                if answer.kind == "bye":
+                    return
+                self._take(connection, answer)
+            except FrameError as error:
+                await self._blame(connection, str(error))
+                return
+
+    def _take(self, connection: Connection, answer: Frame) -> None:
+        """Give an answer to who waits for it. Raises FrameError for one that nobody asked for."""
+        number = answer.header.get("id")
+        if type(number) is not int or number > connection.asked or number < 0:
+            raise FrameError("it sent what it wasn't asked for")
+        waiting = connection.pending.pop(number, None)
+        if waiting is not None and not waiting.done():  # else nobody waits any more: it came too late
+            waiting.set_result(answer)
+
+    async def _blame(self, connection: Connection, reason: str) -> None:
+        """A device that breaks the protocol: its phone is a bad one."""
+        error = BadPhoneError((connection.phone,), f"its device broke the protocol: {reason}")
+        if not self._fail(connection, error):
+            self._blamed[connection.phone] = error.reason
+        await self._close(connection.socket, frame("refused", reason=reason[:500]))
+
+    def _fail(self, connection: Connection, error: Exception) -> bool:
+        """Tell those who wait for its answers; says whether anybody did."""
+        waiting = [future for future in connection.pending.values() if not future.done()]
+        connection.pending.clear()
+        for future in waiting:
+            future.set_exception(error)
+        return bool(waiting)
+
+    async def _gone(self, connection: Connection) -> None:
+        self._fail(connection, PhoneGoneError((connection.phone,), "its device left, or its connection ended"))
+        if self._connected.get(connection.phone) is connection:
+            del self._connected[connection.phone]
+            logger.info("phone %d is gone: %s", connection.phone, connection.name)
+
+    async def ask(self, phone: int, question: Frame) -> Frame:
+        """A device's answer. Raises PhoneGoneError if none comes in time, BadPhoneError if it is no answer."""
+        if phone in self._blamed:
+            raise BadPhoneError((phone,), self._blamed.pop(phone))
+        connection = self._connected.get(phone)
+        if connection is None:
+            raise PhoneGoneError((phone,), "its device is not connected")
+        number = next(self._numbers)
+        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        connection.pending[number], connection.asked = future, number
+        question.header["id"], start = number, time.monotonic()
+        try:
+            await self._send(connection, question)
+            answer = await asyncio.wait_for(future, self._timeout)
+        except (asyncio.TimeoutError, TimeoutError) as late:
+            seconds = f"{self._timeout:g} seconds (gateway.timeout)"
+            raise PhoneGoneError((phone,), f"its device did not answer within {seconds}") from late
+        finally:
+            connection.pending.pop(number, None)
+            self._account(phone).seconds += time.monotonic() - start
+        return _checked(phone, question, answer)
+
+    def forget(self, phone: int, error: Exception) -> None:
+        """Whoever waits for this phone's answers needs them no more."""
+        if phone in self._connected:
+            self._fail(self._connected[phone], error)
+
+    async def _send(self, connection: Connection, one: Frame) -> None:
+        data = encode(one)
+        try:
+            await connection.socket.send_bytes(data)
+        except (ConnectionError, RuntimeError) as error:
+            raise PhoneGoneError((connection.phone,), "its connection ended") from error
+        self._account(connection.phone).add(one, len(data), up=False)
+
+    def _account(self, phone: int) -> Account:
+        return self.accounts.setdefault(phone, Account())
+
+    async def wait_for(self, phones: Iterable[int], seconds: float) -> list[int]:
+        """Those of some phones that are connected, once all are, or after so many seconds."""
+        wanted = set(phones)
+        try:
+            await asyncio.wait_for(self._all_there(wanted), seconds)
+        except asyncio.TimeoutError:
+            logger.debug("not all of %s are connected", sorted(wanted))
+        return sorted(wanted & self.phones)
+
+    async def _all_there(self, wanted: set[int]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: wanted <= self.phones)
+
+    async def tell(self, status: Frame) -> None:
+        """Tell all devices how the run stands; those that come later, too."""
+        self._status = status
+        for connection in list(self._connected.values()):
+            try:
+                await self._send(connection, status)
+            except PhoneGoneError:
+                await self._gone(connection)
+
+    async def part(self, reason: str) -> None:
+        """Say goodbye to all devices."""
+        for connection in list(self._connected.values()):
+            await self._close(connection.socket, frame("bye", reason=reason))
+
+
+def _checked(phone: int, question: Frame, answer: Frame) -> Frame:
+    if answer.kind == "failed":
+        reason = str(answer.header.get("reason", "no reason given"))[:500]
+        raise PhoneGoneError((phone,), f"its device failed: {reason}")
+    if answer.kind != question.kind:
+        told = answer.kind[:40]
+        raise BadPhoneError((phone,), f"its device was asked for {question.kind}, and answered {told!r}")
+    return answer

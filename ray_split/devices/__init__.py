@@ -1,0 +1,1 @@
+"""Phones outside the cluster: the protocol that they speak, and a client of it in Python."""

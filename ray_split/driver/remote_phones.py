@@ -1,0 +1,61 @@
+"""Remote phones at a round's beginning: they are waited for, and the round begins without those that don't come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ray_split import config, logs
+from ray_split.data.stream import Stream
+from ray_split.driver.backend import Backend
+from ray_split.errors import listed
+
+SLICE = 1.0  # seconds that are waited at a time: a stop is looked at in between
+REMIND = 30.0  # seconds from one line to the next while there are too few
+
+logger = logs.get(__name__)
+
+Absent = Callable[[int, tuple[int, ...], str], None]
+"""A round, the phones that are off in it, and why."""
+
+
+class RemotePhones:
+    """Those of a run, and how long they are waited for."""
+
+    def __init__(self, settings: config.Config, stream: Stream, backend: Backend, absent: Absent) -> None:
+        self._few, self._seconds, self._rounds = (
+            settings.run.min_phones,
+            settings.run.wait_for_phones,
+            settings.run.rounds,
+        )
+        self._stream, self._backend, self._absent = stream, backend, absent
+
+    def gather(self, round: int) -> None:
+        """Wait until a round's remote phones are there; those that are not are off in it."""
+        gateway = self._backend.roles.gateway
+        wanted = [phone for phone in self._stream.phones(round) if phone in self._stream.remote]
+        if gateway is None or not wanted:
+            return
+        self._tell("waiting", f"waiting for round {round + 1} of {self._rounds}", round)
+        start, said = time.monotonic(), 0.0
+        while True:
+            (there,) = self._backend.get([gateway.wait_for.remote(wanted, min(SLICE, self._seconds))])
+            missing, waited = sorted(set(wanted) - set(there)), time.monotonic() - start
+            enough = len(self._stream.phones(round)) - len(missing) >= self._few
+            if not missing or (waited >= self._seconds and enough):
+                break
+            if waited - said >= REMIND or not said:
+                said = waited or SLICE
+                _say(round, missing, enough)
+        if missing:
+            self._absent(round, tuple(missing), f"not connected within {self._seconds:g} seconds (run.wait_for_phones)")
+        self._tell("training", f"training, round {round + 1} of {self._rounds}", round)
+
+    def _tell(self, state: str, text: str, round: int) -> None:
+        self._backend.get([self._backend.roles.gateway.tell.remote(state, text, round)])  # type: ignore[union-attr]
+
+
+def _say(round: int, missing: Sequence[int], enough: bool) -> None:
+    who = f"phone{'s' * (len(missing) > 1)} {listed(map(str, missing[:10]))}{', ...' * (len(missing) > 10)}"
+    more = "" if enough else ", without which there are too few (run.min_phones)"
+    logger.warning("round %d waits for %s%s", round + 1, who, more, extra=logs.about(round, missing))
