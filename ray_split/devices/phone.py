@@ -50,6 +50,8 @@ class DevicePhone:
         if len(samples) < self._trains_on + held_out:
             wanted = f"{self._trains_on + held_out} samples"
             raise DeviceError(f"the run wants {wanted} of each device, and here are {len(samples)}")
+        threads = welcome.get("threads")
+        self._threads = threads if type(threads) is int and threads > 0 else 1
         self._hash = hash_of(welcome["layers"])
         self._task = Task(config.Task(label_smoothing=welcome["loss"]["label_smoothing"]))
         self._optimizers = {name: _optimizer(told) for name, told in welcome["optimizers"].items()}
@@ -69,6 +71,8 @@ class DevicePhone:
 
     def answer(self, question: Frame) -> Frame:
         """The answer to a question; that it failed, if it did."""
+        if torch.get_num_threads() != self._threads:  # a process's, on which the last bits depend
+            torch.set_num_threads(self._threads)
         answer = self._answers.get(question.kind)
         try:
             if answer is None:

@@ -45,6 +45,7 @@ def welcome_of(settings: config.Config, layers: Mapping[str, Described], parts: 
         "rounds": settings.run.rounds,
         "schedule": spoken(settings.schedule.name),
         "batch_size": settings.data.batch_size,
+        "threads": settings.cluster.cpus_per_client,
         "input": {"shape": list(train.shape[1:]), "dtype": str(train.dtype), **_scale(parts)},
         "num_classes": settings.model.num_classes,
         "classes": None if parts.classes is None else [str(name) for name in parts.classes],
