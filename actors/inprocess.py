@@ -215,7 +215,9 @@ class InProcessBackend:
         remote = settings.phones.remote_phones
         if remote:
             arguments = gateway_arguments(settings)
-            self._gateway = GatewayHandle(lambda: Gateway(settings, parts, stream, contract, *arguments))
+            self._gateway = GatewayHandle(
+                lambda: Gateway(settings, parts, stream, contract, *arguments, one_by_one=True)
+            )
         self._settings = settings
         self._roles = Roles(
             clients,

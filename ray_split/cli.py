@@ -29,6 +29,8 @@ COMMANDS = {
     "show": Command("one run at a glance, by default the latest", "ray_split.experiments.runs.show"),
     "diff": Command("what differs between runs, settings and results", "ray_split.experiments.runs.diff"),
     "export": Command("runs as CSV, Markdown or LaTeX", "ray_split.experiments.runs.export"),
+    "device": Command("be a phone of a run that is elsewhere", "ray_split.experiments.remote.device"),
+    "devices": Command("invite devices to runs, and list them", "ray_split.experiments.remote.devices"),
     "paper": Command("predict the tables of the paper behind this project", "ray_split.experiments.paper.main"),
 }
 """In the order that the overview has them."""

@@ -46,7 +46,7 @@ SEGMENTS = ("a", "c")
 class _Phone:
     """A remote phone's round."""
 
-    order: Order = field(default_factory=Order)
+    order: Order
     batches: list[list[Group]] = field(default_factory=list)
     report: Report = field(default_factory=Report)
 
@@ -62,8 +62,12 @@ class Gateway:
         contract: Contract,
         tokens: Mapping[str, int],
         operator: str,
+        one_by_one: bool = False,
     ) -> None:
-        """`tokens`: by token whose phone a device is. `operator`: by which one is told who is connected."""
+        """`tokens`: by token whose phone a device is. `operator`: by which one is told who is connected.
+
+        `one_by_one`: each call is made once the one before is over.
+        """
         self._settings, self._stream = settings, _of_own_samples(stream)
         self._client = Client(settings, parts, stream, contract)  # which checks and sums what devices send
         model = registry.build(settings.model, settings.run.seed)
@@ -72,7 +76,7 @@ class Gateway:
         self._all = welcome_of(settings, layers, parts)
         self._hash = self._all["hash"]
         self._like = self._client.initial_state()
-        self._phones = {phone: _Phone() for phone in settings.phones.remote_phones}
+        self._phones = {phone: _Phone(Order(one_by_one)) for phone in settings.phones.remote_phones}
         largest = _largest(settings, self._like, contract, segments.b)
         self._connections = Connections(tokens, self._welcome, largest, settings.gateway.timeout)
         examples = None

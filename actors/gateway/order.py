@@ -19,7 +19,9 @@ STAGES = ("forward", "loss", "backward")
 class Order:
     """The calls of one phone."""
 
-    def __init__(self) -> None:
+    def __init__(self, one_by_one: bool = False) -> None:
+        """`one_by_one`: a call is made once the one before is over, so one that isn't due never will be."""
+        self._one_by_one = one_by_one
         self._at = (-1, -1)  # attempt and round that are loaded
         self._done = 0  # calls since then
         self._steps = 0  # that the phone takes
@@ -49,10 +51,11 @@ class Order:
             yield
 
     async def _wait(self, turn: Turn, place: int | None) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._is_due(turn, place))
-        if self._at != _key(turn):
-            raise StateNotLoadedError(f"round {turn.round}, attempt {turn.attempt} is over")
+        if not self._one_by_one:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._is_due(turn, place))
+        if self._at != _key(turn) or not self._is_due(turn, place):
+            raise StateNotLoadedError(f"round {turn.round}, attempt {turn.attempt} is not under way")
         if self._failed is not None:
             raise self._failed
 

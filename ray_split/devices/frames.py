@@ -48,7 +48,7 @@ def frame(kind: str, tensors: Mapping[str, Array] | None = None, **header: Any) 
 def encode(one: Frame) -> bytes:
     """The bytes of a frame."""
     header = json.dumps(one.header, separators=(",", ":"), allow_nan=False).encode()
-    arrays = {name: np.ascontiguousarray(array) for name, array in one.tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in one.tensors.items()}
     return b"".join((_LENGTH.pack(len(header)), header, save(arrays) if arrays else b""))
 
 

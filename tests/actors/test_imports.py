@@ -37,6 +37,7 @@ ORDER: list[set[str]] = [
     {"ray_split.algorithms"},
     {"ray_split.schedules"},
     {"ray_split.models"},
+    {"ray_split.devices"},
     {"ray_split.cutting"},
     {"ray_split.segments"},
     {"ray_split.tasks"},

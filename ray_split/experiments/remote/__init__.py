@@ -1,0 +1,1 @@
+"""Phones outside the cluster: be one of them, and invite others."""

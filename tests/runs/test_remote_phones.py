@@ -1,0 +1,87 @@
+"""Phones on devices, by way of the gateway, train to the bytes of simulated ones with the same samples."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ray_split as rs
+from tests.loopback import devices, remotely, samples_of
+from tests.runs.test_same_bytes import model_bytes, rows, timeless
+from tests.tiers import on_ray
+
+CASES: dict[str, dict[str, Any]] = {
+    "sequential": {"optimizer": {"name": "adam", "lr": 0.01}},
+    "splitfed_v1": {"optimizer": {"momentum": 0.5, "schedule": {"name": "StepLR", "kwargs": {"step_size": 2}}}},
+    "splitfed_v2": {"optimizer": {"name": "adamw", "lr": 0.01}},
+    "splitfed_v3": {"optimizer": {"momentum": 0.5}},
+    "parallel": {"phones": {"dropout": 0.4}},
+}
+
+
+def config(path: Path, name: str, case: str, backend: str = "inprocess") -> rs.Config:
+    given = CASES[case]
+    schedule = given.get("schedule", {"name": case})
+    return rs.Config(
+        model=given.get("model", {"name": "digits_cnn"}),
+        schedule=schedule,
+        data={"batch_size": 16},
+        phones={"count": 5, "local_steps": 3, "cohort": 1, **given.get("phones", {})},
+        optimizer={"lr": 0.1, **given.get("optimizer", {})},
+        cluster={"backend": backend},
+        run={"storage_path": str(path), "name": name, "rounds": 2},
+    )
+
+
+def evaluated(row: dict[str, Any]) -> set[str]:
+    return {name for name in row if name.startswith(("val_", "test_", "phone_accuracy"))}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_three_devices_beside_two_simulated_phones_train_to_the_bytes_of_five_simulated(
+    tmp_path: Path, case: str
+) -> None:
+    _check(tmp_path, case)
+
+
+@pytest.mark.parametrize("case", [on_ray("splitfed_v1"), on_ray("sequential")])
+def test_on_ray_too(tmp_path: Path, case: str, ray_session: object) -> None:
+    _check(tmp_path, case, "ray")
+
+
+def _check(tmp_path: Path, case: str, backend: str = "inprocess") -> None:
+    whole = rs.fit(config(tmp_path, "simulated", case), callbacks=[])
+    settings = remotely(config(tmp_path, "remote", case, backend), tmp_path, "remote", remote=3)
+    with devices(settings, samples_of(config(tmp_path, "simulated", case))) as ended:
+        result = rs.fit(settings, callbacks=[])
+    assert ended == ["the run is over"] * 3
+    assert model_bytes(result.path) == model_bytes(whole.path)
+    # In splitfed_v3 each phone is scored on its own samples, and those of devices are not the cluster's to score.
+    own = {name for row in rows(whole.path) for name in evaluated(row)} if case == "splitfed_v3" else set()
+    kept = [[{k: v for k, v in timeless(r).items() if k not in own} for r in rows(p)] for p in (result.path, whole.path)]
+    assert kept[0] == kept[1]
+
+
+def test_a_run_with_devices_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
+    whole = rs.fit(config(tmp_path, "simulated", "sequential"), callbacks=[])
+    samples = samples_of(config(tmp_path, "simulated", "sequential"))
+    settings = remotely(config(tmp_path, "remote", "sequential"), tmp_path, "remote", remote=[0, 4])
+    for rounds, resume in ((1, "never"), (2, "auto")):
+        now = settings.with_values(run={"rounds": rounds, "resume": resume})
+        with devices(now, samples):
+            result = rs.fit(now, callbacks=[])
+    assert model_bytes(result.path) == model_bytes(whole.path)
+
+
+def test_a_device_in_a_process_of_its_own_loads_neither_ray_nor_torchvision(tmp_path: Path) -> None:
+    """What a Raspberry Pi needs: torch, numpy, a WebSocket."""
+    code = (
+        "import sys, ray_split.experiments.remote.device; "
+        "print([name for name in ('ray', 'torchvision', 'timm', 'transformers', 'pandas') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert found.stdout.strip() == "[]"
