@@ -134,7 +134,7 @@ class GatewayHandle(LocalHandle):
     def kill(self) -> None:
         """As LocalHandle.kill: devices' connections end."""
         if self._actor is not None:
-            self.call("stop", ["the gateway is gone"])
+            self.call("stop", [None])
         super().kill()
 
     def shut_down(self, reason: str) -> None:

@@ -291,3 +291,16 @@ def three_with_batchnorm(num_classes: int = 3) -> Segments:
     """As small, with a BatchNorm in B."""
     middle = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 3))
     return Segments(nn.Linear(4, 3), middle, nn.Linear(3, num_classes))
+
+
+class Hardy(nn.Module):
+    """For 8x8 images, with a layer that devices don't have."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Flatten(), nn.Hardswish(), nn.Linear(64, 16))
+        self.middle, self.head = nn.Linear(16, 16), nn.Linear(16, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(self.middle(self.first(x)))
+        return found

@@ -262,10 +262,13 @@ class Connections:
             except PhoneGoneError:
                 await self._gone(connection)
 
-    async def part(self, reason: str) -> None:
-        """Say goodbye to all devices."""
+    async def part(self, reason: str | None) -> None:
+        """Close all connections, with a goodbye if there is a reason."""
         for connection in list(self._connected.values()):
-            await self._close(connection.socket, frame("bye", reason=reason))
+            if reason is None:
+                await connection.socket.close(code=WSCloseCode.GOING_AWAY)
+            else:
+                await self._close(connection.socket, frame("bye", reason=reason))
 
 
 def _checked(phone: int, question: Frame, answer: Frame) -> Frame:

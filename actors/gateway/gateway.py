@@ -108,8 +108,8 @@ class Gateway:
         found: int = self._runner.addresses[0][1]
         return found
 
-    async def stop(self, reason: str) -> None:
-        """Say goodbye to the devices, and listen no more."""
+    async def stop(self, reason: str | None) -> None:
+        """Listen no more. Devices are told the reason; without one they can't tell it from a process that died."""
         await self._connections.part(reason)
         if self._runner is not None:
             await self._runner.cleanup()

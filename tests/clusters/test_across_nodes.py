@@ -16,6 +16,7 @@ from tests.ray_nodes import Nodes, nodes
 pytestmark = pytest.mark.usefixtures("own_ray")
 
 STEADY = slice(1, -1)  # the counts between which whole rounds lie, without the start, evaluation or the end
+CALLS = {"channel": "calls"}  # each submitted by the driver, whose connections are counted
 INLINED = "RAY_max_direct_call_object_size"
 
 
@@ -101,9 +102,11 @@ def test_the_driver_sees_no_message(found: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_what_the_driver_moves_does_not_grow_with_the_model(cluster: Nodes) -> None:
-    narrow, broad = (cluster.run(f"width {width}", model=wide(width)) for width in (512, 5120))
-    assert counted(broad, "bytes_up") > 9 * counted(narrow, "bytes_up")
+    narrow, broad = (cluster.run(f"width {width}", model=wide(width), cluster=CALLS) for width in (512, 5120))
+    direct = cluster.run("width 5120 direct", model=wide(5120))
+    assert counted(direct, "bytes_up") == counted(broad, "bytes_up") > 9 * counted(narrow, "bytes_up")
     assert by_driver(broad) < 1.5 * by_driver(narrow)
+    assert by_driver(direct) < 0.01 * counted(direct, "bytes_up") / len(rounds(direct))
     growths = [run["counts"][-2]["memory"]["pss"] - run["counts"][0]["memory"]["pss"] for run in (narrow, broad)]
     assert growths[1] - growths[0] < 10e6
 
@@ -116,6 +119,7 @@ def test_what_the_driver_moves_grows_by_a_few_numbers_a_phone(cluster: Nodes) ->
             model=wide(512),
             data={"kwargs": {"samples": 1280, "shape": [8, 8]}, "batch_size": 16},
             phones={"count": count, "local_steps": 2, "cohort": count},
+            cluster=CALLS,
         )
         for count in (4, 40)
     )
@@ -126,8 +130,8 @@ def test_what_the_driver_moves_grows_by_a_few_numbers_a_phone(cluster: Nodes) ->
 
 @pytest.mark.slow
 def test_small_messages_pass_through_the_driver_unless_ray_is_told_otherwise(cluster: Nodes) -> None:
-    passed = cluster.run("small", model=wide(64))
-    kept = cluster.run("small kept", env={INLINED: "2000"}, model=wide(64))
+    passed = cluster.run("small", model=wide(64), cluster=CALLS)
+    kept = cluster.run("small kept", env={INLINED: "2000"}, model=wide(64), cluster=CALLS)
     messages = counted(passed, "bytes_up", "bytes_down") / len(rounds(passed))
     assert by_driver(passed) - by_driver(kept) > 1.9 * messages  # in, and out again
     assert sum(moved(kept, "head")) < 0.5 * sum(moved(passed, "head"))
