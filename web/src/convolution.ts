@@ -35,7 +35,8 @@ function grouped(x: tf.Tensor4D, kernel: tf.Tensor4D, stride: [number, number], 
   if (groups === 1) return oneGroup(x, kernel, stride);
   const xs = tf.split(x, groups, 3);
   const kernels = tf.split(kernel, groups, 3);
-  return tf.concat(xs.map((part, group) => oneGroup(part, kernels[group], stride)), 3);
+  const ys = xs.map((part, group) => oneGroup(part as tf.Tensor4D, kernels[group] as tf.Tensor4D, stride));
+  return tf.concat(ys, 3) as tf.Tensor4D;
 }
 
 /** x: (samples, channels, height, width); weight: (out, in / groups, height, width). */

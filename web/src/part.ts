@@ -18,7 +18,7 @@ interface Seen extends Moments {
 
 export interface Gradients {
   value: tf.Tensor;
-  /** Of `x`; null where the value doesn't depend on it. */
+  /** Of `x`, if wanted; null where the value doesn't depend on it. */
   x: tf.Tensor | null;
   /** Of each parameter that the value depends on. */
   parameters: Named;
@@ -69,24 +69,24 @@ export class Part {
 
   /** Of `last` of what the segment makes of x, training, with what BatchNorm sees noted. */
   gradientsOf(last: (y: tf.Tensor) => tf.Tensor, x: tf.Tensor, seed: number): Gradients {
-    return this.noting((mode) => this.gradients(last, x, mode), seed);
+    return this.noting((mode) => this.gradients(() => last(run(this.segment, this.weights, x, mode)), [x]), seed);
   }
 
   /** By dy, the gradient of the output. The forward is computed again, the same; BatchNorm has seen it already. */
   backward(x: tf.Tensor, dy: tf.Tensor, seed: number): Named {
     if (this.parameters.length === 0) return {};
-    const found = this.gradients((y) => y, x, { training: true, seed }, dy);
-    tf.dispose([found.value, found.x].filter((tensor) => tensor !== null));
-    return found.parameters;
+    const { value, parameters } = this.gradients(() => run(this.segment, this.weights, x, { training: true, seed }), [], dy);
+    value.dispose();
+    return parameters;
   }
 
-  private gradients(last: (y: tf.Tensor) => tf.Tensor, x: tf.Tensor, mode: Mode, dy?: tf.Tensor): Gradients {
-    const wanted = [x, ...this.parameters.map((name) => this.weights[name])];
-    const f = () => last(run(this.segment, this.weights, x, mode));
-    const { value, grads } = tf.engine().gradients(f, wanted, dy, true) as { value: tf.Tensor; grads: (tf.Tensor | null)[] };
-    const [ofX, ...rest] = grads;
-    const known = this.parameters.map((name, index) => [name, rest[index]] as const).filter(([, gradient]) => gradient);
-    return { value, x: ofX ?? null, parameters: Object.fromEntries(known) as Named };
+  /** Of the parameters, and of `others`: at most one more. */
+  private gradients(f: () => tf.Tensor, others: tf.Tensor[], dy?: tf.Tensor): Gradients {
+    const wanted = [...this.parameters.map((name) => this.weights[name]), ...others];
+    // tf.grads itself refuses where the value depends on none of these.
+    const { value, grads } = tf.engine().gradients(f, wanted, dy, true);
+    const known = this.parameters.map((name, index) => [name, grads[index]] as const).filter(([, gradient]) => gradient);
+    return { value, x: grads[this.parameters.length] ?? null, parameters: Object.fromEntries(known) };
   }
 
   private noting<T>(compute: (mode: Mode) => T, seed: number): T {
@@ -111,7 +111,8 @@ export class Part {
 
   private blend(name: string, fresh: tf.Tensor, share: number, factor = 1): void {
     const old = this.weights[name];
-    this.weights[name] = tf.tidy(() => old.mul(1 - share).add(fresh.reshape(old.shape).mul(share * factor)));
+    const blended = tf.tidy(() => old.mul(1 - share).add(fresh.reshape(old.shape).mul(share * factor)));
+    this.weights[name] = tf.keep(blended); // perhaps inside someone's tidy
     old.dispose();
   }
 
