@@ -84,9 +84,9 @@ function embedding(layer: p.Embedding, x: tf.Tensor, find: Find): tf.Tensor {
   const places = x.toInt();
   if (layer.padding === null) return tf.gather(weight, places);
   const [rows, padding] = [weight.shape[0], layer.padding];
-  const learns = tf.tensor2d(Array.from({ length: rows }, (_, row) => [row === padding ? 0 : 1]));
+  const learns = Array.from({ length: rows }, (_, row) => [row === padding ? 0 : 1]);
   const still = tf.customGrad((table) => {
-    return { value: (table as tf.Tensor).clone(), gradFunc: (dy: tf.Tensor) => dy.mul(learns) };
+    return { value: (table as tf.Tensor).clone(), gradFunc: (dy: tf.Tensor) => dy.mul(tf.tensor2d(learns)) };
   });
   return tf.gather(still(weight), places);
 }

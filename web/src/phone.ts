@@ -111,6 +111,7 @@ export class Phone {
   private async forward(question: Question): Promise<Answer> {
     const { a } = this.parts(question);
     const { step, samples, seed } = question;
+    if (samples.some((place) => place >= this.welcome.samples)) throw new Error("a sample that is held out");
     const y = tf.tidy(() => a.train(this.samples.batch(samples), seed));
     this.step = { step, samples, seed };
     return { tensors: { activation: await taken(y) } };
@@ -130,7 +131,7 @@ export class Phone {
     const gradient = await taken(found.x ?? tf.zerosLike(hidden));
     hidden.dispose();
     const figures = await figured(found.value, scores!, labels);
-    this.told({ ...figures, samples: labels.length });
+    this.told({ loss: Number(figures.loss), correct: figures.correct, samples: labels.length });
     return { fields: figures, tensors: { gradient } };
   }
 
@@ -190,5 +191,7 @@ async function taken(found: tf.Tensor): Promise<Plain> {
 
 async function figured(value: tf.Tensor, scores: tf.Tensor, labels: Int32Array) {
   const [loss, rows] = [await taken(value), await taken(scores)];
-  return { loss: loss.data[0], correct: correct(rows.data as Float32Array, labels) };
+  // JSON has no NaN: a text stands for it.
+  const told = Number.isFinite(loss.data[0]) ? loss.data[0] : String(loss.data[0]);
+  return { loss: told, correct: correct(rows.data as Float32Array, labels) };
 }

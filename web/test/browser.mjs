@@ -1,0 +1,100 @@
+// Takes part as a person would: opens the invitation, chooses the examples, joins, reloads once, looks on.
+// node browser.mjs URL BACKEND FOLDER [leave]: pictures of the page, and what it asked for, into FOLDER.
+import { writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const [url, backend, folder, leaves] = process.argv.slice(2);
+const software = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
+const quiet = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"];
+const args = [...quiet, "--disable-component-update", "--disable-sync", ...(backend === "cpu" ? ["--disable-gpu"] : software)];
+const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1280, height: 800 } };
+
+const profile = mkdtempSync(join(tmpdir(), "ray-split-browser-"));
+const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const browser = await chromium.launchPersistentContext(profile, { executablePath, headless: true, args });
+const page = await browser.newPage();
+const asked = [];
+const complaints = [];
+page.on("request", (request) => asked.push(request.url()));
+page.on("websocket", (socket) => asked.push(socket.url()));
+page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+page.on("pageerror", (error) => complaints.push(error.message));
+
+async function pictures(name) {
+  for (const [size, viewport] of Object.entries(SIZES)) {
+    for (const colorScheme of ["light", "dark"]) {
+      await page.setViewportSize(viewport);
+      await page.emulateMedia({ colorScheme });
+      await page.screenshot({ path: join(folder, `${name}-${size}-${colorScheme}.png`), fullPage: true });
+    }
+  }
+}
+
+function doing(pattern, timeout = 300_000) {
+  const matches = (source) => new RegExp(source).test(document.getElementById("doing").textContent);
+  return page.waitForFunction(matches, pattern, { timeout });
+}
+
+async function draw() {
+  await page.getByLabel("Draw digits").check();
+  const { x, y } = await page.locator("#canvas").boundingBox();
+  await page.mouse.move(x + 150, y + 50);
+  await page.mouse.down();
+  await page.mouse.move(x + 130, y + 240, { steps: 8 });
+  await page.mouse.up();
+}
+
+/** Left, forgotten: the page begins anew, without a token. */
+async function leave() {
+  await doing("^training");
+  await page.getByRole("button", { name: "Leave" }).click();
+  await doing("^left", 2000);
+  await pictures("left");
+  await page.reload();
+  await page.getByLabel("Token").waitFor();
+  return (await page.getByLabel("Token").inputValue()) === "" && (await page.getByRole("button", { name: "Join" }).isDisabled());
+}
+
+try {
+  await page.setViewportSize(SIZES.phone);
+  await page.goto(`${url}/?backend=${backend}#token=a-token-for-tests`);
+  await page.locator("#source-examples:checked").waitFor();
+  await pictures("examples");
+  await draw();
+  await pictures("draw-under-way");
+  await page.getByRole("button", { name: "It is a 1" }).click();
+  await page.getByText("You have 1 pictures: 1 × 1.").waitFor();
+  await page.getByLabel("My pictures").check();
+  await pictures("files");
+  await page.getByLabel("Camera").check();
+  await pictures("camera");
+  await page.getByLabel("The demo's examples").check();
+  await page.getByRole("button", { name: "Join" }).click();
+  await doing("^waiting for round 1");
+  await pictures("waiting");
+  let forgotten = null;
+  if (leaves) forgotten = await leave();
+  else {
+    await doing("^training, round 2 of 4");
+    await page.reload();
+    await doing("^training, round 3 of 4");
+    await pictures("training");
+    await doing("^(the run is over|finished)", 500_000);
+    await pictures("over");
+  }
+  const shown = Object.fromEntries(
+    await page.locator("dl div").evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent))),
+  );
+  const scrolls = await page.evaluate(() => document.documentElement.scrollWidth > document.documentElement.clientWidth);
+  writeFileSync(join(folder, "browser.json"), JSON.stringify({ asked, complaints, shown, forgotten, scrolls }));
+} catch (error) {
+  await page.screenshot({ path: join(folder, "failed.png"), fullPage: true });
+  console.error(complaints.join("\n"));
+  throw error;
+} finally {
+  await browser.close();
+  rmSync(profile, { recursive: true, force: true });
+}
