@@ -26,9 +26,10 @@ function source(): string {
 function drawSummary(): void {
   const labels = new Map<string, number>();
   for (const { label } of pictures) labels.set(label, (labels.get(label) ?? 0) + 1);
-  const each = [...labels].sort().map(([label, many]) => `${many} × ${label}`);
-  const own = pictures.length > 0 ? `You have ${pictures.length} pictures: ${each.join(", ")}.` : "You have no pictures yet.";
-  say("summary", source() === "examples" ? "You lend no data: the run's examples are used." : own);
+  const each = [...labels].sort().map(([label, many]) => `${many} of “${label}”`);
+  const some = `You have ${pictures.length} picture${pictures.length === 1 ? "" : "s"}: ${each.join(", ")}.`;
+  const own = pictures.length > 0 ? some : "You have no pictures yet.";
+  say("summary", source() === "examples" ? "" : own);
   show("forget-pictures", pictures.length > 0 && source() !== "examples");
   byId<HTMLButtonElement>("join").disabled = !token() || (source() !== "examples" && pictures.length === 0);
 }
@@ -69,6 +70,7 @@ async function begin(own: string, data: Data): Promise<void> {
   stopCamera();
   const backend = await chooseBackend(new URLSearchParams(location.search).get("backend"));
   show("setup", false);
+  byId<HTMLDetailsElement>("about").open = false; // the progress comes first now
   show("progress", true);
   say("backend", backend);
   say("samples", String(count(data)));
@@ -108,6 +110,7 @@ async function main(): Promise<void> {
   byId<HTMLInputElement>("token").value = invited ?? own ?? "";
   listen();
   letDrawDigits((picture) => add([picture]));
+  show("folders", "webkitdirectory" in byId("folder")); // some telephones can't choose a folder
   letChoose("folder", "files-label", "files-hint", add);
   letChoose("files", "files-label", "files-hint", add);
   letPhotograph(add);

@@ -80,6 +80,8 @@ export class Progress {
   ended(headline: string, reason: string): void {
     this.state = "ended";
     say("doing", headline);
+    say("step", "");
+    say("leave", "Forget my data");
     say("live-status", `${headline} ${reason}`);
     say("gateway-text", reason);
   }

@@ -34,12 +34,11 @@ async function pictures(name) {
 }
 
 function doing(pattern, timeout = 300_000) {
-  const matches = (source) => new RegExp(source).test(document.getElementById("doing").textContent);
-  return page.waitForFunction(matches, pattern, { timeout });
+  return page.locator("#doing").filter({ hasText: pattern }).waitFor({ timeout });
 }
 
 async function draw() {
-  await page.getByLabel("Draw digits").check();
+  await page.getByRole("radio", { name: "Draw digits" }).check();
   const { x, y } = await page.locator("#canvas").boundingBox();
   await page.mouse.move(x + 150, y + 50);
   await page.mouse.down();
@@ -49,9 +48,9 @@ async function draw() {
 
 /** Left, forgotten: the page begins anew, without a token. */
 async function leave() {
-  await doing("^training");
+  await doing(/^training/);
   await page.getByRole("button", { name: "Leave" }).click();
-  await doing("^left", 2000);
+  await doing(/^left/, 2000);
   await pictures("left");
   await page.reload();
   await page.getByLabel("Token").waitFor();
@@ -66,23 +65,23 @@ try {
   await draw();
   await pictures("draw-under-way");
   await page.getByRole("button", { name: "It is a 1" }).click();
-  await page.getByText("You have 1 pictures: 1 × 1.").waitFor();
-  await page.getByLabel("My pictures").check();
+  await page.getByText("You have 1 picture: 1 of “1”.").waitFor();
+  await page.getByRole("radio", { name: "My pictures" }).check();
   await pictures("files");
-  await page.getByLabel("Camera").check();
+  await page.getByRole("radio", { name: "Camera" }).check();
   await pictures("camera");
-  await page.getByLabel("The demo's examples").check();
+  await page.getByRole("radio", { name: "The demo's examples" }).check();
   await page.getByRole("button", { name: "Join" }).click();
-  await doing("^waiting for round 1");
+  await doing(/^waiting for round 1/);
   await pictures("waiting");
   let forgotten = null;
   if (leaves) forgotten = await leave();
   else {
-    await doing("^training, round 2 of 4");
+    await doing(/^training, round 2 of 4/);
     await page.reload();
-    await doing("^training, round 3 of 4");
+    await doing(/^training, round 3 of 4/);
     await pictures("training");
-    await doing("^(the run is over|finished)", 500_000);
+    await doing(/^(the run is over|finished)/, 500_000);
     await pictures("over");
   }
   const shown = Object.fromEntries(

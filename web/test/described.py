@@ -1,4 +1,4 @@
-"""Modules of torch as segments of docs/protocol.md, for the tests: a chain of layers, or a residual of the tests' own."""
+"""Modules of torch as segments of docs/protocol.md, for the tests: a chain, or the tests' residual."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ def sides(value: Any, count: int) -> list[int]:
 
 def _named(module: nn.Module, path: str, *fields: tuple[str, str]) -> Json:
     """Of each pair (field, attribute): the tensor's name, or None."""
-    return {
-        field: None if getattr(module, attribute) is None else f"{path}{attribute}" for field, attribute in fields
-    }
+    return {field: None if getattr(module, attribute) is None else f"{path}{attribute}" for field, attribute in fields}
 
 
 def _weights(module: nn.Module, path: str) -> Json:

@@ -1,6 +1,6 @@
 """A gateway for one browser, with B in torch: four rounds of 25 steps. Begins a round anew if the connection ends.
 
-python web/test/mock_gateway.py FOLDER CASE: prints its port; at the end FOLDER has all the device's frames and result.json.
+python web/test/mock_gateway.py FOLDER CASE prints its port. FOLDER gets all that the device sends, and result.json.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Gateway:
         layers = {side: described(self.parts[side]) for side in ("a", "c")}
         shape = list(self.raw.shape[1:])
         return {
-            **{"kind": "welcome", "version": 1, "phone": 7, "run": "a test", "rounds": ROUNDS, "schedule": "splitfed_v3"},
+            **{"kind": "welcome", "version": 1, "phone": 7, "run": "a test"},
+            **{"rounds": ROUNDS, "schedule": "splitfed_v3"},
             **{"samples": self.train, "held_out": self.held, "batch_size": self.case["batch"], "hash": HASH},
             "input": {"shape": shape, "scale": self.case["scale"], "shift": 0.0},
             **{"classes": None, "num_classes": 10, "layers": layers, "examples": "examples"},
