@@ -1,12 +1,14 @@
 // Takes part as a person would: opens the invitation, chooses the examples, joins, reloads once, looks on.
-// node browser.mjs URL BACKEND FOLDER [leave]: pictures of the page, and what it asked for, into FOLDER.
+// node browser.mjs URL BACKEND FOLDER [leave|stay]: pictures of the page, and what it asked for, into FOLDER.
+// leave: it leaves while it trains. stay: it doesn't reload, and waits for a gateway that isn't there yet.
 import { writeFileSync } from "node:fs";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-const [url, backend, folder, leaves] = process.argv.slice(2);
+const [url, backend, folder, how] = process.argv.slice(2);
+const token = process.env.TOKEN ?? "a-token-for-tests";
 const software = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
 const quiet = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"];
 const args = [...quiet, "--disable-component-update", "--disable-sync", ...(backend === "cpu" ? ["--disable-gpu"] : software)];
@@ -37,6 +39,27 @@ function doing(pattern, timeout = 300_000) {
   return page.locator("#doing").filter({ hasText: pattern }).waitFor({ timeout });
 }
 
+async function visit() {
+  for (let tries = how === "stay" ? 120 : 1; ; tries -= 1) {
+    try {
+      return await page.goto(`${url}/?backend=${backend}#token=${token}`);
+    } catch (error) {
+      if (tries <= 1) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+}
+
+/** The page is loaded anew in the second round. */
+async function reload() {
+  await doing(/^waiting for round 1/);
+  await pictures("waiting");
+  await doing(/^training, round 2 of 4/);
+  await page.reload();
+  await doing(/^training, round 3 of 4/);
+  await pictures("training");
+}
+
 async function draw() {
   await page.getByRole("radio", { name: "Draw digits" }).check();
   const { x, y } = await page.locator("#canvas").boundingBox();
@@ -59,7 +82,7 @@ async function leave() {
 
 try {
   await page.setViewportSize(SIZES.phone);
-  await page.goto(`${url}/?backend=${backend}#token=a-token-for-tests`);
+  await visit();
   await page.locator("#source-examples:checked").waitFor();
   await pictures("examples");
   await draw();
@@ -72,15 +95,9 @@ try {
   await pictures("camera");
   await page.getByRole("radio", { name: "The demo's examples" }).check();
   await page.getByRole("button", { name: "Join" }).click();
-  await doing(/^waiting for round 1/);
-  await pictures("waiting");
-  let forgotten = null;
-  if (leaves) forgotten = await leave();
-  else {
-    await doing(/^training, round 2 of 4/);
-    await page.reload();
-    await doing(/^training, round 3 of 4/);
-    await pictures("training");
+  const forgotten = how === "leave" ? await leave() : null;
+  if (!how) await reload();
+  if (how !== "leave") {
     await doing(/^(the run is over|finished)/, 500_000);
     await pictures("over");
   }
