@@ -150,6 +150,16 @@ def test_a_browser_trains_as_torch_does_and_sends_nothing_of_its_data(tmp_path: 
 
 
 @needs_chromium
+def test_a_drawn_digit_a_file_and_a_picture_of_the_camera_are_learned(tmp_path: Path) -> None:
+    """Three pictures, one of whose labels the run doesn't know: the person is asked."""
+    found = visit(tmp_path, "cpu", "digits", "own")
+    assert opened(found.frames[0])[0]["samples"] == 3
+    assert found.result["losses"][-1] < 0.05 < found.result["losses"][0]
+    assert {name for frame in found.frames for name in opened(frame)[0]} <= set().union(*SAYS.values())
+    only_the_gateway_was_asked(found)
+
+
+@needs_chromium
 def test_leaving_takes_effect_at_once(tmp_path: Path) -> None:
     """The last thing sent is goodbye; after a reload neither data nor token are there."""
     found = visit(tmp_path, "cpu", "digits", "leave")

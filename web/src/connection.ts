@@ -3,6 +3,9 @@ import { decode, encode, type Frame } from "./frames";
 
 export type Link = "connecting" | "connected" | "lost" | "ended";
 
+/** The gateway says goodbye, or refuses; or this device can't take part. */
+export type Why = "bye" | "refused" | "failed";
+
 export interface Handlers {
   /** What to say in hello beside the version. */
   hello: Record<string, unknown>;
@@ -10,8 +13,8 @@ export interface Handlers {
   traffic(up: number, down: number): void;
   /** A frame's answer, or null if it has none. */
   answer(frame: Frame): Promise<Frame | null>;
-  /** The gateway said goodbye, or refused: there is no use in connecting again. */
-  ended(reason: string, refused: boolean): void;
+  /** There is no use in connecting again. */
+  ended(why: Why, reason: string): void;
 }
 
 const LONGEST_WAIT = 10_000;
@@ -70,14 +73,14 @@ export class Connection {
 
   private received(bytes: Uint8Array, socket: WebSocket): void {
     this.handlers.traffic(0, bytes.length);
-    this.turn = this.turn.then(() => this.handle(bytes, socket)).catch((error: Error) => this.stop(error.message, false));
+    this.turn = this.turn.then(() => this.handle(bytes, socket)).catch((error: Error) => this.stop("failed", error.message));
   }
 
   private async handle(bytes: Uint8Array, socket: WebSocket): Promise<void> {
     if (this.socket !== socket) return; // of a connection that is over
     const frame = decode(bytes);
     const { kind, reason } = frame.header;
-    if (kind === "bye" || kind === "refused") return this.stop(String(reason ?? ""), kind === "refused");
+    if (kind === "bye" || kind === "refused") return this.stop(kind, String(reason ?? ""));
     if (kind === "welcome") {
       this.wait = 500;
       this.handlers.link("connected");
@@ -86,12 +89,12 @@ export class Connection {
     if (answer) this.send(answer, socket);
   }
 
-  private stop(reason: string, refused: boolean): void {
+  private stop(why: Why, reason: string): void {
     if (this.over) return;
     const { socket } = this;
     this.end();
     socket?.close();
-    this.handlers.ended(reason, refused);
+    this.handlers.ended(why, reason);
   }
 
   private lost(socket: WebSocket): void {

@@ -31,7 +31,8 @@ async function taken(files: FileList, otherwise: string, hint: string): Promise<
     if (picture) found.push(picture);
   }
   const unread = labelled.length - found.length;
-  say(hint, `${found.length} pictures kept${unread ? `, ${unread} files were no pictures` : ""}.`);
+  const many = (number: number, thing: string) => `${number} ${thing}${number === 1 ? "" : "s"}`;
+  say(hint, `${many(found.length, "picture")} kept.${unread ? ` ${many(unread, "file")} couldn't be read.` : ""}`);
   return found;
 }
 

@@ -1,7 +1,7 @@
 // The large display: what the phone is doing, its own figures, and what crossed the network.
 import { Chart } from "./chart";
 import type { Link } from "./connection";
-import { byId, say } from "./dom";
+import { byId, say, show } from "./dom";
 import type { Header } from "./frames";
 import type { Figures } from "./phone";
 
@@ -81,6 +81,7 @@ export class Progress {
     this.state = "ended";
     say("doing", headline);
     say("step", "");
+    show("rounds", false);
     say("leave", "Forget my data");
     say("live-status", `${headline} ${reason}`);
     say("gateway-text", reason);

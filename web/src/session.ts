@@ -1,12 +1,14 @@
 // A phone that takes part: the connection, what it computes, and the display.
 import { askClasses } from "./classes";
-import { Connection } from "./connection";
+import { Connection, type Why } from "./connection";
 import { count, type Data, samplesFor, unknownLabels } from "./data";
 import type { Frame } from "./frames";
 import { Phone } from "./phone";
 import type { Progress } from "./progress";
 import type { Welcome } from "./protocol";
 import { keepAwake } from "./wake";
+
+const ENDED: Record<Why, string> = { bye: "finished", refused: "not let in", failed: "can't take part" };
 
 function address(): string {
   const url = new URL("device", location.href.replace(/[?#].*$/, ""));
@@ -35,7 +37,7 @@ export class Session {
       link: (link) => progress.linked(link),
       traffic: (up, down) => progress.traffic(up, down),
       answer: (frame) => this.answer(frame),
-      ended: (reason, refused) => this.ended(refused ? "not let in" : "finished", reason),
+      ended: (why, reason) => this.ended(ENDED[why], reason),
     });
     document.addEventListener("visibilitychange", () => this.connection.hurry());
     window.addEventListener("online", () => this.connection.hurry());

@@ -1,6 +1,6 @@
 // Takes part as a person would: opens the invitation, chooses the examples, joins, reloads once, looks on.
-// node browser.mjs URL BACKEND FOLDER [leave|stay]: pictures of the page, and what it asked for, into FOLDER.
-// leave: it leaves while it trains. stay: it doesn't reload, and waits for a gateway that isn't there yet.
+// node browser.mjs URL BACKEND FOLDER [own|leave|stay]: pictures of the page, and what it asked for, into FOLDER.
+// own: it takes part with a drawn digit, a file and the camera's picture. leave: it leaves while it trains. stay: it doesn't reload, and waits for a gateway that isn't there yet.
 import { writeFileSync } from "node:fs";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +11,8 @@ const [url, backend, folder, how] = process.argv.slice(2);
 const token = process.env.TOKEN ?? "a-token-for-tests";
 const software = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
 const quiet = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"];
-const args = [...quiet, "--disable-component-update", "--disable-sync", ...(backend === "cpu" ? ["--disable-gpu"] : software)];
+const camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
+const args = [...quiet, ...camera, "--disable-component-update", "--disable-sync", ...(backend === "cpu" ? ["--disable-gpu"] : software)];
 const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1280, height: 800 } };
 
 const profile = mkdtempSync(join(tmpdir(), "ray-split-browser-"));
@@ -69,6 +70,31 @@ async function draw() {
   await page.mouse.up();
 }
 
+/** A picture of the page itself, said to show a page; and one without a label, which is refused. */
+async function choose() {
+  const files = page.getByLabel("Choose pictures");
+  await files.setInputFiles(join(folder, "examples-phone-light.png"));
+  await page.getByText("Say what is on these pictures first").waitFor();
+  await page.getByLabel("What is on them?").fill("page");
+  await files.setInputFiles(join(folder, "examples-phone-light.png"));
+  await page.getByText("1 picture kept.").waitFor();
+}
+
+async function photograph() {
+  await page.getByLabel("What is on the picture?").fill("3");
+  await page.getByRole("button", { name: "Start the camera" }).click();
+  await page.getByRole("button", { name: "Take a picture" }).click();
+  await page.getByText("You have 3 pictures: 1 of “1”, 1 of “3”, 1 of “page”.").waitFor();
+  await pictures("photographed");
+}
+
+/** The run has no page: it is asked for. */
+async function answer() {
+  await page.getByLabel("Your “page” is the run's").selectOption("8");
+  await pictures("asked");
+  await page.getByRole("button", { name: "Go on" }).click();
+}
+
 /** Left, forgotten: the page begins anew, without a token. */
 async function leave() {
   await doing(/^training/);
@@ -90,11 +116,14 @@ try {
   await page.getByRole("button", { name: "It is a 1" }).click();
   await page.getByText("You have 1 picture: 1 of “1”.").waitFor();
   await page.getByRole("radio", { name: "My pictures" }).check();
+  if (how === "own") await choose();
   await pictures("files");
   await page.getByRole("radio", { name: "Camera" }).check();
   await pictures("camera");
-  await page.getByRole("radio", { name: "The demo's examples" }).check();
+  if (how !== "own") await page.getByRole("radio", { name: "The demo's examples" }).check();
+  else await photograph();
   await page.getByRole("button", { name: "Join" }).click();
+  if (how === "own") await answer();
   const forgotten = how === "leave" ? await leave() : null;
   if (!how) await reload();
   if (how !== "leave") {
