@@ -2,6 +2,7 @@
 import { askClasses } from "./classes";
 import { Connection, type Why } from "./connection";
 import { count, type Data, samplesFor, unknownLabels } from "./data";
+import { show } from "./dom";
 import type { Frame } from "./frames";
 import { Phone } from "./phone";
 import type { Progress } from "./progress";
@@ -55,6 +56,7 @@ export class Session {
 
   private ended(headline: string, reason: string): void {
     keepAwake(false);
+    show("ask-classes", false);
     this.phone?.dispose();
     this.progress.ended(headline, reason);
   }

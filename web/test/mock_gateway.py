@@ -72,7 +72,7 @@ class Gateway:
             **{"kind": "welcome", "version": 1, "phone": 7, "run": "a test"},
             **{"rounds": ROUNDS, "schedule": "splitfed_v3"},
             **{"samples": self.train, "held_out": self.held, "batch_size": self.case["batch"], "hash": HASH},
-            "input": {"shape": shape, "scale": self.case["scale"], "shift": 0.0},
+            "input": {"shape": shape, "scale": self.case["scale"], "shift": 0.0, "max": int(self.raw.max())},
             **{"classes": None, "num_classes": 10, "layers": layers, "examples": "examples"},
             "optimizers": {"a": self.case["optimizer"], "c": self.case["optimizer"]},
             "loss": {"name": "cross_entropy", "label_smoothing": 0.0},
