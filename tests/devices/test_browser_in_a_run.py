@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 import ray_split as rs
 
 pytest.importorskip("ray_split.devices.tokens", reason="this tree has no gateway")
-from ray_split.devices.tokens import tokens_of  # noqa: E402
-from tests.loopback import remotely  # noqa: E402
+from ray_split.devices.tokens import tokens_of
+from tests.loopback import remotely
 
 WEB = Path(__file__).parents[2] / "web"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
