@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH))
 
-.PHONY: install train smoke test test-thorough test-all check lint docs bench clean
+.PHONY: install train smoke test test-thorough test-all check lint docs web bench clean
 
 install: .venv/.installed
 
@@ -64,6 +64,10 @@ check: lint test
 # The pages of docs/ as a site: site/index.html. (The variable: no notice of what Material's makers do next.)
 docs: .venv/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+# The page for browsers, from web/ to ray_split/devices/page/, where the gateway finds it. Needs Node 20 or later.
+web:
+	cd web && npm install --no-audit --no-fund --no-package-lock && npm run check && npm run build
 
 bench: .venv/.dev
 	$(BIN)/python -m jobs.bench $(ARGS)

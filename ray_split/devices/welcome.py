@@ -46,7 +46,7 @@ def welcome_of(settings: config.Config, layers: Mapping[str, Described], parts: 
         "schedule": spoken(settings.schedule.name),
         "batch_size": settings.data.batch_size,
         "threads": settings.cluster.cpus_per_client,
-        "input": {"shape": list(train.shape[1:]), "dtype": str(train.dtype), **_scale(parts)},
+        "input": {"shape": list(train.shape[1:]), "dtype": str(train.dtype), "max": _most(train), **_scale(parts)},
         "num_classes": settings.model.num_classes,
         "classes": None if parts.classes is None else [str(name) for name in parts.classes],
         "layers": dict(layers),
@@ -55,6 +55,11 @@ def welcome_of(settings: config.Config, layers: Mapping[str, Described], parts: 
         "loss": {"name": "cross_entropy", "label_smoothing": settings.task.label_smoothing},
         "examples": spoken(settings.data.name) if settings.gateway.examples else None,
     }
+
+
+def _most(inputs: Any) -> int:
+    """The highest value of a byte: of digits' it is 16. Of data that is read when it is needed, any may be."""
+    return int(inputs.max()) if isinstance(inputs, np.ndarray) and inputs.dtype == np.uint8 else 255
 
 
 def _scale(parts: Parts) -> dict[str, Any]:

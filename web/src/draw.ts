@@ -1,0 +1,83 @@
+// Drawing digits: one finger, one pen, and a button for each digit that says what was drawn.
+import { byId, made, say } from "./dom";
+import { fromCanvas, LARGEST_SIDE, type Picture } from "./pictures";
+
+const MARGIN = 6;
+
+type Corners = [left: number, top: number, right: number, bottom: number];
+
+/** Of what was drawn; null if nothing was. */
+function ink(canvas: HTMLCanvasElement): Corners | null {
+  const { width, height } = canvas;
+  const { data } = canvas.getContext("2d", { willReadFrequently: true })!.getImageData(0, 0, width, height);
+  let corners: Corners | null = null;
+  for (let place = 0; place < width * height; place += 1) {
+    if (data[4 * place] < 64) continue;
+    const [x, y] = [place % width, Math.floor(place / width)];
+    const [left, top, right, bottom]: Corners = corners ?? [x, y, x, y];
+    corners = [Math.min(left, x), Math.min(top, y), Math.max(right, x), Math.max(bottom, y)];
+  }
+  return corners;
+}
+
+/** As large as the digits that networks are trained on: it fills the picture but for a margin. */
+function centred(canvas: HTMLCanvasElement, label: string): Picture | null {
+  const corners = ink(canvas);
+  if (!corners) return null;
+  const [left, top, right, bottom] = corners;
+  const size = Math.max(right - left, bottom - top) + 1;
+  const [x, y] = [(left + right + 1 - size) / 2, (top + bottom + 1 - size) / 2];
+  const small = made("canvas", { width: LARGEST_SIDE, height: LARGEST_SIDE });
+  const brush = small.getContext("2d")!;
+  brush.fillRect(0, 0, LARGEST_SIDE, LARGEST_SIDE);
+  const inner = LARGEST_SIDE - 2 * MARGIN;
+  brush.drawImage(canvas, x, y, size, size, MARGIN, MARGIN, inner, inner);
+  return fromCanvas(small, label);
+}
+
+function clear(canvas: HTMLCanvasElement): void {
+  const brush = canvas.getContext("2d")!;
+  brush.fillStyle = "black";
+  brush.fillRect(0, 0, canvas.width, canvas.height);
+}
+
+function letDraw(canvas: HTMLCanvasElement): void {
+  const brush = canvas.getContext("2d", { willReadFrequently: true })!;
+  Object.assign(brush, { lineWidth: 22, lineCap: "round", lineJoin: "round", strokeStyle: "white" });
+  const place = (event: PointerEvent): [number, number] => {
+    const { left, top, width } = canvas.getBoundingClientRect();
+    return [((event.clientX - left) * canvas.width) / width, ((event.clientY - top) * canvas.width) / width];
+  };
+  const draw = (event: PointerEvent) => {
+    brush.lineTo(...place(event));
+    brush.stroke();
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    brush.beginPath();
+    brush.moveTo(...place(event));
+    draw(event);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (event.buttons > 0) draw(event);
+  });
+}
+
+/** add: is given each digit that was drawn. */
+export function letDrawDigits(add: (picture: Picture) => void): void {
+  const canvas = byId<HTMLCanvasElement>("canvas");
+  clear(canvas);
+  letDraw(canvas);
+  const buttons = Array.from({ length: 10 }, (_, digit) => {
+    const button = made("button", { type: "button", textContent: String(digit), ariaLabel: `It is a ${digit}` });
+    button.addEventListener("click", () => {
+      const picture = centred(canvas, String(digit));
+      say("draw-hint", picture ? `Kept as a ${digit}. Draw the next.` : "Draw a digit first.");
+      if (picture) add(picture);
+      clear(canvas);
+    });
+    return button;
+  });
+  byId("digits").append(...buttons);
+  byId("clear").addEventListener("click", () => clear(canvas));
+}
