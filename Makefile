@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH))
 
-.PHONY: install train smoke test test-thorough test-all check lint docs web bench clean
+.PHONY: install train demo-devices smoke test test-thorough test-all check lint docs web bench clean
 
 install: .venv/.installed
 
@@ -37,6 +37,12 @@ SMOKE := tests/runs/test_schedules.py::test_one_phone_with_batchnorm_is_unsplit_
   'tests/runs/test_schedules.py::test_both_backends_give_the_same_bytes[splitfed_v1]' \
   tests/ray_split/cutting/test_cut.py --deselect tests/ray_split/cutting/test_cut.py::test_split_training_is_unsplit_training \
   tests/ray_split/config/test_sections.py tests/ray_split/test_cli.py
+
+# Server, gateway, two simulated phones, and room for two telephones in this machine's network.
+demo-devices: .venv/.installed
+	$(UV) segno
+	@$(BIN)/ray-split devices invite --count 2
+	@$(BIN)/python -m jobs.submit python -m jobs.train --config jobs/configs/devices.yaml $(ARGS)
 
 smoke: .venv/.dev
 	@echo "make smoke: at most 2 minutes (make test: 13)"

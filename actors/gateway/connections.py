@@ -79,6 +79,16 @@ class Connections:
             for phone, each in sorted(self._connected.items())
         ]
 
+    def traffic(self) -> dict[str, int]:
+        """What crossed so far: frames, bytes of tensors from and to devices, and all other bytes of the frames."""
+        accounts = self.accounts.values()
+        return {
+            "frames": sum(each.frames for each in accounts),
+            "bytes_up": sum(each.up for each in accounts),
+            "bytes_down": sum(each.down for each in accounts),
+            "bytes_headers": sum(each.headers for each in accounts),
+        }
+
     def phone_of(self, token: Any) -> int | None:
         """Whose token it is. In the same time, whichever it is."""
         found = None

@@ -128,11 +128,9 @@ class Gateway:
         """The connected devices, for people."""
         return self._connections.devices()
 
-    async def traffic(self) -> dict[str, float]:
-        """What crossed between the gateway and all devices so far, by kind."""
-        accounts = [vars(account) for account in self._connections.accounts.values()]
-        names = ("frames", "up", "down", "headers")
-        return {name: sum(account[name] for account in accounts) for name in names}
+    async def traffic(self) -> dict[str, int]:
+        """What crossed between the gateway and all devices so far: frames, and bytes of tensors and of the rest."""
+        return self._connections.traffic()
 
     async def load(
         self,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-
 from ray_split import config
+from ray_split.devices.own_address import own_address
 from ray_split.devices.tokens import operator_of, path_of, tokens_of
 
 OVER = "the run is over"
@@ -35,5 +34,5 @@ def invitation(settings: config.Config, port: int) -> list[str]:
 
 def url_of(gateway: config.Gateway, port: int) -> str:
     """The page's address."""
-    host = socket.gethostname() if gateway.host in ANY else gateway.host
+    host = own_address() if gateway.host in ANY else gateway.host
     return f"http{'s' * (gateway.certificate is not None)}://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -29,6 +29,7 @@ class RemotePhones:
             settings.run.rounds,
         )
         self._stream, self._backend, self._absent = stream, backend, absent
+        self._before: dict[str, int] = {}
 
     def gather(self, round: int) -> None:
         """Wait until a round's remote phones are there; those that are not are off in it."""
@@ -50,6 +51,17 @@ class RemotePhones:
         if missing:
             self._absent(round, tuple(missing), f"not connected within {self._seconds:g} seconds (run.wait_for_phones)")
         self._tell("training", f"training, round {round + 1} of {self._rounds}", round)
+
+    def crossed(self) -> dict[str, int]:
+        """A round's columns: what crossed between the gateway and devices since this was asked last."""
+        gateway = self._backend.roles.gateway
+        if gateway is None:
+            return {}
+        (now,) = self._backend.get([gateway.traffic.remote()])
+        # A gateway that replaces one that died counts from 0.
+        before = self._before if all(now[name] >= count for name, count in self._before.items()) else {}
+        self._before = now
+        return {f"device_{name}": count - before.get(name, 0) for name, count in now.items()}
 
     def _tell(self, state: str, text: str, round: int) -> None:
         self._backend.get([self._backend.roles.gateway.tell.remote(state, text, round)])  # type: ignore[union-attr]

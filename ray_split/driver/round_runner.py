@@ -242,6 +242,10 @@ class RoundRunner:
         sums.spent = {"server": mean_spent(spent[:servers]), "client": mean_spent(spent[servers:])}
         return sums
 
+    def crossed(self) -> dict[str, int]:
+        """A round's columns of what crossed between the gateway and devices; none where there is no gateway."""
+        return self._remote.crossed()
+
     def _tell_exchanges(self, round: int, reports: Sequence[Report], queued: int) -> None:
         exchanges = sum(report.exchanges for report in reports)
         for callback in self.callbacks:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 import ray_split as rs
 from tests.loopback import devices, remotely, samples_of
@@ -87,3 +88,20 @@ def test_a_device_in_a_process_of_its_own_loads_neither_ray_nor_torchvision(tmp_
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert found.stdout.strip() == "[]"
+
+
+def test_bytes_of_frames_are_those_of_the_rows_to_the_byte(tmp_path: Path) -> None:
+    """Where all phones are devices: what crosses the server's border, and the weights of a round, and headers."""
+    simulated = config(tmp_path, "simulated", "splitfed_v1").with_values(phones={"count": 3})
+    settings = remotely(simulated, tmp_path, "remote", remote=3)
+    with devices(settings, samples_of(simulated)):
+        result = rs.fit(settings, callbacks=[])
+    ends = [name for name in load_file(Path(result.path) / "model.safetensors") if name.startswith(("block1", "head"))]
+    weights = 3 * sum(load_file(Path(result.path) / "model.safetensors")[name].nbytes for name in ends)
+    for row in rows(result.path):
+        assert row["device_bytes_up"] == row["bytes_up"] + weights
+        assert row["device_bytes_down"] == row["bytes_down"] + weights
+        questions = 3 * (2 + 3 * 3)
+        told = 2 * 3  # that it waits, and that it trains; before the first round each joins, sooner or later
+        assert row["device_frames"] - 2 * questions in ([9, 10, 11, 12] if not row["round"] else [told])
+        assert 0 < row["device_bytes_headers"] < 400 * row["device_frames"] + 30_000

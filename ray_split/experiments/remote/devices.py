@@ -22,11 +22,12 @@ from typing import Any
 
 import aiohttp
 
+from ray_split import config
+from ray_split.devices.own_address import own_address
 from ray_split.devices.tokens import forget, operator_of, path_of, tokens_of
 from ray_split.errors import SettingsError, first_line
 from ray_split.experiments.command import exit_status, parser_of
 
-URL = "http://127.0.0.1:8484/"
 MOST = 10_000
 
 
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = parser_of("devices", __doc__)
     parser.add_argument("what", choices=("invite", "list", "forget"))
     parser.add_argument("--count", type=int, default=1, help="how many devices (default: 1)")
-    parser.add_argument("--url", default=URL, help=f"the gateway's address (default: {URL})")
+    url = f"http://{own_address()}:{config.Gateway().port}/"
+    parser.add_argument("--url", default=url, help=f"the gateway's address (default: {url})")
     parser.add_argument("--tokens", type=Path, help="the file of the tokens (default: ~/.ray_split/devices.json)")
     parser.add_argument("--no-picture", action="store_true", help="addresses alone")
     given = parser.parse_args(arguments)
