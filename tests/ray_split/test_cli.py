@@ -125,7 +125,8 @@ def test_help_says_in_one_screen_what_there_is(capsys, flag):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 100
     commands = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert commands == ["train", "compare", "sweep", "plan", "trace", "runs", "show", "diff", "export", "paper"]
+    first = ["train", "compare", "sweep", "plan", "trace", "runs", "show", "diff", "export"]
+    assert commands == [*first, "device", "devices", "paper"]
 
 
 def test_the_version_is_told(capsys):
