@@ -49,6 +49,8 @@ class Visit(NamedTuple):
     url: str
     browser: dict[str, Any]
     frames: list[bytes]
+    steps: list[int]
+    """In which step each frame was sent."""
     folder: Path
 
     @property
@@ -72,8 +74,9 @@ def visit(folder: Path, backend: str, case: str, *how: str) -> Visit:
     with gateway(folder, case) as url:
         command = ["node", str(WEB / "test" / "browser.mjs"), url, backend, str(folder), *how]
         subprocess.run(command, check=True, timeout=900, env={**os.environ, "CHROMIUM": str(CHROMIUM)})
-    frames = [file.read_bytes() for file in sorted(folder.glob("*.frame"))]
-    return Visit(url, json.loads((folder / "browser.json").read_text()), frames, folder)
+    files = sorted(folder.glob("*.frame"))
+    frames, steps = [file.read_bytes() for file in files], [int(file.stem.split("-")[1]) for file in files]
+    return Visit(url, json.loads((folder / "browser.json").read_text()), frames, steps, folder)
 
 
 def opened(frame: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -96,11 +99,10 @@ def holds(frame: bytes, things: Sequence[np.ndarray]) -> bool:
     return any(thing.tobytes() in frame for thing in things)
 
 
-def nothing_of_the_data(frames: Sequence[bytes], case: str) -> None:
+def nothing_of_the_data(frames: Sequence[bytes], steps: Sequence[int], case: str) -> None:
     """No header says, no tensor is, and no bytes anywhere are an input or a batch's labels."""
     raw, labels, plan, scale = samples(case)
-    step = 0
-    for frame in frames:
+    for frame, step in zip(frames, steps, strict=True):
         header, tensors = opened(frame)
         kind = header["kind"]
         assert set(header) <= SAYS[kind], header
@@ -108,8 +110,7 @@ def nothing_of_the_data(frames: Sequence[bytes], case: str) -> None:
             assert all(name.startswith(STATE) for name in tensors)
         else:
             assert set(tensors) == BRINGS.get(kind, set()), kind
-        batch = plan[step % len(plan)]
-        step += kind == "backward"
+        batch = plan[step]
         inputs = raw[batch]
         scaled = (inputs.astype(np.float32) * np.float32(scale)).astype(np.float32)
         assert not holds(frame, list(inputs) + list(scaled)), kind
@@ -117,6 +118,21 @@ def nothing_of_the_data(frames: Sequence[bytes], case: str) -> None:
         in_a_row = [labels[batch][:4].astype(number) for number in (np.int32, np.int64, np.float32)]
         assert not holds(frame, [*in_a_row, labels[batch][:12].astype(np.uint8)]), kind
         assert ",".join(map(str, labels[batch][:4])).encode() not in frame
+
+
+def _the_check_sees_what_it_looks_for(found: Visit, case: str) -> None:
+    raw, labels, plan, scale = samples(case)
+    sample, own = raw[plan[7][3]], labels[plan[7]]
+    secrets = [sample, sample.astype(np.float32) * np.float32(scale), own.astype(np.int32), own.astype(np.int64)]
+    place = found.steps.index(7)
+    for secret in secrets:
+        with pytest.raises(AssertionError):
+            nothing_of_the_data([_with(found.frames[place], secret)], [7], case)
+
+
+def _with(frame: bytes, secret: np.ndarray) -> bytes:
+    """The frame, with the secret hidden in the tensor's numbers."""
+    return frame[: len(frame) - secret.nbytes] + secret.tobytes()
 
 
 def only_the_gateway_was_asked(found: Visit) -> None:
@@ -146,7 +162,8 @@ def test_a_browser_trains_as_torch_does_and_sends_nothing_of_its_data(tmp_path: 
     assert result["accuracy"] >= 0.95
     assert abs(result["accuracy"] - result["wanted_accuracy"]) < 0.005
     only_the_gateway_was_asked(found)
-    nothing_of_the_data(found.frames, case)
+    nothing_of_the_data(found.frames, found.steps, case)
+    _the_check_sees_what_it_looks_for(found, case)
 
 
 @needs_chromium

@@ -60,7 +60,7 @@ class Gateway:
         self.socket: web.WebSocketResponse | None = None
         self.connected = asyncio.Event()
         self.answers: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.frames = self.id = self.attempt = 0
+        self.frames = self.id = self.attempt = self.now = 0
         self.losses: list[float] = []
         self.done = asyncio.Event()
         self.left = False
@@ -98,7 +98,8 @@ class Gateway:
         return socket
 
     def record(self, data: bytes) -> bytes:
-        (self.folder / f"{self.frames:05}.frame").write_bytes(data)
+        """Its file's name says which step it was sent in."""
+        (self.folder / f"{self.frames:05}-{self.now:03}.frame").write_bytes(data)
         self.frames += 1
         return data
 
@@ -128,6 +129,7 @@ class Gateway:
         await self.socket.send_bytes(encode(header))
 
     async def step(self, round: int, step: int) -> float:
+        self.now = step
         common = {"round": round, "step": step, "seed": 2**63 + step, "lr": self.case["lr"]}
         _, found = await self.ask("forward", samples=self.plan[step], **common)
         x = torch.from_numpy(found["activation"]).requires_grad_()
