@@ -21,6 +21,7 @@ OLDER = "5f8185f"  # the last commit in which all modules stood in one folder
 BEGIN = """
 import sys
 import ray_split as rs
+from tests.tiers import slow
 
 class Stopped(rs.Callback):
     def on_round_end(self, row):
@@ -48,7 +49,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v3"])
+@pytest.mark.parametrize("schedule", ["splitfed_v1", *slow("splitfed_v3")])
 def test_it_resumes_and_loads(tmp_path: Path, older: Path, schedule: str) -> None:
     held_out: dict[str, float] = {"held_out": 0.2} if schedule == "splitfed_v3" else {}
     given: dict[str, Any] = {

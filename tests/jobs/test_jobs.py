@@ -18,9 +18,10 @@ SUBMITTED = [name for name in COMMANDS if (ROOT / "jobs" / f"{name}.py").exists(
 
 
 def test_what_computes_can_be_submitted() -> None:
-    assert set(COMMANDS) - set(SUBMITTED) == {"runs", "show", "diff", "export"}
+    assert set(COMMANDS) - set(SUBMITTED) == {"runs", "show", "diff", "export", "device", "devices"}
 
 
+@pytest.mark.few(thorough=1)
 @pytest.mark.parametrize("name", mostly_thorough(SUBMITTED, "train"))
 def test_a_job_is_the_command(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "100")  # else here it may be the terminal's, and 80 there

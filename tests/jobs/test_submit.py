@@ -18,6 +18,7 @@ import ray_split as rs
 from jobs.ray_head import environment
 from jobs.submit import main
 from tests.conftest import ROOT, RayHead, alive_actors, hear_hangup
+from tests.tiers import slow
 
 CONFIG = "jobs/configs/digits.yaml"
 
@@ -100,9 +101,7 @@ def test_b_is_worth_more_than_three_points(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)], ids=lambda n: n.name
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, *slow(signal.SIGINT, signal.SIGHUP)], ids=lambda n: n.name)
 def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
     tmp_path: Path, ray_session: RayHead, start: Start, number: signal.Signals
 ) -> None:
