@@ -16,6 +16,7 @@ import yaml
 import ray_split as rs
 from tests.conftest import ROOT
 from tests.reference import assert_same_weights
+from tests.tiers import slow
 
 OLDER = "5f8185f"  # the last commit in which all modules stood in one folder
 BEGIN = """
