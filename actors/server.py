@@ -17,6 +17,7 @@ from actors.b_ways.shared_step import SharedStep
 from actors.b_ways.stepping import Stepping
 from actors.b_ways.way import Call, Way
 from actors.evaluation_report import CPU, evaluated
+from actors.gpu import set_up_gpu
 from actors.placement import number
 from actors.role_arguments import corrects
 from actors.state_guard import Guard
@@ -31,9 +32,11 @@ from ray_split.messages.state import Closed, Remembered, State, state_bytes, ter
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.models.registry import first_states
+from ray_split.schedules import schedule_of
 from ray_split.schedules.schedule import WayOfB
 from ray_split.segments.copies import Learned
 from ray_split.segments.copy_factory import CopyFactory
+from ray_split.segments.device.computing import computing_at_server
 from ray_split.segments.looped_copies import LoopedCopies
 from ray_split.segments.shared_segment import SharedSegment
 from ray_split.segments.weighted_mean import averaged
@@ -57,12 +60,14 @@ class Server:
         torch.set_num_threads(number(settings.server.num_cpus))
         gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
         if gpu:
-            torch.backends.cudnn.deterministic = True
+            set_up_gpu(settings.server)
         model = registry.build(settings.model, settings.run.seed)
         segments = cut(model, settings.model.cuts or (), mask=settings.model.mask)
         self._settings = settings
         seed, max_norm = settings.run.seed, settings.phones.max_norm
-        self._make = make = CopyFactory("b", segments.b, settings, "cuda" if gpu else "cpu", corrects(settings)["b"])
+        device, correct = "cuda" if gpu else "cpu", corrects(settings)["b"]
+        self._computing = computing_at_server(settings, schedule_of(settings.schedule).on_server)
+        self._make = make = CopyFactory("b", segments.b, settings, device, correct, self._computing)
         self._task = Task(settings.task, mixed=settings.data.mixup is not None)
         self.b = make.segment()
         self._one = LoopedCopies(lambda: self.b)
@@ -234,7 +239,8 @@ class Server:
     def evaluate_loss(self, turn: Turn, activation: Message) -> Report:
         """Single split: B in eval mode and the loss, phone by phone if the turn has phones."""
         with self._guard.during(turn, activation):
-            outputs = [receive(group, CPU) for group in self._shared.evaluate(activation.groups)]
+            evaluated_groups = self._shared.evaluate(activation.groups)
+            outputs = [self._computing.scored(receive(group, CPU)) for group in evaluated_groups]
             return evaluated(self._task, outputs, labels_of(activation), turn.phones)
 
 

@@ -247,6 +247,19 @@ class Server(Section):
     lanes: Count = Field(
         8, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
     )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="what B computes in: float32, or bfloat16 by torch's autocast; weights and optimizer stay float32",
+    )
+    tf32: bool = Field(
+        False, description="whether products of float32 on a GPU may be rounded to TF32: faster, and other bits"
+    )
+    channels_last: bool = Field(
+        False, description="B's images and convolutions lie in memory with the channels last: for looped copies of B"
+    )
+    compile: bool = Field(
+        False, description="B is compiled by torch.compile: a slow start, and other bits. Refused where it can't be"
+    )
     device: DeviceSetting = Field(
         None,
         description="what the server is simulated to be, for virtual time: k80, rtx_2080, a100, h100, h200, or "

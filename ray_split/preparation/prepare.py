@@ -38,6 +38,7 @@ from ray_split.preparation.data_checks import check_data, warn_of_large
 from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
+from ray_split.preparation.settings.server_settings import check_compiled, check_dtypes
 from ray_split.preparation.settings.stop_settings import check_stop
 from ray_split.preparation.settings.task_settings import (
     check_names,
@@ -79,8 +80,8 @@ def prepare(settings: config.Config) -> Prepared:
     # 2. What can be checked and decided without data.
     futile_settings.check_written(settings)
     futile_settings.check_chances(settings)
-    futile_settings.warn_of_unused(settings)
     schedule = schedules.check(settings)
+    futile_settings.warn_of_unused(settings)
     aggregators.check(settings.aggregator, schedule.averages, settings.schedule.name)
     algorithms.check(settings, schedule)
     check_names(settings.task)
@@ -115,7 +116,9 @@ def prepare(settings: config.Config) -> Prepared:
         _forward(settings, model, batch, stream)
     futile_settings.check_segments(settings, segments)
     try_hand_over(settings, segments)
+    check_dtypes(settings, segments)
     check_crossing(settings, segments, examples[-1])
+    check_compiled(settings, segments, examples[-1])
     check_representation(settings, segments, examples[-1])
     # 6. How many phones train together, and which segments are computed for all of them at once.
     held_out = _held_out_sizes(settings, stream) if schedule.personal else []

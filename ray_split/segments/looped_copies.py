@@ -123,7 +123,8 @@ class LoopedCopies:
         for (group, i, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
             outputs = segment.forward(own, seed, differentiable)
             targets = receive(labels[group][i], segment.device)
-            value = task.loss(outputs, targets)
+            with segment.computing.around(segment.device):
+                value = task.loss(outputs, targets)
             scaled = value if scales is None else value * float(scales[len(losses)])
             if parts is not None:
                 scaled = scaled / parts[len(losses)]

@@ -22,6 +22,7 @@ from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.base_weight import BaseWeight
 from ray_split.segments.buffers import Buffers, state_of
+from ray_split.segments.device.computing import PLAIN, Computing, Run
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.optimization.gradient_norm import needed
 from ray_split.segments.optimization.learning_rates import rates_of, set_at
@@ -45,9 +46,14 @@ class Segment:
         device: str = "cpu",
         frozen: bool = False,
         backprop: str = "autograd",
+        computing: Computing = PLAIN,
+        run: Run | None = None,
     ) -> None:
+        """`run`: calls the module with arguments, where that isn't plainly done."""
         self.device = torch.device(device)
-        self.module = module.to(self.device)
+        self.module = computing.laid_out(module.to(self.device))
+        self.computing = computing
+        self._run = run
         if frozen:
             self.module.requires_grad_(False)
         self.module.train(not frozen)
@@ -75,9 +81,17 @@ class Segment:
         seed_torch(seed, self.device)
         inputs = as_leaves(arrived, differentiable)
         # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
-        outputs = call(self.module, tree_map(lambda x: own_copy(x, self.device), inputs))
+        outputs = self.call(tree_map(lambda x: own_copy(x, self.device), inputs))
         self._pass = _Pass(inputs, outputs)
         return outputs
+
+    def call(self, inputs: Any) -> Any:
+        """Call the module as this segment computes."""
+        taken = self.computing.taken(inputs)
+        with self.computing.around(self.device):
+            if self._run is None:
+                return call(self.module, taken)
+            return self._run(self.module, *(taken if isinstance(taken, tuple) else (taken,)))
 
     def train(self) -> None:
         """Train mode; a frozen segment stays in eval mode."""
@@ -143,7 +157,7 @@ class Segment:
         """The outputs for what arrived, in eval mode and without a graph. Leaves the buffers as they are."""
         self.eval()
         with self.buffers.unchanged():
-            return call(self.module, receive(arrived, self.device))
+            return self.call(receive(arrived, self.device))
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name."""

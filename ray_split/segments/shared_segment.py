@@ -31,8 +31,9 @@ from ray_split.messages.message import (
 from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.copies import Learned
+from ray_split.segments.device.computing import compiled_over_phones
 from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
-from ray_split.segments.segment import Segment, as_array, call, seed_torch
+from ray_split.segments.segment import Segment, as_array, seed_torch
 from ray_split.segments.stacked_copies import over_phones
 from ray_split.tasks.task import Task
 
@@ -56,6 +57,8 @@ class SharedSegment:
     def __init__(self, segment: Segment, vmapped: bool) -> None:
         self.segment = segment
         self._many = _with_seeded_dropout(segment.module) if vmapped else None
+        compiles = self._many is not None and segment.computing.compiled
+        self._run = compiled_over_phones(self._many, shared=True) if compiles and self._many else None
         self._dropouts = [m for m in self._many.modules() if isinstance(m, SeededDropout)] if self._many else []
         self._passes: dict[Hashable, list[_Pass]] = {}
         self.wanted: Wanted = False  # of which leaves of the last forward's outputs the gradient is
@@ -104,13 +107,15 @@ class SharedSegment:
     def _call(self, arrived: Any) -> Any:
         module = self.segment.module
         if self._many is None or group_size(arrived) == 1:
-            outputs = call(module, row(arrived, 0))
+            outputs = self.segment.call(row(arrived, 0))
             return tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, outputs)
         if self._many.training != module.training:
             self._many.train(module.training)
         weights: dict[str, torch.Tensor] = dict(module.named_parameters())
         buffers = dict(module.named_buffers())
-        return over_phones(self._many, weights, buffers, arrived, shared=True)[0]
+        computing = self.segment.computing
+        with computing.around(self.segment.device):
+            return over_phones(self._many, weights, buffers, computing.taken(arrived), True, self._run)[0]
 
     def backward(self, key: Hashable, gradients: Groups, scales: Sequence[Array]) -> Groups:
         """Backward, each phone's gradient times its scale; what goes back has its scale taken out again.
@@ -137,7 +142,8 @@ class SharedSegment:
         passes, found, losses, right = self._forward(arrived, seeds, differentiable), [], [], []
         for done, at in _placed(passes):
             targets = receive(labels[done.group][at], self.segment.device)
-            each, scale = task.losses(done.outputs, targets), scales[done.group][at]
+            with self.segment.computing.around(self.segment.device):
+                each, scale = task.losses(done.outputs, targets), scales[done.group][at]
             if each.requires_grad:
                 (each * torch.from_numpy(scale).to(each)).sum().backward()  # type: ignore[no-untyped-call]
             found.append(times(gradients_of(done.arrived), 1 / scale))
@@ -159,7 +165,8 @@ class SharedSegment:
         losses, right, weighted = [], [], []
         for outputs, groups, own in zip(split([done.outputs], labels), labels, scales, strict=True):
             pairs = [(o, receive(g, self.segment.device)) for o, g in zip(outputs, groups, strict=True)]
-            each = torch.cat([task.losses(*pair) for pair in pairs])
+            with self.segment.computing.around(self.segment.device):
+                each = torch.cat([task.losses(*pair) for pair in pairs])
             weighted.append((each * torch.from_numpy(np.concatenate(own)).to(each)).sum())
             losses.append(as_array(each))
             right.append(np.concatenate([task.corrects(*pair) for pair in pairs]))

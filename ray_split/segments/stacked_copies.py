@@ -40,6 +40,7 @@ from ray_split.segments.autograd import as_floats, as_leaves, backward, can_have
 from ray_split.segments.base_weight import base_keys
 from ray_split.segments.buffers import changing
 from ray_split.segments.copies import Learned
+from ray_split.segments.device.computing import PLAIN, Computing, Run, compiled_over_phones
 from ray_split.segments.optimization.accumulated import Accumulated
 from ray_split.segments.optimization.correction import Correction
 from ray_split.segments.optimization.stacked_optimizer import StackedOptimizer, gradient_norms
@@ -73,13 +74,16 @@ class StackedCopies:
         frozen: bool = False,
         backprop: str = "autograd",
         correction: Correction | None = None,
+        computing: Computing = PLAIN,
     ) -> None:
         self.device = torch.device(device)
+        self._computing = computing
         self._module = replace_dropout(copy.deepcopy(module)).to(self.device)
         self._trained = {n for n, p in self._module.named_parameters() if p.requires_grad and not frozen}
         self._module.train(not frozen)
         self._dropouts = [m for m in self._module.modules() if isinstance(m, SeededDropout)]
         self._changing = changing(self._module)
+        self._run = compiled_over_phones(self._module, shared=False) if computing.compiled else None
         self._optimizer = StackedOptimizer(optimizer, self.device)
         self._frozen = frozen
         self._backprop = backprop
@@ -152,9 +156,13 @@ class StackedCopies:
             dropout.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         _share_generators(self._dropouts)
         buffers = {n: b[low:high] for n, b in self._buffers.items()}
-        outputs, assigned = over_phones(self._module, weights, buffers, own)
+        outputs, assigned = self._call(weights, buffers, own)
         self._keep(low, high, assigned)
         return _Pass(low, high, weights, inputs, outputs)
+
+    def _call(self, weights: Tensors, buffers: Tensors, inputs: Any) -> tuple[Any, Tensors]:
+        with self._computing.around(self.device):
+            return over_phones(self._module, weights, buffers, self._computing.taken(inputs), run=self._run)
 
     def _leaves(self, low: int, high: int) -> Tensors:
         return {n: w[low:high].detach().requires_grad_(n in self._trained) for n, w in self._weights.items()}
@@ -214,7 +222,8 @@ class StackedCopies:
         parts = None if turn is None else turn.parts(self._pending()[-1].high)
         for done, wanted in zip(self._pending(), labels, strict=True):
             targets = receive(wanted, self.device)
-            values = task.losses(done.outputs, targets)
+            with self._computing.around(self.device):
+                values = task.losses(done.outputs, targets)
             scaled = values if scales is None else values * torch.from_numpy(scales[done.low : done.high]).to(values)
             if parts is not None:
                 scaled = scaled / torch.tensor(parts[done.low : done.high]).to(values)
@@ -286,7 +295,7 @@ class StackedCopies:
             high = low + group_size(group)
             weights, buffers = ({n: t[low:high] for n, t in s.items()} for s in (self._weights, self._buffers))
             buffers |= {name: tensor.clone() for name, tensor in buffers.items() if name in self._changing}
-            outputs.append(over_phones(self._module, weights, buffers, receive(group, self.device))[0])
+            outputs.append(self._call(weights, buffers, receive(group, self.device))[0])
             low = high
         return outputs
 
@@ -335,13 +344,13 @@ class StackedCopies:
 
 
 def over_phones(
-    module: nn.Module, weights: Tensors, buffers: Tensors, arrived: Any, shared: bool = False
+    module: nn.Module, weights: Tensors, buffers: Tensors, arrived: Any, shared: bool = False, run: Run | None = None
 ) -> tuple[Any, Tensors]:
     """Call a module for k phones: weights, buffers (k, ...) and what arrived (k, n, ...) are each phone's own.
 
     `shared`: weights and buffers (...) are everybody's. One phone's call is the plain one. What isn't a tensor is
     the same for all. Returns the outputs, and the buffers (k, ...) that forward has assigned: the others' changes
-    are in place.
+    are in place. `run`: of several phones the same, compiled (of a module that assigns no buffer).
     """
     tensors = [x for x in leaves(arrived) if isinstance(x, torch.Tensor)]
     if len(tensors[0]) == 1:
@@ -349,6 +358,8 @@ def over_phones(
         called = _called(module, alone, row(arrived, 0), buffers)
         outputs, assigned = tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, called)
         return outputs, assigned
+    if run is not None:
+        return run(weights, buffers, _arguments(arrived)), {}
     shape: list[Any] = []
 
     def one(weights: Tensors, buffers: Tensors, *tensors: torch.Tensor) -> list[torch.Tensor]:

@@ -1,0 +1,26 @@
+"""A process that computes on a GPU: what it says to torch before it does."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ray_split import config
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
+def set_up_gpu(server: config.Server) -> None:
+    """Let the same settings give the same bits on the same card, and TF32 be what is asked for, on or off.
+
+    Before this process starts CUDA: cuBLAS reads its workspace's size then. An operation that has no deterministic
+    implementation is run all the same, and torch warns of it.
+    """
+    os.environ.setdefault(WORKSPACE, ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # takes time, and nobody reads it
+    torch.backends.cuda.matmul.allow_tf32 = server.tf32
+    torch.backends.cudnn.allow_tf32 = server.tf32
