@@ -7,7 +7,7 @@ what its optimizer remembers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ class Segment:
         self._frozen = frozen
         self.backprop = backprop
         self._pass: _Pass | None = None
+        self._again: Callable[[], Any] | None = None
         self.buffers = Buffers(self.module)
         self._fixed = {n: p for n, p in self.module.named_parameters() if not p.requires_grad}
         self._versions: dict[str, tuple[int, int]] = {}  # of those that aren't trained, as they were loaded
@@ -83,6 +84,19 @@ class Segment:
         # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
         outputs = self.call(tree_map(lambda x: own_copy(x, self.device), inputs))
         self._pass = _Pass(inputs, outputs)
+        return outputs
+
+    def forward_twice(self, arrived: Tree, seed: int, differentiable: Wanted = True) -> Any:
+        """As `forward`, but the graph isn't kept: `backward` computes it once more, to the same bits."""
+        kept = self.buffers.kept()
+        outputs = self.forward(arrived, seed, differentiable)
+        self._pass = None
+
+        def again() -> None:
+            with self.buffers.as_before(kept):
+                self.forward(arrived, seed, differentiable)
+
+        self._again = again
         return outputs
 
     def call(self, inputs: Any) -> Any:
@@ -123,6 +137,9 @@ class Segment:
         return gradients_of(arrived)
 
     def _take_pass(self) -> tuple[Any, Any]:
+        if self._again is not None:
+            again, self._again = self._again, None
+            again()
         if self._pass is None:
             raise RuntimeError("backward without a forward")
         taken, self._pass = self._pass, None
@@ -197,8 +214,7 @@ class Segment:
 
         Raises ValueError on wrong keys or shapes.
         """
-        self._pass = None
-        self.module.zero_grad()
+        self.forget()
         self.buffers.put_back()
         own = self.tensors()
         arrived = {key: array for key, array in state.items() if not key.startswith("optimizer/")}
@@ -214,6 +230,11 @@ class Segment:
         if not fresh_optimizer:
             self._load_optimizer(state)
         return state_bytes(state)
+
+    def forget(self) -> None:
+        """Drop what is pending, and the gradients."""
+        self._pass = self._again = None
+        self.module.zero_grad()
 
     def _load_optimizer(self, state: State) -> None:
         if self.optimizer is None:
