@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from ray_split import config
+from ray_split.errors import DeviceMemoryError, first_line
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -24,3 +28,19 @@ def set_up_gpu(server: config.Server) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # takes time, and nobody reads it
     torch.backends.cuda.matmul.allow_tf32 = server.tf32
     torch.backends.cudnn.allow_tf32 = server.tf32
+
+
+@contextmanager
+def within_memory(drop: Callable[[], None]) -> Iterator[None]:
+    """Around what a call computes. Raises DeviceMemoryError where the GPU has no room for it.
+
+    `drop` lets go of what is pending: first of all of what the frames hold that the error has come through.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)
+        drop()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise DeviceMemoryError(first_line(error)) from None

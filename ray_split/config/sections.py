@@ -33,6 +33,7 @@ from ray_split.config.fields import (
     Shape,
     StoragePath,
     ToResume,
+    WholeNumbers,
     in_file,
     read_yaml,
     segments,
@@ -247,6 +248,11 @@ class Server(Section):
     lanes: Count = Field(
         8, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
     )
+    chunk: Literal["auto"] | Count | WholeNumbers = Field(
+        "auto",
+        description="phones of a cohort that a server computes in one go: auto (all; fewer from the round on in which "
+        "its GPU has no room), a number, or what it is from which round on: '{0: 64, 3: 8}'",
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="what B computes in: float32, or bfloat16 by torch's autocast; weights and optimizer stay float32",
@@ -265,6 +271,13 @@ class Server(Section):
         description="what the server is simulated to be, for virtual time: k80, rtx_2080, a100, h100, h200, or "
         "'{gflops: 5000}'; none: rtx_2080 if phones.device or phones.link is set",
     )
+
+    @field_validator("chunk")
+    @classmethod
+    def _chunks(cls, chunk: str | int | dict[int, int]) -> str | int | dict[int, int]:
+        if isinstance(chunk, dict) and any(round < 0 or phones < 1 for round, phones in chunk.items()):
+            raise ValueError("a mapping from rounds (0 or more) to phones (1 or more)")
+        return chunk
 
 
 class Cluster(Section):

@@ -39,6 +39,7 @@ from ray_split.results.left_behind import (
     WITHOUT_EMA,
     ended_early,
     read_quarantined,
+    read_smaller,
     span,
 )
 from ray_split.results.provenance import now, provenance
@@ -85,6 +86,7 @@ class Records:
         self._phone_tables: list[dict[str, Array]] = []
         resumed = settings.run.resume != "never"
         self.quarantined = read_quarantined(self.folder) if resumed else []
+        self.smaller = read_smaller(self.folder) if resumed else []
         self._ended_early = ended_early(self.folder) if resumed else None
         self._provenance = provenance(self.folder, resumed)
         filesystem.make_folder(self.folder)
@@ -273,6 +275,7 @@ class Records:
             **{name: sums[name] for name in FAILED},
             "recoveries": recoveries,
             "quarantined": self.quarantined,
+            **({"smaller": self.smaller} if self.smaller else {}),
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
         }
         with _no_worse(status):
