@@ -34,7 +34,8 @@ class Room:
         self._settings, self._way, self._kept = settings, way, kept
 
     def at(self, round: int) -> Limits:
-        """The limits of a round."""
+        """The limits of a round; before the first one, its."""
+        round = max(round, 0)
         server, since = self._settings.server, [each for each in self._kept if each["round"] <= round]
         chunks = [chunk_at(server.chunk, round), *(each["chunk"] for each in since)]
         lanes = min([server.lanes, *(each["lanes"] for each in since)])

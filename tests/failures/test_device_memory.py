@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 import ray_split as rs
 from actors import gpu
-from tests.tiers import thorough
 
 MEMORY = gpu.within_memory
 
@@ -110,3 +111,106 @@ def test_without_room_in_any_of_the_servers_calls_the_run_is_one_that_was_told_t
     counted = inject(Injected())
     fit(tmp_path, schedule)
     assert_as_told(tmp_path, schedule, list(range(1, counted.calls + 1)), inject)
+
+
+def test_without_room_again_and_again_chunks_are_halved_down_to_one_phone(
+    tmp_path: Path, inject: Callable[[Injected], Injected]
+) -> None:
+    inject(Injected(4, 8))
+    result = fit(tmp_path, "splitfed_v1")
+    assert [each["chunk"] for each in summary_of(result)["smaller"]] == [2, 1]
+    inject(Injected())
+    assert model_of(result) == model_of(fit(tmp_path, "splitfed_v1", {"chunk": 1}))
+
+
+def test_first_fewer_cohorts_go_abreast_which_changes_no_byte(
+    tmp_path: Path, inject: Callable[[Injected], Injected]
+) -> None:
+    inject(Injected(5))
+    result = fit(tmp_path, "splitfed_v1", {"lanes": 8})
+    assert summary_of(result)["smaller"] == [{"round": 0, "lanes": 1, "chunk": None}]
+    assert [row["server_lanes"] for row in rows_of(result)] == [1, 1]
+    inject(Injected())
+    assert model_of(result) == model_of(fit(tmp_path, "splitfed_v1", {"lanes": 8}))
+
+
+def test_a_resumed_run_goes_on_with_the_chunks(tmp_path: Path, inject: Callable[[Injected], Injected]) -> None:
+    inject(Injected(5))
+    result = fit(tmp_path, "parallel", run={"rounds": 1, "name": "run"})
+    inject(Injected())
+    resumed = fit(tmp_path, "parallel", run={"name": "run", "resume": "auto"})
+    assert resumed.path == result.path
+    assert [row["server_chunk"] for row in rows_of(resumed)] == [2, 2]
+    assert model_of(resumed) == model_of(fit(tmp_path, "parallel", {"chunk": 2}))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "least"),
+    [
+        ("splitfed_v1", "phone by phone"),
+        ("parallel", "phone by phone"),
+        ("sequential", "with schedule.name sequential"),
+    ],
+)
+def test_where_nothing_smaller_is_left_the_run_ends_with_what_to_set(
+    tmp_path: Path, schedule: str, least: str, inject: Callable[[Injected], Injected]
+) -> None:
+    phones = {"count": 8, "local_steps": 1, "cohort": "auto" if schedule == "sequential" else 4}
+    inject(Injected(always=lambda: True))
+    with pytest.raises(rs.RunFailedError) as raised:
+        fit(tmp_path, schedule, phones=phones)
+    assert str(raised.value) == (
+        f"the server's GPU has no room for B even {least} (CUDA out of memory. Tried to allocate 2.00 GiB.): set a "
+        "smaller data.batch_size or data.eval_batch_size, server.dtype bfloat16, or use a GPU with more memory"
+    )
+
+
+def mixed(num_classes: int) -> nn.Module:
+    """B has Dropout and statistics, a second forward of which must leave no trace."""
+    middle = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.ReLU())
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), middle, nn.Linear(16, num_classes))
+
+
+MIXED = {"name": mixed, "cuts": ["1", "2"]}
+
+
+@pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v3"])
+def test_looped_copies_are_the_same_to_the_byte_in_chunks(tmp_path: Path, schedule: str) -> None:
+    looped = {"count": 8, "cohort": 4, "stacked": []}
+    whole, pieces = (
+        fit(tmp_path, schedule, {"chunk": chunk}, phones=looped, model={**MIXED, "kwargs": {}}) for chunk in ("auto", 2)
+    )
+    assert model_of(whole) == model_of(pieces)
+
+
+def test_looped_phones_of_a_shared_b_are_the_same_to_the_byte_in_chunks(tmp_path: Path) -> None:
+    looped = {"count": 8, "cohort": 4, "stacked": [], "local_steps": 2}
+    whole, pieces = (fit(tmp_path, "parallel", {"chunk": chunk}, phones=looped) for chunk in ("auto", 2))
+    assert model_of(whole) == model_of(pieces)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_stack_in_chunks_is_the_same_training(tmp_path: Path, accumulate: int) -> None:
+    stacked = {"count": 8, "cohort": 4, "stacked": ["a", "b", "c"], "local_steps": 2}
+    data = {"batch_size": 8, "accumulate": accumulate}
+    whole, pieces = (
+        fit(tmp_path, "splitfed_v1", {"chunk": chunk}, phones=stacked, data=data, model={**MIXED, "kwargs": {}})
+        for chunk in ("auto", 3)
+    )
+    one, other = (load_file(Path(each.path) / "model.safetensors") for each in (whole, pieces))
+    assert one["2.1.num_batches_tracked"] == other["2.1.num_batches_tracked"] > 0
+    for name, own in one.items():
+        torch.testing.assert_close(own, other[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_single_split_learns_in_chunks_as_it_is_told(tmp_path: Path) -> None:
+    looped = {"count": 8, "cohort": 4, "stacked": [], "local_steps": 2}
+    model = {"cuts": ["layers.0"]}
+    whole, pieces = (fit(tmp_path, "splitfed_v1", {"chunk": c}, phones=looped, model=model) for c in ("auto", 2))
+    assert model_of(whole) == model_of(pieces)
+
+
+@pytest.mark.parametrize("chunk", ["0", "{0: 0}", "{-1: 3}", "{a: 3}"])
+def test_a_chunk_is_auto_or_phones_or_phones_from_a_round_on(chunk: str) -> None:
+    with pytest.raises(rs.SettingsError, match=r"^server\.chunk"):
+        rs.Config(server={"chunk": chunk})
