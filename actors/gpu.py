@@ -26,8 +26,17 @@ def set_up_gpu(server: config.Server) -> None:
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # takes time, and nobody reads it
+    if (share := memory_share(server)) < 1:
+        torch.cuda.set_per_process_memory_fraction(share)
     torch.backends.cuda.matmul.allow_tf32 = server.tf32
     torch.backends.cudnn.allow_tf32 = server.tf32
+
+
+def memory_share(server: config.Server) -> float:
+    """The share of a GPU's memory that a server may take: of a GPU that it shares what it asks for of it."""
+    if server.memory_fraction is not None:
+        return server.memory_fraction
+    return 1.0 if server.num_gpus == "auto" else min(1.0, server.num_gpus)
 
 
 @contextmanager

@@ -257,6 +257,13 @@ class Server(Section):
         "float32",
         description="what B computes in: float32, or bfloat16 by torch's autocast; weights and optimizer stay float32",
     )
+    memory_fraction: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of a GPU's memory that the server may take; none: server.num_gpus, where that is below 1",
+    )
     tf32: bool = Field(
         False, description="whether products of float32 on a GPU may be rounded to TF32: faster, and other bits"
     )

@@ -24,6 +24,7 @@ MAY_DIFFER = (
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
     *("run.stop", "run.callbacks", "run.test_every"),
     *("run.max_hours", "run.on_bad_phone", "run.log_format", "run.private", "checkpoint.", "cluster.", "server.lanes"),
+    "server.memory_fraction",
     "server.chunk",  # asked for otherwise, a smaller GPU can go on, to other last bits
     "server.num_cpus",  # as cluster.cpus_per_client: asked for otherwise, another machine can go on, to other last bits
 )

@@ -80,7 +80,7 @@ class Segment:
         """
         self.train()
         seed_torch(seed, self.device)
-        inputs = as_leaves(arrived, differentiable)
+        inputs = as_leaves(arrived, differentiable, self.device)
         # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
         outputs = self.call(tree_map(lambda x: own_copy(x, self.device), inputs))
         self._pass = _Pass(inputs, outputs)

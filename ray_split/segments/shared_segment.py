@@ -96,7 +96,7 @@ class SharedSegment:
 
     def _forward(self, piece: Piece, arrived: Any, seeds: Sequence[int], differentiable: Wanted) -> _Pass:
         self.segment.train()
-        inputs = as_leaves(arrived, differentiable)
+        inputs = as_leaves(arrived, differentiable, self.segment.device)
         own = tree_map(lambda x: own_copy(x, self.segment.device), inputs)
         self._seed(seeds)
         return _Pass(piece, inputs, self._call(own))

@@ -180,7 +180,7 @@ class StackedCopies:
         self, done: _Pass, buffers: Tensors, group: Any, seeds: Sequence[int], differentiable: Wanted
     ) -> Tensors:
         """A forward, with these buffers, and its graph; returns the buffers that it has assigned."""
-        done.arrived = as_leaves(group, differentiable)
+        done.arrived = as_leaves(group, differentiable, self.device)
         own = tree_map(lambda x: own_copy(x, self.device), done.arrived)
         for dropout in self._dropouts:
             dropout.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
