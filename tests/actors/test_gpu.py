@@ -63,7 +63,7 @@ def test_what_has_no_room_lets_go_of_what_it_held() -> None:
         raise torch.OutOfMemoryError(f"CUDA out of memory\nby {len(large)}")
 
     with (
-        pytest.raises(DeviceMemoryError, match="^CUDA out of memory$") as raised,
+        pytest.raises(DeviceMemoryError, match=r"^CUDA out of memory$") as raised,
         gpu.within_memory(lambda: dropped.append("all")),
     ):
         compute()
