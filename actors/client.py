@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from actors import gpu
 from actors.contrast import Contrast
-from actors.evaluation_report import batch_sizes, bytes_each, evaluated
+from actors.evaluation_report import CPU, batch_sizes, bytes_each, evaluated
 from actors.placement import number
 from actors.role_arguments import corrects
 from actors.sample_reader import Reader
@@ -94,8 +95,11 @@ class Client:
         modules, correct = segments.modules(), corrects(settings)
         on_server = schedule_of(settings.schedule).on_server
         computing = {name: computing_of(settings, name, on_server) for name in modules}
+        device = "cuda" if settings.cluster.client_gpus else "cpu"
+        if settings.cluster.client_gpus:
+            gpu.set_up_gpu(settings.server)
         self._make = {
-            name: CopyFactory(name, module, settings, correct=correct[name], computing=computing[name])
+            name: CopyFactory(name, module, settings, device, correct[name], computing[name])
             for name, module in modules.items()
         }
         self._last = "b" if segments.c is None else "c"
@@ -417,7 +421,8 @@ class Client:
 
     def _evaluate_c(self, turn: Turn, hidden: Message, labels: list[Array]) -> Report:
         outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)
-        scored = [self._make["c"].computing.scored(each) for each in outputs]
+        here = [tree_map(lambda x: x.to(CPU) if isinstance(x, torch.Tensor) else x, each) for each in outputs]
+        scored = [self._make["c"].computing.scored(each) for each in here]
         return evaluated(self._task, scored, labels, turn.phones)
 
     def after(self, *done: object) -> None:

@@ -299,6 +299,9 @@ class Cluster(Section):
     cpus_per_client: Literal["auto"] | Few = Field(
         "auto", description="CPUs, and torch threads, of each client: auto (a rule over what it computes), or a number"
     )
+    client_gpus: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        0.0, description="A and C on this process's GPU too, where it is above 0: with backend inprocess alone"
+    )
     share_cpus: Literal["auto", "never", "always"] = Field(
         "auto",
         description="clients compute on the server's CPUs: auto (on one node, where server and clients take turns, or "

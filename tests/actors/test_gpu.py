@@ -10,6 +10,8 @@ import torch
 
 import ray_split as rs
 from actors import gpu
+from actors.placement import whole
+from actors.resources import resolve
 from ray_split.errors import DeviceMemoryError
 
 
@@ -53,6 +55,15 @@ def test_of_a_gpu_that_is_shared_a_server_takes_its_share_of_memory(
 ) -> None:
     gpu.set_up_gpu(rs.config.Server(**server))
     assert shares == share
+
+
+@pytest.mark.parametrize(
+    ("backend", "wrong"), [("ray", "on Ray clients have no GPUs"), ("inprocess", "torch sees no GPU in this process")]
+)
+def test_clients_that_would_have_no_gpu_are_refused(backend: str, wrong: str) -> None:
+    settings = rs.Config(cluster={"backend": backend, "client_gpus": 0.5})
+    with pytest.raises(rs.SettingsError, match=rf"^cluster\.client_gpus: is 0\.5, (and|but) {wrong}\."):
+        resolve(settings, [whole("here", 2, 0)])
 
 
 def test_what_has_no_room_lets_go_of_what_it_held() -> None:
