@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH))
 
-.PHONY: install train demo-devices smoke test test-thorough test-all check lint docs web bench clean
+.PHONY: install train demo-devices smoke test test-thorough test-all check lint docs web bench gpu-check clean
 
 install: .venv/.installed
 
@@ -77,6 +77,12 @@ web:
 
 bench: .venv/.dev
 	$(BIN)/python -m jobs.bench $(ARGS)
+
+# Measures and checks what is claimed of B on a GPU, in under eight minutes. Also where the system's Python has torch and
+# what a run needs, without an environment: python3 -m jobs.bench.gpu_check. Some rows of it:
+#   make gpu-check ARGS="'gpu copies there'"
+gpu-check: .venv/.dev
+	$(BIN)/python -m jobs.bench.gpu_check $(ARGS)
 
 clean:
 	rm -rf .venv dist build site .mypy_cache .ruff_cache .pytest_cache

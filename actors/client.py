@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from actors import gpu
 from actors.contrast import Contrast
-from actors.evaluation_report import batch_sizes, bytes_each, evaluated
+from actors.evaluation_report import CPU, batch_sizes, bytes_each, evaluated
 from actors.placement import number
 from actors.role_arguments import corrects
 from actors.sample_reader import Reader
@@ -48,9 +49,11 @@ from ray_split.messages.turn import USUAL, Start, Turn
 from ray_split.messages.weight_checks import Expected, check_ends
 from ray_split.models import registry
 from ray_split.models.registry import first_states
+from ray_split.schedules import schedule_of
 from ray_split.segments import aggregators
 from ray_split.segments.copies import Copies
 from ray_split.segments.copy_factory import CopyFactory
+from ray_split.segments.device.computing import computing_of
 from ray_split.segments.optimization.gradient_norm import total_norm
 from ray_split.segments.optimization.learning_rates import length_of
 from ray_split.tasks.task import Task
@@ -90,7 +93,15 @@ class Client:
         segments = cut(model, settings.model.cuts or (), mask=settings.model.mask)
         self._settings = settings
         modules, correct = segments.modules(), corrects(settings)
-        self._make = {n: CopyFactory(n, module, settings, correct=correct[n]) for n, module in modules.items()}
+        on_server = schedule_of(settings.schedule).on_server
+        computing = {name: computing_of(settings, name, on_server) for name in modules}
+        device = "cuda" if settings.cluster.client_gpus else "cpu"
+        if settings.cluster.client_gpus:
+            gpu.set_up_gpu(settings.server)
+        self._make = {
+            name: CopyFactory(name, module, settings, device, correct[name], computing[name])
+            for name, module in modules.items()
+        }
         self._last = "b" if segments.c is None else "c"
         self._contrasts = contrast_of(settings.algorithm)
         self._task = Task(settings.task, mixed=settings.data.mixup is not None)
@@ -410,7 +421,9 @@ class Client:
 
     def _evaluate_c(self, turn: Turn, hidden: Message, labels: list[Array]) -> Report:
         outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)
-        return evaluated(self._task, outputs, labels, turn.phones)
+        here = [tree_map(lambda x: x.to(CPU) if isinstance(x, torch.Tensor) else x, each) for each in outputs]
+        scored = [self._make["c"].computing.scored(each) for each in here]
+        return evaluated(self._task, scored, labels, turn.phones)
 
     def after(self, *done: object) -> None:
         """Nothing: what is submitted after this is done once these are there."""

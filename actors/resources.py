@@ -27,6 +27,7 @@ def resolve(settings: config.Config, nodes: Sequence[Node], work: SegmentWork | 
     """
     settings = channel.settle(settings)
     on_ray, autoscaled = settings.cluster.backend == "ray", settings.cluster.autoscaled
+    _check_client_gpus(settings, nodes)
     if not on_ray:
         _check_one_process(settings)
     if on_ray and autoscaled:
@@ -133,6 +134,15 @@ def _check_one_process(settings: config.Config) -> None:
         value = getattr(getattr(settings, section), field)
         if value != "auto" and value > most:
             raise SettingsError(name, value, f"at most {most} with cluster.backend inprocess")
+
+
+def _check_client_gpus(settings: config.Config, nodes: Sequence[Node]) -> None:
+    gpus, field = settings.cluster.client_gpus, "cluster.client_gpus"
+    if gpus and settings.cluster.backend == "ray":
+        wrong = f"is {gpus:g}, and on Ray clients have no GPUs"
+        raise SettingsError(field, gpus, "Set it to 0, or cluster.backend to inprocess", wrong)
+    if gpus and not any(node.gpus for node in nodes):
+        raise SettingsError(field, gpus, "Set it to 0", f"is {gpus:g}, but torch sees no GPU in this process")
 
 
 def cohorts(phones: Phones) -> int:

@@ -5,10 +5,12 @@ split, where B is the rest of the model and has the loss.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
+from actors import gpu
 from actors.b_average import Averaging, Kept
 from actors.b_ways.in_turn import InTurn
 from actors.b_ways.joint_batch import JointBatch
@@ -31,9 +33,11 @@ from ray_split.messages.state import Closed, Remembered, State, state_bytes, ter
 from ray_split.messages.turn import Turn
 from ray_split.models import registry
 from ray_split.models.registry import first_states
+from ray_split.schedules import schedule_of
 from ray_split.schedules.schedule import WayOfB
 from ray_split.segments.copies import Learned
 from ray_split.segments.copy_factory import CopyFactory
+from ray_split.segments.device.computing import computing_at_server
 from ray_split.segments.looped_copies import LoopedCopies
 from ray_split.segments.shared_segment import SharedSegment
 from ray_split.segments.weighted_mean import averaged
@@ -55,23 +59,26 @@ class Server:
 
     def __init__(self, settings: config.Config, contract: Contract) -> None:
         torch.set_num_threads(number(settings.server.num_cpus))
-        gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
-        if gpu:
-            torch.backends.cudnn.deterministic = True
+        on_gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
+        if on_gpu:
+            gpu.set_up_gpu(settings.server)
         model = registry.build(settings.model, settings.run.seed)
         segments = cut(model, settings.model.cuts or (), mask=settings.model.mask)
         self._settings = settings
         seed, max_norm = settings.run.seed, settings.phones.max_norm
-        self._make = make = CopyFactory("b", segments.b, settings, "cuda" if gpu else "cpu", corrects(settings)["b"])
+        device, correct = "cuda" if on_gpu else "cpu", corrects(settings)["b"]
+        self._computing = computing_at_server(settings, schedule_of(settings.schedule).on_server)
+        self._make = make = CopyFactory("b", segments.b, settings, device, correct, self._computing)
         self._task = Task(settings.task, mixed=settings.data.mixup is not None)
         self.b = make.segment()
         self._one = LoopedCopies(lambda: self.b)
         self._shared = SharedSegment(self.b, vmapped=make.stacked)
         self._averaging = Averaging(settings.aggregator)
         self._stepping = Stepping(waits=settings.optimizer.clips_model)
+        self._own = OwnCopies(make, self._averaging, settings, self._task, self._stepping)
         self._ways: dict[WayOfB, Way] = {
             "in_turn": InTurn(self._one, seed, self._task, self._stepping),
-            "own_copies": OwnCopies(make, self._averaging, settings, self._task, self._stepping),
+            "own_copies": self._own,
             "shared_step": SharedStep(self._shared, seed, self._task),
             "joint_batch": JointBatch(self._shared, seed, self._task),
         }
@@ -83,19 +90,35 @@ class Server:
         """What B computes on, for people."""
         return torch.cuda.get_device_name() if self.b.device.type == "cuda" else "CPU"
 
+    @contextmanager
+    def _during(self, turn: Turn, *arrived: Message) -> Iterator[None]:
+        with self._guard.during(turn, *arrived), gpu.within_memory(self._drop):
+            yield
+
+    def _drop(self) -> None:
+        """Let go of all that is pending: what is next is a load."""
+        for way in self._ways.values():
+            way.drop()
+        self._stepping.forget()
+        self._averaging.begin({})
+        self.b.forget()
+
     def initial_state(self) -> State:
         """B's state before the first round."""
-        return first_states(self._settings, {"b": self._make})["b"]
+        with gpu.within_memory(self._drop):
+            return first_states(self._settings, {"b": self._make})["b"]
 
-    def load(self, turn: Turn, state: State, way: WayOfB = "in_turn") -> Report:
-        """Begin a round with this state, in which B serves phones in this way."""
-        self._named = way
-        for each in self._ways.values():
-            each.begin(state)
-        self._averaging.begin(state)
-        self._stepping.forget()
-        self._checks.forget()
-        received = self._one.load(state, 1, fresh=False)
+    def load(self, turn: Turn, state: State, way: WayOfB = "in_turn", chunk: int | None = None) -> Report:
+        """Begin a round with this state, in which B serves phones in this way, at most `chunk` of them in one go."""
+        with self._guard.loading(turn), gpu.within_memory(self._drop):
+            self._named, self._shared.chunk = way, chunk
+            for each in self._ways.values():
+                each.begin(state)
+            self._own.chunk = chunk
+            self._averaging.begin(state)
+            self._stepping.forget()
+            self._checks.forget()
+            received = self._one.load(state, 1, fresh=False)
         self._guard.loaded(turn)
         return Report(bytes_weights=received)
 
@@ -104,31 +127,31 @@ class Server:
 
         `others`: of other replicas, what each one's `rows` gave.
         """
-        with self._guard.during(turn):
+        with self._during(turn):
             self._ways[self._named].end()
             average = self._averaging.state(*others)
             return self.b.state() if average is None else average
 
     def rows(self, turn: Turn) -> Kept:
         """The copies that were closed and kept, by their cohorts' numbers, for the replica that aggregates them."""
-        with self._guard.during(turn):
+        with self._during(turn):
             self._ways[self._named].end()
             return self._averaging.take_rows()
 
     def pass_on(self, turn: Turn) -> State | None:
         """The sum of the copies that were closed, here and before that, for the replica that goes on with it."""
-        with self._guard.during(turn):
+        with self._during(turn):
             return self._averaging.take_sum()
 
     def take(self, turn: Turn, total: State | None) -> Report:
         """Go on with the sum that another replica passed on."""
-        with self._guard.during(turn):
+        with self._during(turn):
             self._averaging.go_on(total)
             return Report(bytes_weights=state_bytes(total or {}))
 
     def average(self, turn: Turn, shares: Sequence[float], *others: State) -> Report:
         """End a round of several replicas: from now on `state` is the average of this one's B and theirs, by shares."""
-        with self._guard.during(turn):
+        with self._during(turn):
             self._ways[self._named].end()
             self._averaging.go_on(averaged([self.b.state(), *others], shares))
             return Report(bytes_weights=sum(state_bytes(state) for state in others))
@@ -146,7 +169,7 @@ class Server:
 
     def forward(self, turn: Turn, *activations: Message) -> Message | list[Message]:
         """B forward: hidden, for each of the turn's cohorts (of one, not in a list)."""
-        with self._guard.during(turn, *activations):
+        with self._during(turn, *activations):
             way = self._admitted(turn, "forward")
             cohorts = self._check(turn, activations, self._checks.activation)
             hidden, wanted = way.forward(turn, activations)
@@ -156,7 +179,7 @@ class Server:
 
     def backward(self, turn: Turn, *hidden_gradients: Message) -> Message | list[Message]:
         """B backward, and B's step but where phones share one: the gradient of the activation, for each cohort."""
-        with self._guard.during(turn, *hidden_gradients):
+        with self._during(turn, *hidden_gradients):
             way = self._admitted(turn, "backward")
             self._check(turn, hidden_gradients, self._checks.gradient)
             gradients = way.backward(turn, hidden_gradients)
@@ -164,7 +187,7 @@ class Server:
 
     def learn(self, turn: Turn, *activations: Message) -> Message | list[Message]:
         """Single split: forward, the loss and backward in one: the gradient of the activation, for each cohort."""
-        with self._guard.during(turn, *activations):
+        with self._during(turn, *activations):
             way = self._admitted(turn, "learn")
             self._check(turn, activations, self._checks.activation)
             learned = way.learn(turn, activations)
@@ -187,7 +210,7 @@ class Server:
 
         Or the turn's, where gradients are clipped by the norm of all segments': `norms` (k,) are each phone's.
         """
-        with self._guard.during(turn):
+        with self._during(turn):
             way = self._ways[self._named]
             if norms is not None:
                 self._stepping.step(turn, norms)
@@ -201,7 +224,7 @@ class Server:
 
         `remembered`: what is remembered of these copies for the settings' algorithm, which comes from the fed server.
         """
-        with self._guard.during(turn):
+        with self._during(turn):
             terms = (remembered or {}).get("b")
             self._own_copies("open").open(turn, terms)
             return Report(bytes_weights=terms_bytes(terms, len(turn.phones)))
@@ -213,7 +236,7 @@ class Server:
         number in the round. Copies without a share, of phones that did not finish the round, are left out.
         With the `steps` that each took, it returns what is remembered of the copies from now on.
         """
-        with self._guard.during(turn):
+        with self._during(turn):
             return self._own_copies("close").close(turn, shares, number, steps)
 
     def _own_copies(self, call: str) -> OwnCopies:
@@ -228,13 +251,14 @@ class Server:
 
     def evaluate(self, turn: Turn, activation: Message) -> Message:
         """B in eval mode: hidden."""
-        with self._guard.during(turn, activation):
+        with self._during(turn, activation):
             return Message(self._shared.evaluate(activation.groups), time.time())
 
     def evaluate_loss(self, turn: Turn, activation: Message) -> Report:
         """Single split: B in eval mode and the loss, phone by phone if the turn has phones."""
-        with self._guard.during(turn, activation):
-            outputs = [receive(group, CPU) for group in self._shared.evaluate(activation.groups)]
+        with self._during(turn, activation):
+            evaluated_groups = self._shared.evaluate(activation.groups)
+            outputs = [self._computing.scored(receive(group, CPU)) for group in evaluated_groups]
             return evaluated(self._task, outputs, labels_of(activation), turn.phones)
 
 

@@ -34,6 +34,15 @@ class Guard:
             trim()
         return fresh
 
+    @contextmanager
+    def loading(self, turn: Turn) -> Iterator[None]:
+        """Around what `loaded` comes after: if it raises, the turn's calls raise the same."""
+        try:
+            yield
+        except BaseException as error:
+            self._holds, self._failed = None, ((turn.round, turn.attempt), error)
+            raise
+
     def begin(self) -> None:
         """Begin a round's account of time."""
         self._spent, self._free = Spent(), time.time()

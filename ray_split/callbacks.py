@@ -65,6 +65,9 @@ class Callback:
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Phones sent what they may not, or can't be read: from this round, run again, the run goes on without them."""
 
+    def on_smaller(self, round: int, lanes: int, chunk: int | None) -> None:
+        """A server's GPU had no room: from this round, run again, it computes less at once."""
+
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
         """The run is over, for whatever reason: summary['status'] says."""
 

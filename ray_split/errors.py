@@ -151,6 +151,10 @@ class ActorLostError(RuntimeError):
     """An actor died (its process, or its node). The round can be run again."""
 
 
+class DeviceMemoryError(RuntimeError):
+    """The server's GPU has no room for what a call computes. The round can be run again in smaller pieces."""
+
+
 class BadPhoneError(RuntimeError):
     """A phone sent what it may not send, or its data can't be read. The round can be run again without it."""
 

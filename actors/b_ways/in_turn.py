@@ -26,6 +26,10 @@ class InTurn:
         """As Way.begin."""
         self._pending, self._accumulating = None, ()
 
+    def drop(self) -> None:
+        """As Way.drop: B is the server's."""
+        self._pending, self._accumulating = None, ()
+
     def admit(self, turn: Turn, call: Call) -> None:
         """As Way.admit."""
         self._stepping.check()

@@ -27,6 +27,11 @@ class JointBatch:
         self._arrived = []
         self._shared.forget()
 
+    def drop(self) -> None:
+        """As Way.drop."""
+        self._arrived = []
+        self._shared.forget()
+
     def admit(self, turn: Turn, call: Call) -> None:
         """Whatever comes: the weights stay what they are until `step`."""
 

@@ -30,6 +30,7 @@ class OwnCopies:
     ) -> None:
         self._make, self._averaging, self._settings, self._stepping = make, averaging, settings, stepping
         self._max_norm, self._seed, self._task = settings.phones.max_norm.weights, settings.run.seed, task
+        self.chunk: int | None = None  # phones whose copies are computed in one go
         self._start: State = {}
         self._terms: dict[tuple[int, ...], Terms] = {}  # what is remembered of the copies, where anything is
         self._copies: dict[tuple[int, ...], Copies] = {}
@@ -43,6 +44,10 @@ class OwnCopies:
         for phones in list(self._copies):
             self._release(phones)
 
+    def drop(self) -> None:
+        """As Way.drop: the copies too, for others are soon made."""
+        self._start, self._terms, self._copies, self._spare = {}, {}, {}, {True: [], False: []}
+
     def admit(self, turn: Turn, call: Call) -> None:
         """As Way.admit."""
         self._stepping.check(turn.phones)
@@ -55,6 +60,7 @@ class OwnCopies:
             self._terms[turn.phones] = terms
         spare, count = self._spare[len(turn.phones) > 1], len(turn.phones)
         self._copies[turn.phones] = spare.pop() if spare else self._make(count)
+        self._copies[turn.phones].chunk = self.chunk
         self._copies[turn.phones].load(self._start, count, fresh=True, terms=terms)
 
     def forward(self, turn: Turn, activations: Sequence[Message]) -> tuple[list[Groups], Wanted]:

@@ -27,6 +27,10 @@ class SharedStep:
         """As Way.begin."""
         self._shared.forget()
 
+    def drop(self) -> None:
+        """As Way.drop."""
+        self._shared.forget()
+
     def admit(self, turn: Turn, call: Call) -> None:
         """Whatever comes: the weights stay what they are until `step`."""
 

@@ -34,6 +34,9 @@ class Way(Protocol):
     def learn(self, turn: Turn, activations: Sequence[Message]) -> list[Learned]:
         """Single split: forward, the loss and backward, for each message."""
 
+    def drop(self) -> None:
+        """Let go of the memory of what is under way: what is next is `begin`."""
+
     def end(self) -> None:
         """The round's state is asked for. Raises RuntimeError if something is still under way: it would be lost."""
 

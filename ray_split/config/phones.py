@@ -40,6 +40,10 @@ class Phones(Section):
     stacked: Names | None = Field(
         None, description="segments whose copies are computed as one, any of a,b,c; none: by the model's shapes"
     )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="what A and C compute in: float32, or bfloat16 by torch's autocast; weights stay float32",
+    )
     held_out: float | None = Field(
         None, ge=0, lt=1, description="share of a phone's samples to evaluate on it; none: 0.2 for personal schedules"
     )

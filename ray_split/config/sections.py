@@ -33,6 +33,7 @@ from ray_split.config.fields import (
     Shape,
     StoragePath,
     ToResume,
+    WholeNumbers,
     in_file,
     read_yaml,
     segments,
@@ -248,11 +249,43 @@ class Server(Section):
     lanes: Count = Field(
         8, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
     )
+    chunk: Literal["auto"] | Count | WholeNumbers = Field(
+        "auto",
+        description="phones of a cohort that a server computes in one go: auto (all; fewer from the round on in which "
+        "its GPU has no room), a number, or what it is from which round on: '{0: 64, 3: 8}'",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="what B computes in: float32, or bfloat16 by torch's autocast; weights and optimizer stay float32",
+    )
+    memory_fraction: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of a GPU's memory that the server may take; none: server.num_gpus, where that is below 1",
+    )
+    tf32: bool = Field(
+        False, description="whether products of float32 on a GPU may be rounded to TF32: faster, and other bits"
+    )
+    channels_last: bool = Field(
+        False, description="B's images and convolutions lie in memory with the channels last: for looped copies of B"
+    )
+    compile: bool = Field(
+        False, description="B is compiled by torch.compile: a slow start, and other bits. Refused where it can't be"
+    )
     device: DeviceSetting = Field(
         None,
         description="what the server is simulated to be, for virtual time: k80, rtx_2080, a100, h100, h200, or "
         "'{gflops: 5000}'; none: rtx_2080 if phones.device or phones.link is set",
     )
+
+    @field_validator("chunk")
+    @classmethod
+    def _chunks(cls, chunk: str | int | dict[int, int]) -> str | int | dict[int, int]:
+        if isinstance(chunk, dict) and any(round < 0 or phones < 1 for round, phones in chunk.items()):
+            raise ValueError("a mapping from rounds (0 or more) to phones (1 or more)")
+        return chunk
 
 
 class Cluster(Section):
@@ -266,6 +299,9 @@ class Cluster(Section):
     )
     cpus_per_client: Literal["auto"] | Few = Field(
         "auto", description="CPUs, and torch threads, of each client: auto (a rule over what it computes), or a number"
+    )
+    client_gpus: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        0.0, description="A and C on this process's GPU too, where it is above 0: with backend inprocess alone"
     )
     share_cpus: Literal["auto", "never", "always"] = Field(
         "auto",

@@ -22,6 +22,7 @@ from ray_split.errors import MISFITS, SettingsError, told
 from ray_split.messages.message import leaves, tree_map
 from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import as_floats
+from ray_split.segments.device.computing import Computing, computing_of
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.segment import HALF, call, learned_keys, tensors_of
 
@@ -140,7 +141,8 @@ def _measured(settings: config.Config, segments: Segments, example: torch.Tensor
     with mode, torch.enable_grad(), counter:
         for name, module in modules.items():
             frozen = name in settings.model.freeze
-            sides[name] = _forward(module.train(not frozen), frozen, arrived)
+            computing = computing_of(settings, name, schedule_of(settings.schedule).on_server)
+            sides[name] = _forward(module.train(not frozen), frozen, arrived, computing)
             arrived = sides[name].outputs
             found[name] = counted()
         backward, gradients = {}, {}
@@ -155,7 +157,7 @@ def _measured(settings: config.Config, segments: Segments, example: torch.Tensor
     }  # fmt: skip
 
 
-def _forward(module: nn.Module, frozen: bool, arrived: Any) -> _Side:
+def _forward(module: nn.Module, frozen: bool, arrived: Any, computing: Computing) -> _Side:
     if frozen:
         module.requires_grad_(False)
 
@@ -165,7 +167,9 @@ def _forward(module: nn.Module, frozen: bool, arrived: Any) -> _Side:
         return value.detach().requires_grad_(value.requires_grad)
 
     there = tree_map(leaf, arrived)
-    return _Side(there, call(module, tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, there)))
+    own = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, there)
+    with computing.around(torch.device("cpu")):
+        return _Side(there, call(module, computing.taken(own)))
 
 
 def _backward(outputs: Any) -> None:

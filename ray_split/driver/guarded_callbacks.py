@@ -71,6 +71,10 @@ class Guarded(Callback):
         """As the callback."""
         self._call("on_quarantine", round, phones, reason)
 
+    def on_smaller(self, round: int, lanes: int, chunk: int | None) -> None:
+        """As the callback."""
+        self._call("on_smaller", round, lanes, chunk)
+
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
         """As the callback."""
         self._call("on_run_end", summary, path)

@@ -38,7 +38,7 @@ def carry_out(prepared: Prepared, folder: Claimed, backend: Backend, callbacks: 
         stream.leave_out(each["phone"], each["round"])
     for each in records.absent:
         stream.be_absent([each["phone"]], each["round"])
-    runner = RoundRunner(settings, stream, backend, callbacks, stop)
+    runner = RoundRunner(settings, stream, backend, callbacks, stop, records.smaller)
     runner.callbacks = [*callbacks, _Quarantine(records, runner)]
     status, error = "failed", None
     try:
@@ -90,7 +90,7 @@ def _tell_end(callbacks: list[Callback], summary: dict[str, object], path: str) 
 
 
 class _Quarantine(Callback):
-    """Writes down at once who is left out, or was off: a run that is killed goes on without them when it is resumed."""
+    """Writes down at once who is left out or off, and what has no room: a run that is resumed goes on so."""
 
     def __init__(self, records: Records, runner: RoundRunner) -> None:
         self._records, self._runner = records, runner
@@ -103,4 +103,11 @@ class _Quarantine(Callback):
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """A line each in summary.json."""
         self._records.quarantine(round, phones, reason)
+        self._write()
+
+    def on_smaller(self, round: int, lanes: int, chunk: int | None) -> None:
+        """It is in the records already."""
+        self._write()
+
+    def _write(self) -> None:
         self._records.summary("running", self._runner.recoveries)

@@ -8,19 +8,28 @@ checkpoint, or the first weights, and the rounds since are run again: to the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ray_split import config, logs
 from ray_split.callbacks import Callback, Stopwatch
 from ray_split.data.stream import Stream
+from ray_split.driver import room
 from ray_split.driver.backend import Backend
 from ray_split.driver.bounded_calls import Checked
 from ray_split.driver.evaluation import Nonfinite, evaluate, evaluate_own
 from ray_split.driver.remote_phones import RemotePhones
+from ray_split.driver.room import Room
 from ray_split.driver.stopping import Stop
-from ray_split.errors import ActorLostError, BadPhoneError, Failures, PhoneGoneError, RunFailedError
+from ray_split.errors import (
+    ActorLostError,
+    BadPhoneError,
+    DeviceMemoryError,
+    Failures,
+    PhoneGoneError,
+    RunFailedError,
+)
 from ray_split.filesystem import Place
 from ray_split.messages.report import Report, RoundSums, Sums, mean_spent
 from ray_split.messages.turn import Turn
@@ -42,7 +51,9 @@ class RoundRunner:
         backend: Backend,
         callbacks: Sequence[Callback],
         stop: Stop | None = None,
+        smaller: list[dict[str, Any]] | None = None,
     ) -> None:
+        """`smaller`: what was taken back of what servers compute at once, to which more is added."""
         self.stream = stream
         self.backend = backend
         self.callbacks = callbacks
@@ -58,6 +69,7 @@ class RoundRunner:
         schedule = schedule_of(settings.schedule)
         self._schedule, self._on_server = schedule.bind(settings.schedule.kwargs), schedule.on_server
         self._way = schedule.way_with(settings.schedule.kwargs)
+        self.room = Room(settings, self._way, [] if smaller is None else smaller)
         self._counts_steps = any(settings.optimizer.of(segment).schedule.counts_steps for segment in "abc")
         self._averages = settings.optimizer.ema_decay is not None  # what is evaluated isn't what training goes on with
         self._restored: tuple[int, int, bool] | None = None  # (round, attempt, to evaluate), of the server's state
@@ -131,6 +143,20 @@ class RoundRunner:
                 self._be_absent(round, error.phones, error.reason)
             except ActorLostError as error:
                 self._recover(round, error)
+            except DeviceMemoryError as error:
+                self._shrink(round, error)
+
+    def _shrink(self, round: int, error: DeviceMemoryError) -> None:
+        """Let servers compute less at once from `round` on. Raises RunFailedError if they can't."""
+        before, at = self.room.at(round), max(round, 0)
+        cohorts = len(self.stream.cohorts(at)) if self.stream.phones(at) else 0
+        now = self.room.shrink(round, cohorts, len(self.backend.roles.clients), error)
+        logger.warning("%s", room.told(round, now, before, error), extra=logs.about(round if round >= 0 else None))
+        self.stop.allow()
+        self.forget()
+        self.recoveries += 1
+        for callback in self.callbacks:
+            callback.on_smaller(at, now.lanes, now.chunk)
 
     def _be_absent(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Remote phones are off in a round. They may be there in the next one."""
@@ -197,9 +223,11 @@ class RoundRunner:
         """Give the server's replicas the round's start. Not waited for: what is submitted after it comes after it."""
         if self._restored == (turn.round, turn.attempt, to_evaluate):
             return
-        roles = self.backend.roles
+        roles, limits = self.backend.roles, self.room.at(turn.round)
+        roles.lanes = limits.lanes
         state = roles.fed_server.server_state.remote(turn, to_evaluate)
-        self._loading = [server.load.remote(turn, state, self._way) for server in roles.servers]
+        chunk = [] if limits.chunk is None else [limits.chunk]
+        self._loading = [server.load.remote(turn, state, self._way, *chunk) for server in roles.servers]
         self._restored = (turn.round, turn.attempt, to_evaluate)
 
     def _loaded(self) -> list[Report]:

@@ -18,6 +18,7 @@ import torch
 
 from ray_split.arrays import Array
 from ray_split.messages import bits, layout
+from ray_split.messages.staging import staging_of
 from ray_split.messages.trees import leaves as leaves
 from ray_split.messages.trees import tree_map as tree_map
 from ray_split.messages.weight_checks import norms
@@ -69,6 +70,8 @@ _RAW = {getattr(torch, name): (torch.from_numpy(np.zeros(0, i)).dtype, bits.TYPE
 
 def as_bits(tensor: torch.Tensor) -> Array:
     """A tensor as an array of the same bits. Shares memory with a CPU tensor."""
+    if tensor.is_cuda and tensor.layout is torch.strided:
+        tensor = staging_of(tensor.device).to_host(tensor)
     if tensor.dtype in _RAW:
         integer, named = _RAW[tensor.dtype]
         return tensor.detach().cpu().resolve_conj().view(integer).numpy().view(named)
@@ -137,7 +140,9 @@ def clone(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if any(repeated):
         once = tensor[tuple(slice(0, 1) if each else slice(None) for each in repeated)]
         return clone(once, device).expand(tensor.shape)
-    return tensor.clone() if device.type == "cpu" else tensor.to(device)
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return staging_of(device).to_device(tensor)
+    return tensor.clone() if device.type == tensor.device.type else tensor.to(device)
 
 
 def row(tree: Any, place: int) -> Any:

@@ -24,6 +24,7 @@ from ray_split.preparation.trials.alike import Tolerance, different
 from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import can_have_gradient
 from ray_split.segments.copy_factory import CopyFactory
+from ray_split.segments.device.computing import computing_of
 from ray_split.segments.optimization import stacked_optimizer
 from ray_split.segments.parameter_hooks import first_hooked
 from ray_split.segments.segment import call
@@ -135,6 +136,7 @@ def _stackable(
             do = f"Remove {alone[0]} from phones.stacked, or set elementwise=True in its rs.Algorithm if it is"
             raise SettingsError("phones.stacked", asked, do, wrong)
         names = [name for name in names if name not in looped]
+    names = _in_float32(settings, names)
     accumulated = settings.schedule.kwargs.get("batch") == "accumulated"
     # A B that all phones share is stepped as it is.
     own = [name for name in names if not (accumulated and name == "b")]
@@ -142,7 +144,8 @@ def _stackable(
     for name in names:
         if name in problems:
             continue
-        make = CopyFactory(name, modules[name], settings)
+        computing = computing_of(settings, name, schedule_of(settings.schedule).on_server)
+        make = CopyFactory(name, modules[name], settings, computing=computing)
         tried = (
             stacking_trial.why_not(
                 make, batch.inputs[name], batch.evaluated[name], name != "a", shared=accumulated and name == "b"
@@ -162,6 +165,16 @@ def _stackable(
             wrong = f"can't contain {name}, because {problems[name]}"
             raise SettingsError("phones.stacked", asked, f"Remove {name} from phones.stacked", wrong)
     return {name for name in names if name not in problems}
+
+
+def _in_float32(settings: config.Config, names: list[str]) -> list[str]:
+    """The segments that aren't under autocast, of which torch.func.vmap makes something else: biases stay float32."""
+    on_server, asked = schedule_of(settings.schedule).on_server, settings.phones.stacked
+    half = [name for name in names if computing_of(settings, name, on_server).half]
+    if half and asked is not None:
+        wrong = f"can't contain {half[0]}, because stacked it would not compute in bfloat16 as torch's autocast has it"
+        raise SettingsError("phones.stacked", asked, f"Remove {half[0]} from phones.stacked", wrong)
+    return [name for name in names if name not in half]
 
 
 def _corrected_one_by_one(settings: config.Config) -> frozenset[str]:

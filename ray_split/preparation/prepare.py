@@ -39,6 +39,7 @@ from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
 from ray_split.preparation.settings.remote_settings import check_layers, check_remote
+from ray_split.preparation.settings.server_settings import check_compiled, check_dtypes
 from ray_split.preparation.settings.stop_settings import check_stop
 from ray_split.preparation.settings.task_settings import (
     check_names,
@@ -80,8 +81,8 @@ def prepare(settings: config.Config) -> Prepared:
     # 2. What can be checked and decided without data.
     futile_settings.check_written(settings)
     futile_settings.check_chances(settings)
-    futile_settings.warn_of_unused(settings)
     schedule = schedules.check(settings)
+    futile_settings.warn_of_unused(settings)
     aggregators.check(settings.aggregator, schedule.averages, settings.schedule.name)
     algorithms.check(settings, schedule)
     check_names(settings.task)
@@ -117,7 +118,9 @@ def prepare(settings: config.Config) -> Prepared:
         _forward(settings, model, batch, stream)
     futile_settings.check_segments(settings, segments)
     try_hand_over(settings, segments)
+    check_dtypes(settings, segments)
     check_crossing(settings, segments, examples[-1])
+    check_compiled(settings, segments, examples[-1])
     check_representation(settings, segments, examples[-1])
     check_layers(settings, segments, parts)
     # 6. How many phones train together, and which segments are computed for all of them at once.

@@ -25,6 +25,8 @@ MAY_DIFFER = (
     *("run.stop", "run.callbacks", "run.test_every"),
     *("run.max_hours", "run.on_bad_phone", "run.log_format", "run.private", "checkpoint.", "cluster.", "server.lanes"),
     *("run.min_phones", "run.wait_for_phones", "gateway."),
+    "server.memory_fraction",
+    "server.chunk",  # asked for otherwise, a smaller GPU can go on, to other last bits
     "server.num_cpus",  # as cluster.cpus_per_client: asked for otherwise, another machine can go on, to other last bits
 )
 """Settings that may differ from the run that is resumed: they change how far, how often and where, not what.
@@ -35,7 +37,7 @@ So does server.replicas, where any number of them gives the same bits.
 SETTLED = {"num_gpus": "server", "num_cpus": "server", "cpus_per_client": "cluster"}
 """Settings, with their sections, that are auto until a run begins, and on which bits depend."""
 
-MAPPINGS = ("kwargs", "left_out")
+MAPPINGS = ("kwargs", "left_out", "chunk")
 """Fields that are compared whole."""
 
 logger = logs.get(__name__)

@@ -66,6 +66,18 @@ def _told(folder: Place, name: str) -> list[dict[str, Any]]:
     return found if told else []
 
 
+def read_smaller(folder: Place) -> list[dict[str, Any]]:
+    """From which rounds a server computes less at once, for want of memory. None if that isn't told."""
+    found = (known_summary(folder) or {}).get("smaller", [])
+    told = isinstance(found, list) and all(isinstance(each, dict) and _limits(each) for each in found)
+    return found if told else []
+
+
+def _limits(each: dict[str, Any]) -> bool:
+    whole = type(each.get("round")) is int and type(each.get("lanes")) is int
+    return whole and (each.get("chunk") is None or type(each["chunk"]) is int)
+
+
 def ended_early(folder: Place) -> tuple[int, str] | None:
     """After how many rounds a run ended before its last one, and by what, if it did."""
     found = known_summary(folder) or {}

@@ -40,6 +40,7 @@ from ray_split.results.left_behind import (
     ended_early,
     read_absent,
     read_quarantined,
+    read_smaller,
     span,
 )
 from ray_split.results.provenance import now, provenance
@@ -87,6 +88,7 @@ class Records:
         resumed = settings.run.resume != "never"
         self.quarantined = read_quarantined(self.folder) if resumed else []
         self.absent = [each for each in read_absent(self.folder) if each["round"] < first_round] if resumed else []
+        self.smaller = read_smaller(self.folder) if resumed else []
         self._ended_early = ended_early(self.folder) if resumed else None
         self._provenance = provenance(self.folder, resumed)
         filesystem.make_folder(self.folder)
@@ -280,6 +282,7 @@ class Records:
             "recoveries": recoveries,
             "quarantined": self.quarantined,
             **({"absent": self.absent} if self._settings.phones.remote_phones else {}),
+            **({"smaller": self.smaller} if self.smaller else {}),
             **{name: last.get(name) for name in ("phone_accuracy_mean", "phone_accuracy_p10", "phone_accuracy_worst")},
         }
         with _no_worse(status):

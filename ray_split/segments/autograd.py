@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ray_split.messages.message import Tree, Wanted, leaves, receive, receive_leaf, send, tree_map
+from ray_split.messages.message import Tree, Wanted, clone, leaves, receive, receive_leaf, send, tree_map
 
 Backprop = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
 
 
-def as_leaf(value: Any, differentiable: bool) -> Any:
-    """An array that arrived as a leaf of the graph, that shares its memory; other leaves as they are."""
+CPU = torch.device("cpu")
+
+
+def as_leaf(value: Any, differentiable: bool, device: torch.device = CPU) -> Any:
+    """An array that arrived as a leaf of the graph; other leaves as they are. On a CPU it shares the array's memory."""
     tensor = receive_leaf(value)
     if not isinstance(tensor, torch.Tensor):
         return tensor
+    tensor = tensor if device.type == "cpu" else clone(tensor, device)
     return _keep_strides(tensor.requires_grad_()) if differentiable and can_have_gradient(tensor) else tensor
 
 
@@ -42,22 +46,22 @@ def can_have_gradient(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def as_leaves(message: Tree, wanted: Wanted) -> Any:
+def as_leaves(message: Tree, wanted: Wanted, device: torch.device = CPU) -> Any:
     """What arrived as leaves of the graph; without a gradient those of which the sender wants none.
 
     More than a matter of bytes: a mask that needs a gradient makes attention take another kernel.
     """
     if isinstance(wanted, bool):
-        return tree_map(lambda value: as_leaf(value, wanted), message)
+        return tree_map(lambda value: as_leaf(value, wanted, device), message)
     each = iter(wanted)
-    return tree_map(lambda value: as_leaf(value, next(each)), message)
+    return tree_map(lambda value: as_leaf(value, next(each), device), message)
 
 
 def own_copy(value: Any, device: torch.device) -> Any:
     """A copy that is the segment's own: it may begin in place, and the memory is aligned."""
     if not isinstance(value, torch.Tensor):
         return value
-    return value.clone() if device.type == "cpu" else value.to(device)
+    return value.clone() if device.type == value.device.type else value.to(device)
 
 
 def gradients_of(arrived: Any) -> Tree:

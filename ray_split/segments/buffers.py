@@ -45,6 +45,22 @@ class Buffers:
             tensor = _of(place)
             place.set(copies.setdefault(id(tensor), tensor.clone()))
 
+    def kept(self) -> list[torch.Tensor]:
+        """Copies of them as they are now, for `as_before`."""
+        return [_of(place).clone() for place in self._first]
+
+    @contextmanager
+    def as_before(self, kept: list[torch.Tensor]) -> Iterator[None]:
+        """Let a forward be computed once more as it was, from such copies; afterwards they are what they are now."""
+        now = [_of(place) for place in self._first]
+        for place, tensor in zip(self._first, kept, strict=True):
+            place.set(tensor)
+        try:
+            yield
+        finally:
+            for place, tensor in zip(self._first, now, strict=True):
+                place.set(tensor)
+
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """Whatever an evaluation does meanwhile, they are afterwards what they were, and so are the weights."""

@@ -24,6 +24,7 @@ class Copies(Protocol):
     """A segment's copies for the phones of a cohort. Groups are of the cohort's first phones, in their order."""
 
     draws: bool  # whether `forward` wants seeds
+    chunk: int | None  # phones to compute in one go; of more graphs aren't kept, but computed again by `backward`
     wanted: Wanted  # of which leaves of the last forward's outputs the gradient is
 
     def load(

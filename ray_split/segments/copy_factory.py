@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from ray_split import config
 from ray_split.messages.state import State
 from ray_split.segments.base_weight import with_own_base
 from ray_split.segments.copies import Copies
+from ray_split.segments.device.computing import Computing, compiled, computing_of
 from ray_split.segments.looped_copies import LoopedCopies
 from ray_split.segments.optimization.correction import Correct, Correction
 from ray_split.segments.parameter_hooks import copied
@@ -27,8 +29,14 @@ class CopyFactory:
         settings: config.Config,
         device: str = "cpu",
         correct: Correct | None = None,
+        computing: Computing | None = None,
     ) -> None:
-        """`correct`: what copies' gradients are corrected by before they step, if by anything."""
+        """`correct`: what copies' gradients are corrected by before they step, if by anything.
+
+        `computing`: how, if not as the settings say of the segment wherever it is.
+        """
+        self.computing = computing or computing_of(settings, name)
+        self._run = compiled() if self.computing.compiled else None
         self._correct = correct
         self._module = module
         self._optimizer = settings.optimizer.of(name)
@@ -42,12 +50,14 @@ class CopyFactory:
         """A maker of the same with another optimizer, and in double precision if asked."""
         made = copy.copy(self)
         made._optimizer = optimizer
+        made.computing, made._run = replace(self.computing, compiled=False), None
         made._module = with_own_base(copied(self._module)).double() if double else self._module
         return made
 
     def segment(self) -> Segment:
         """One segment."""
-        return Segment(copied(self._module), self._optimizer, self._device, self.frozen, self._backprop)
+        module = copied(self._module)
+        return Segment(module, self._optimizer, self._device, self.frozen, self._backprop, self.computing, self._run)
 
     def first_state(self) -> State:
         """The state before the first round."""
@@ -60,7 +70,13 @@ class CopyFactory:
     def stack(self) -> StackedCopies:
         """Copies as one."""
         return StackedCopies(
-            self._module, self._optimizer, self._device, self.frozen, self._backprop, self._correction()
+            self._module,
+            self._optimizer,
+            self._device,
+            self.frozen,
+            self._backprop,
+            self._correction(),
+            self.computing,
         )
 
     def looped(self) -> LoopedCopies:

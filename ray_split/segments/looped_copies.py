@@ -43,6 +43,7 @@ class LoopedCopies:
         self._segments: list[Segment] = []
         self._count = 0
         self._sizes: list[int] = []  # of the groups of the last forward
+        self.chunk: int | None = None
         self._updating: list[int] = []  # the places of the phones that step after the last backward
 
     def load(
@@ -75,10 +76,15 @@ class LoopedCopies:
         self._begin(arrived)
         self.wanted, outputs = False, list[list[Any]]([] for _ in arrived)
         for (group, _, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
-            found = segment.forward(own, seed, differentiable)
+            forward = segment.forward_twice if self._exceeds() else segment.forward
+            found = forward(own, seed, differentiable)
             self.wanted = wanted_by_any([self.wanted, wanted_of(found)])
             outputs[group].append(send(found))
         return [stack(found) for found in outputs]
+
+    def _exceeds(self) -> bool:
+        """Whether these are more phones than may have a graph pending."""
+        return self.chunk is not None and sum(self._sizes) > self.chunk
 
     def backward(self, gradients: Groups, turn: Turn | None = None) -> Groups:
         """As Copies.backward."""
@@ -123,7 +129,8 @@ class LoopedCopies:
         for (group, i, segment, own), seed in zip(self._each(arrived), seeds, strict=True):
             outputs = segment.forward(own, seed, differentiable)
             targets = receive(labels[group][i], segment.device)
-            value = task.loss(outputs, targets)
+            with segment.computing.around(segment.device):
+                value = task.loss(outputs, targets)
             scaled = value if scales is None else value * float(scales[len(losses)])
             if parts is not None:
                 scaled = scaled / parts[len(losses)]

@@ -7,7 +7,7 @@ what its optimizer remembers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.base_weight import BaseWeight
 from ray_split.segments.buffers import Buffers, state_of
+from ray_split.segments.device.computing import PLAIN, Computing, Run
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.optimization.gradient_norm import needed
 from ray_split.segments.optimization.learning_rates import rates_of, set_at
@@ -45,9 +46,14 @@ class Segment:
         device: str = "cpu",
         frozen: bool = False,
         backprop: str = "autograd",
+        computing: Computing = PLAIN,
+        run: Run | None = None,
     ) -> None:
+        """`run`: calls the module with arguments, where that isn't plainly done."""
         self.device = torch.device(device)
-        self.module = module.to(self.device)
+        self.module = computing.laid_out(module.to(self.device))
+        self.computing = computing
+        self._run = run
         if frozen:
             self.module.requires_grad_(False)
         self.module.train(not frozen)
@@ -57,6 +63,7 @@ class Segment:
         self._frozen = frozen
         self.backprop = backprop
         self._pass: _Pass | None = None
+        self._again: Callable[[], Any] | None = None
         self.buffers = Buffers(self.module)
         self._fixed = {n: p for n, p in self.module.named_parameters() if not p.requires_grad}
         self._versions: dict[str, tuple[int, int]] = {}  # of those that aren't trained, as they were loaded
@@ -73,11 +80,32 @@ class Segment:
         """
         self.train()
         seed_torch(seed, self.device)
-        inputs = as_leaves(arrived, differentiable)
+        inputs = as_leaves(arrived, differentiable, self.device)
         # The module gets a copy of the leaf: it may begin in place, and the memory is its own and aligned.
-        outputs = call(self.module, tree_map(lambda x: own_copy(x, self.device), inputs))
+        outputs = self.call(tree_map(lambda x: own_copy(x, self.device), inputs))
         self._pass = _Pass(inputs, outputs)
         return outputs
+
+    def forward_twice(self, arrived: Tree, seed: int, differentiable: Wanted = True) -> Any:
+        """As `forward`, but the graph isn't kept: `backward` computes it once more, to the same bits."""
+        kept = self.buffers.kept()
+        outputs = self.forward(arrived, seed, differentiable)
+        self._pass = None
+
+        def again() -> None:
+            with self.buffers.as_before(kept):
+                self.forward(arrived, seed, differentiable)
+
+        self._again = again
+        return outputs
+
+    def call(self, inputs: Any) -> Any:
+        """Call the module as this segment computes."""
+        taken = self.computing.taken(inputs)
+        with self.computing.around(self.device):
+            if self._run is None:
+                return call(self.module, taken)
+            return self._run(self.module, *(taken if isinstance(taken, tuple) else (taken,)))
 
     def train(self) -> None:
         """Train mode; a frozen segment stays in eval mode."""
@@ -109,6 +137,9 @@ class Segment:
         return gradients_of(arrived)
 
     def _take_pass(self) -> tuple[Any, Any]:
+        if self._again is not None:
+            again, self._again = self._again, None
+            again()
         if self._pass is None:
             raise RuntimeError("backward without a forward")
         taken, self._pass = self._pass, None
@@ -143,7 +174,7 @@ class Segment:
         """The outputs for what arrived, in eval mode and without a graph. Leaves the buffers as they are."""
         self.eval()
         with self.buffers.unchanged():
-            return call(self.module, receive(arrived, self.device))
+            return self.call(receive(arrived, self.device))
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name."""
@@ -183,8 +214,7 @@ class Segment:
 
         Raises ValueError on wrong keys or shapes.
         """
-        self._pass = None
-        self.module.zero_grad()
+        self.forget()
         self.buffers.put_back()
         own = self.tensors()
         arrived = {key: array for key, array in state.items() if not key.startswith("optimizer/")}
@@ -200,6 +230,11 @@ class Segment:
         if not fresh_optimizer:
             self._load_optimizer(state)
         return state_bytes(state)
+
+    def forget(self) -> None:
+        """Drop what is pending, and the gradients."""
+        self._pass = self._again = None
+        self.module.zero_grad()
 
     def _load_optimizer(self, state: State) -> None:
         if self.optimizer is None:

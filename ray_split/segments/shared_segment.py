@@ -6,7 +6,7 @@ Shapes: k neighbours of a cohort with equally large batches of n samples.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,6 @@ from ray_split.messages.message import (
     row,
     send,
     times,
-    together,
     tree_map,
     wanted_by_any,
     wanted_of,
@@ -31,19 +30,21 @@ from ray_split.messages.message import (
 from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.copies import Learned
+from ray_split.segments.device.computing import compiled_over_phones
+from ray_split.segments.pieces import Piece, concatenated, joined, pieces_of, sliced
 from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
-from ray_split.segments.segment import Segment, as_array, call, seed_torch
+from ray_split.segments.segment import Segment, as_array, seed_torch
 from ray_split.segments.stacked_copies import over_phones
 from ray_split.tasks.task import Task
 
 
 class _Pass(NamedTuple):
-    """A forward whose backward is still to come: of `phones` phones of the group with this number."""
+    """A forward whose backward is still to come: its graph, or how to compute that once more."""
 
-    group: int
-    phones: int
+    piece: Piece
     arrived: Any
     outputs: Any
+    again: Callable[[], _Pass] | None = None
 
 
 class SharedSegment:
@@ -56,8 +57,11 @@ class SharedSegment:
     def __init__(self, segment: Segment, vmapped: bool) -> None:
         self.segment = segment
         self._many = _with_seeded_dropout(segment.module) if vmapped else None
+        compiles = self._many is not None and segment.computing.compiled
+        self._run = compiled_over_phones(self._many, shared=True) if compiles and self._many else None
         self._dropouts = [m for m in self._many.modules() if isinstance(m, SeededDropout)] if self._many else []
         self._passes: dict[Hashable, list[_Pass]] = {}
+        self.chunk: int | None = None  # phones to compute in one go; of more no graph is kept until the backward
         self.wanted: Wanted = False  # of which leaves of the last forward's outputs the gradient is
 
     def forget(self) -> None:
@@ -66,31 +70,39 @@ class SharedSegment:
 
     def forward(self, key: Hashable, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """The outputs in train mode; keeps the graphs under `key`, so that several cohorts can be under way."""
-        passes = self._passes[key] = self._forward(arrived, seeds, differentiable)
-        self.wanted = wanted_by_any([wanted_of(done.outputs) for done in passes])
-        return _joined(passes, [send(done.outputs) for done in passes])
+        self._passes.pop(key, None)
+        keeps = self.chunk is None or sum(group_size(group) for group in arrived) <= self.chunk
+        passes, outputs, wanted = list[_Pass](), [], []
+        for number, piece in enumerate(self._pieces(arrived)):
+            if number or self._passes:
+                self.segment.buffers.separate()
+            kept = [] if keeps else self.segment.buffers.kept()
+            done = self._forward(piece, piece.of(arrived), seeds[piece.low : piece.high], differentiable)
+            outputs.append(send(done.outputs))
+            wanted.append(wanted_of(done.outputs))
+            again = self._again(piece, piece.of(arrived), seeds[piece.low : piece.high], differentiable, kept)
+            passes.append(done if keeps else _Pass(piece, None, None, again))
+        self._passes[key], self.wanted = passes, wanted_by_any(wanted)
+        return joined([done.piece for done in passes], outputs)
 
-    def _forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted) -> list[_Pass]:
+    def _again(
+        self, piece: Piece, arrived: Any, seeds: Sequence[int], differentiable: Wanted, kept: list[torch.Tensor]
+    ) -> Callable[[], _Pass]:
+        def again() -> _Pass:
+            with self.segment.buffers.as_before(kept):
+                return self._forward(piece, arrived, seeds, differentiable)
+
+        return again
+
+    def _forward(self, piece: Piece, arrived: Any, seeds: Sequence[int], differentiable: Wanted) -> _Pass:
         self.segment.train()
-        passes: list[_Pass] = []
-        place = 0
-        for number, group in enumerate(arrived):
-            for part in self._parts(group):
-                phones = group_size(part)
-                inputs = as_leaves(part, differentiable)
-                own = tree_map(lambda x: own_copy(x, self.segment.device), inputs)
-                if passes or self._passes:
-                    self.segment.buffers.separate()
-                self._seed(seeds[place : place + phones])
-                passes.append(_Pass(number, phones, inputs, self._call(own)))
-                place += phones
-        return passes
+        inputs = as_leaves(arrived, differentiable, self.segment.device)
+        own = tree_map(lambda x: own_copy(x, self.segment.device), inputs)
+        self._seed(seeds)
+        return _Pass(piece, inputs, self._call(own))
 
-    def _parts(self, group: Any) -> list[Any]:
-        phones = group_size(group)
-        if self._many is not None or phones == 1:
-            return [group]
-        return [_slice(group, i, i + 1) for i in range(phones)]
+    def _pieces(self, groups: Groups) -> list[Piece]:
+        return pieces_of(groups, self.chunk if self._many is not None else 1)
 
     def _seed(self, seeds: Sequence[int]) -> None:
         """For what one phone's forward draws; of several in one call each has a generator for its Dropouts alone."""
@@ -104,13 +116,15 @@ class SharedSegment:
     def _call(self, arrived: Any) -> Any:
         module = self.segment.module
         if self._many is None or group_size(arrived) == 1:
-            outputs = call(module, row(arrived, 0))
+            outputs = self.segment.call(row(arrived, 0))
             return tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, outputs)
         if self._many.training != module.training:
             self._many.train(module.training)
         weights: dict[str, torch.Tensor] = dict(module.named_parameters())
         buffers = dict(module.named_buffers())
-        return over_phones(self._many, weights, buffers, arrived, shared=True)[0]
+        computing = self.segment.computing
+        with computing.around(self.segment.device):
+            return over_phones(self._many, weights, buffers, computing.taken(arrived), True, self._run)[0]
 
     def backward(self, key: Hashable, gradients: Groups, scales: Sequence[Array]) -> Groups:
         """Backward, each phone's gradient times its scale; what goes back has its scale taken out again.
@@ -118,11 +132,12 @@ class SharedSegment:
         Gradients of the segment's own weights add up until `step`. `scales` has (k,) for each group.
         """
         passes, found = self._passes.pop(key), []
-        for done, at in _placed(passes):
-            gradient, scale = _slice(gradients[done.group], at.start, at.stop), scales[done.group][at]
+        for pending in passes:
+            done, piece = pending.again() if pending.again else pending, pending.piece
+            gradient, scale = piece.of(gradients), piece.of(scales)
             backward(done.outputs, times(gradient, scale), self.segment.device, self.segment.backprop)
             found.append(times(gradients_of(done.arrived), 1 / scale))
-        return _joined(passes, found)
+        return joined([done.piece for done in passes], found)
 
     def learn(
         self,
@@ -134,16 +149,20 @@ class SharedSegment:
         differentiable: Wanted = True,
     ) -> Learned:
         """Forward, each phone's own mean loss, and backward from that times its scale, as `backward`."""
-        passes, found, losses, right = self._forward(arrived, seeds, differentiable), [], [], []
-        for done, at in _placed(passes):
-            targets = receive(labels[done.group][at], self.segment.device)
-            each, scale = task.losses(done.outputs, targets), scales[done.group][at]
+        pieces, found, losses, right = self._pieces(arrived), [], [], []
+        for number, piece in enumerate(pieces):
+            if number or self._passes:
+                self.segment.buffers.separate()
+            done = self._forward(piece, piece.of(arrived), seeds[piece.low : piece.high], differentiable)
+            targets, scale = receive(piece.of(labels), self.segment.device), piece.of(scales)
+            with self.segment.computing.around(self.segment.device):
+                each = task.losses(done.outputs, targets)
             if each.requires_grad:
                 (each * torch.from_numpy(scale).to(each)).sum().backward()  # type: ignore[no-untyped-call]
             found.append(times(gradients_of(done.arrived), 1 / scale))
             losses.append(as_array(each))
             right.append(task.corrects(done.outputs, targets))
-        return Learned(_joined(passes, found), np.concatenate(losses), np.concatenate(right))
+        return Learned(joined(pieces, found), np.concatenate(losses), np.concatenate(right))
 
     def learn_joint(
         self,
@@ -155,11 +174,16 @@ class SharedSegment:
         differentiable: Wanted = True,
     ) -> list[Learned]:
         """`learn` on the joint batch (see `join`) of all cohorts: what each of them learned."""
-        (done,) = self._forward(join(arrived), seeds, differentiable)
+        whole = join(arrived)
+        (piece,) = pieces_of(whole, None)
+        if self._passes:
+            self.segment.buffers.separate()
+        done = self._forward(piece, piece.of(whole), seeds, differentiable)
         losses, right, weighted = [], [], []
         for outputs, groups, own in zip(split([done.outputs], labels), labels, scales, strict=True):
             pairs = [(o, receive(g, self.segment.device)) for o, g in zip(outputs, groups, strict=True)]
-            each = torch.cat([task.losses(*pair) for pair in pairs])
+            with self.segment.computing.around(self.segment.device):
+                each = torch.cat([task.losses(*pair) for pair in pairs])
             weighted.append((each * torch.from_numpy(np.concatenate(own)).to(each)).sum())
             losses.append(as_array(each))
             right.append(np.concatenate([task.corrects(*pair) for pair in pairs]))
@@ -192,10 +216,8 @@ class SharedSegment:
     def evaluate(self, arrived: Groups) -> Groups:
         """The outputs in eval mode and without a graph."""
         self.segment.eval()
-        found = []
-        for group in arrived:
-            found.append(_concatenated([send(self._evaluated(part)) for part in self._parts(group)]))
-        return found
+        pieces = self._pieces(arrived)
+        return joined(pieces, [send(self._evaluated(piece.of(arrived))) for piece in pieces])
 
     def _evaluated(self, part: Any) -> Any:
         with self.segment.buffers.unchanged():
@@ -208,37 +230,8 @@ def _with_seeded_dropout(module: nn.Module) -> nn.Module:
     return replace_dropout(copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}))
 
 
-def _placed(passes: Sequence[_Pass]) -> Iterator[tuple[_Pass, slice]]:
-    """Each pass with the place of its phones in their group."""
-    starts: dict[int, int] = {}
-    for done in passes:
-        start = starts.get(done.group, 0)
-        starts[done.group] = start + done.phones
-        yield done, slice(start, start + done.phones)
-
-
 def _unscaled(cohorts: Sequence[Groups], scales: Sequence[Sequence[Array]]) -> list[Groups]:
     return [[times(g, 1 / s) for g, s in zip(*both, strict=True)] for both in zip(cohorts, scales, strict=True)]
-
-
-def _slice(tree: Any, start: int, stop: int) -> Any:
-    return tree_map(lambda x: x[start:stop] if isinstance(x, (np.ndarray, torch.Tensor)) else x, tree)
-
-
-def _joined(passes: Sequence[_Pass], trees: Sequence[Any]) -> Groups:
-    groups: dict[int, list[Any]] = {}
-    for done, tree in zip(passes, trees, strict=True):
-        groups.setdefault(done.group, []).append(tree)
-    return [_concatenated(parts) for parts in groups.values()]
-
-
-def _concatenated(trees: Sequence[Any]) -> Any:
-    """The trees of the same structure along their leading dimension."""
-    if len(trees) == 1:
-        return trees[0]
-    columns = zip(*(leaves(tree) for tree in trees), strict=True)
-    values = iter([together(column, np.concatenate) for column in columns])
-    return tree_map(lambda _: next(values), trees[0])
 
 
 def join(cohorts: Sequence[Groups]) -> Groups:
@@ -247,7 +240,7 @@ def join(cohorts: Sequence[Groups]) -> Groups:
     def flat(x: Any) -> Any:
         return x.reshape(-1, *x.shape[2:]) if isinstance(x, np.ndarray) else x
 
-    whole = _concatenated([tree_map(flat, group) for groups in cohorts for group in groups])
+    whole = concatenated([tree_map(flat, group) for groups in cohorts for group in groups])
     return [tree_map(lambda x: x[None] if isinstance(x, np.ndarray) else x, whole)]
 
 
@@ -258,7 +251,7 @@ def split(joint: Groups, like: Sequence[Sequence[Any]]) -> list[Groups]:
         parts = []
         for group in groups:
             phones, samples = next(x.shape[:2] for x in leaves(group) if isinstance(x, np.ndarray))
-            cut = _slice(whole, start, start + phones * samples)
+            cut = sliced(whole, start, start + phones * samples)
             parts.append(tree_map(_unflattened(phones, samples), cut))
             start += phones * samples
         cohorts.append(parts)

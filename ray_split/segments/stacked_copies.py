@@ -8,7 +8,7 @@ Shapes: K phones of a cohort, k neighbours among them with equally large batches
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,9 +40,11 @@ from ray_split.segments.autograd import as_floats, as_leaves, backward, can_have
 from ray_split.segments.base_weight import base_keys
 from ray_split.segments.buffers import changing
 from ray_split.segments.copies import Learned
+from ray_split.segments.device.computing import PLAIN, Computing, Run, compiled_over_phones
 from ray_split.segments.optimization.accumulated import Accumulated
 from ray_split.segments.optimization.correction import Correction
 from ray_split.segments.optimization.stacked_optimizer import StackedOptimizer, gradient_norms
+from ray_split.segments.pieces import Piece, joined, pieces_of
 from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
 from ray_split.segments.segment import HALF, as_array, as_state
 from ray_split.tasks.task import Task
@@ -58,8 +60,9 @@ class _Pass:
     low: int
     high: int
     weights: Tensors  # leaves (k, ...) that share memory with the stack
-    arrived: Any
-    outputs: Any
+    arrived: Any = None
+    outputs: Any = None
+    again: Callable[[], None] | None = None  # computes these two once more, where they were not kept
 
 
 class StackedCopies:
@@ -73,13 +76,16 @@ class StackedCopies:
         frozen: bool = False,
         backprop: str = "autograd",
         correction: Correction | None = None,
+        computing: Computing = PLAIN,
     ) -> None:
         self.device = torch.device(device)
+        self._computing = computing
         self._module = replace_dropout(copy.deepcopy(module)).to(self.device)
         self._trained = {n for n, p in self._module.named_parameters() if p.requires_grad and not frozen}
         self._module.train(not frozen)
         self._dropouts = [m for m in self._module.modules() if isinstance(m, SeededDropout)]
         self._changing = changing(self._module)
+        self._run = compiled_over_phones(self._module, shared=False) if computing.compiled else None
         self._optimizer = StackedOptimizer(optimizer, self.device)
         self._frozen = frozen
         self._backprop = backprop
@@ -89,6 +95,8 @@ class StackedCopies:
         self._memory: dict[str, Tensors] = {}
         self._steps: Array = np.zeros(0)  # that each phone has taken
         self._skipped: dict[str, Array] = {}  # and how many of them left out a weight, which had no gradient
+        self.chunk: int | None = None
+        self._pieces: list[Piece] = []  # of the last forward
         self._passes: list[_Pass] = []
         self._updating: list[_Pass] = []  # those whose step is still to come
         self._accumulated = Accumulated(0)
@@ -131,30 +139,58 @@ class StackedCopies:
 
     def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """The outputs (k, n, ...) of each group, in train mode; keeps the graphs. `seeds` are the phones', or none."""
+        outputs, wanted = [], list[Wanted]()
+        for done in self._each(arrived, seeds, differentiable):
+            outputs.append(send(done.outputs))
+            wanted.append(wanted_of(done.outputs))
+            if done.again is not None:
+                done.arrived = done.outputs = None
+        self.wanted = wanted_by_any(wanted)
+        return joined(self._pieces, outputs)
+
+    def _each(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted) -> Iterator[_Pass]:
+        """The forwards of a cohort's pieces, as they are wanted; of more phones than a chunk with `again`."""
         self._set_training(not self._frozen)
-        self._passes, low = [], 0
-        for group in arrived:
-            high = low + group_size(group)
-            self._passes.append(self._forward(low, high, group, seeds[low:high], differentiable))
-            low = high
-        self.wanted = wanted_by_any([wanted_of(done.outputs) for done in self._passes])
-        return [send(done.outputs) for done in self._passes]
+        self._passes, self._pieces = [], pieces_of(arrived, self.chunk)
+        exceeds = self.chunk is not None and sum(group_size(group) for group in arrived) > self.chunk
+        for piece in self._pieces:
+            own = seeds[piece.low : piece.high]
+            self._passes.append(self._forward(piece, piece.of(arrived), own, differentiable, exceeds))
+            yield self._passes[-1]
 
     def _set_training(self, training: bool) -> None:
         if self._module.training != training:
             self._module.train(training)
 
-    def _forward(self, low: int, high: int, group: Any, seeds: Sequence[int], differentiable: Wanted) -> _Pass:
-        weights = self._leaves(low, high)
-        inputs = as_leaves(group, differentiable)
-        own = tree_map(lambda x: own_copy(x, self.device), inputs)
+    def _forward(self, piece: Piece, group: Any, seeds: Sequence[int], differentiable: Wanted, exceeds: bool) -> _Pass:
+        low, high = piece.low, piece.high
+        done = _Pass(low, high, self._leaves(low, high))
+        buffers = {n: b[low:high] for n, b in self._buffers.items()}
+        kept = {n: b.clone() for n, b in buffers.items()} if exceeds else {}
+        self._keep(low, high, self._compute(done, buffers, group, seeds, differentiable))
+        if exceeds:
+
+            def again() -> None:
+                self._compute(done, kept, group, seeds, differentiable)
+
+            done.again = again
+        return done
+
+    def _compute(
+        self, done: _Pass, buffers: Tensors, group: Any, seeds: Sequence[int], differentiable: Wanted
+    ) -> Tensors:
+        """A forward, with these buffers, and its graph; returns the buffers that it has assigned."""
+        done.arrived = as_leaves(group, differentiable, self.device)
+        own = tree_map(lambda x: own_copy(x, self.device), done.arrived)
         for dropout in self._dropouts:
             dropout.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         _share_generators(self._dropouts)
-        buffers = {n: b[low:high] for n, b in self._buffers.items()}
-        outputs, assigned = over_phones(self._module, weights, buffers, own)
-        self._keep(low, high, assigned)
-        return _Pass(low, high, weights, inputs, outputs)
+        done.outputs, assigned = self._call(done.weights, buffers, own)
+        return assigned
+
+    def _call(self, weights: Tensors, buffers: Tensors, inputs: Any) -> tuple[Any, Tensors]:
+        with self._computing.around(self.device):
+            return over_phones(self._module, weights, buffers, self._computing.taken(inputs), run=self._run)
 
     def _leaves(self, low: int, high: int) -> Tensors:
         return {n: w[low:high].detach().requires_grad_(n in self._trained) for n, w in self._weights.items()}
@@ -168,10 +204,20 @@ class StackedCopies:
 
     def backward(self, gradients: Groups, turn: Turn | None = None) -> Groups:
         """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
-        for done, gradient in zip(self._pending(), gradients, strict=True):
-            backward(done.outputs, gradient, self.device, self._backprop)
+        found = []
+        for piece, done in zip(self._pieces, self._pending(), strict=True):
+            if done.again is not None:
+                done.again()
+            backward(done.outputs, piece.of(gradients), self.device, self._backprop)
+            found.append(self._ended(done))
         self._end_backward(turn)
-        return [gradients_of(done.arrived) for done in self._passes]
+        return joined(self._pieces, found)
+
+    def _ended(self, done: _Pass) -> Any:
+        """The gradient of what arrived; the graph is done with."""
+        gradient = gradients_of(done.arrived)
+        done.arrived = done.outputs = done.again = None
+        return gradient
 
     def _end_backward(self, turn: Turn | None) -> None:
         """The gradients of phones that step are whole: they are corrected."""
@@ -190,7 +236,7 @@ class StackedCopies:
             weights = self._leaves(low, high)
             for name, gradient in gradients.items():
                 weights[name].grad = gradient
-            found.append(_Pass(low, high, weights, None, None))
+            found.append(_Pass(low, high, weights))
         return found
 
     def _pending(self) -> list[_Pass]:
@@ -209,12 +255,13 @@ class StackedCopies:
         turn: Turn | None = None,
     ) -> Learned:
         """Forward, each phone's own mean loss, and backward, as Copies.learn."""
-        self.forward(arrived, seeds, differentiable)
-        losses, right = [], []
-        parts = None if turn is None else turn.parts(self._pending()[-1].high)
-        for done, wanted in zip(self._pending(), labels, strict=True):
-            targets = receive(wanted, self.device)
-            values = task.losses(done.outputs, targets)
+        losses, right, gradients, wanted = [], [], [], list[Wanted]()
+        parts = None if turn is None else turn.parts(sum(group_size(group) for group in arrived))
+        for number, done in enumerate(self._each(arrived, seeds, differentiable)):
+            targets = receive(self._pieces[number].of(labels), self.device)
+            wanted.append(wanted_of(done.outputs))
+            with self._computing.around(self.device):
+                values = task.losses(done.outputs, targets)
             scaled = values if scales is None else values * torch.from_numpy(scales[done.low : done.high]).to(values)
             if parts is not None:
                 scaled = scaled / torch.tensor(parts[done.low : done.high]).to(values)
@@ -222,9 +269,10 @@ class StackedCopies:
                 scaled.sum().backward()  # type: ignore[no-untyped-call]
             losses.append(as_array(values))
             right.append(task.corrects(done.outputs, targets))
+            gradients.append(self._ended(done))
+        self.wanted = wanted_by_any(wanted)
         self._end_backward(turn)
-        gradients = [gradients_of(done.arrived) for done in self._passes]
-        return Learned(gradients, np.concatenate(losses), np.concatenate(right))
+        return Learned(joined(self._pieces, gradients), np.concatenate(losses), np.concatenate(right))
 
     def gradient_norms(self) -> dict[str, Array]:
         """As Copies.gradient_norms; of phones whose gradient is none while another group's is there, 0."""
@@ -286,7 +334,7 @@ class StackedCopies:
             high = low + group_size(group)
             weights, buffers = ({n: t[low:high] for n, t in s.items()} for s in (self._weights, self._buffers))
             buffers |= {name: tensor.clone() for name, tensor in buffers.items() if name in self._changing}
-            outputs.append(over_phones(self._module, weights, buffers, receive(group, self.device))[0])
+            outputs.append(self._call(weights, buffers, receive(group, self.device))[0])
             low = high
         return outputs
 
@@ -335,13 +383,13 @@ class StackedCopies:
 
 
 def over_phones(
-    module: nn.Module, weights: Tensors, buffers: Tensors, arrived: Any, shared: bool = False
+    module: nn.Module, weights: Tensors, buffers: Tensors, arrived: Any, shared: bool = False, run: Run | None = None
 ) -> tuple[Any, Tensors]:
     """Call a module for k phones: weights, buffers (k, ...) and what arrived (k, n, ...) are each phone's own.
 
     `shared`: weights and buffers (...) are everybody's. One phone's call is the plain one. What isn't a tensor is
     the same for all. Returns the outputs, and the buffers (k, ...) that forward has assigned: the others' changes
-    are in place.
+    are in place. `run`: of several phones the same, compiled (of a module that assigns no buffer).
     """
     tensors = [x for x in leaves(arrived) if isinstance(x, torch.Tensor)]
     if len(tensors[0]) == 1:
@@ -349,6 +397,8 @@ def over_phones(
         called = _called(module, alone, row(arrived, 0), buffers)
         outputs, assigned = tree_map(lambda x: x[None] if isinstance(x, torch.Tensor) else x, called)
         return outputs, assigned
+    if run is not None:
+        return run(weights, buffers, _arguments(arrived)), {}
     shape: list[Any] = []
 
     def one(weights: Tensors, buffers: Tensors, *tensors: torch.Tensor) -> list[torch.Tensor]:

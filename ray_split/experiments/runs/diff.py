@@ -23,7 +23,8 @@ from ray_split.experiments.runs.show import add_storage
 
 NOISE = (
     "run.name", "run.storage_path", "run.resume", "run.private", "run.log_format",
-    "phones.cohort", "phones.stacked", "server.lanes", "cluster.", "checkpoint.",
+    "phones.cohort", "phones.stacked", "server.lanes", "server.chunk", "server.memory_fraction",
+    "cluster.", "checkpoint.",
 )  # fmt: skip
 """Settings, and sections, that change no result: where a run lies and runs, and what is settled by size and machine."""
 AS_SETTINGS = {"schedule": "schedule.name", "phones": "phones.count"}

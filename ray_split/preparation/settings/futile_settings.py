@@ -19,6 +19,7 @@ from ray_split.data.participation import chosen
 from ray_split.data.stream import Stream
 from ray_split.errors import SettingsError, listed, shown
 from ray_split.filesystem import Uri
+from ray_split.schedules import schedule_of
 
 MOST_DRAWN = 5 * 10**7  # samples of a phone's round: they are drawn at once
 TRIED = 3  # rounds
@@ -61,11 +62,14 @@ def check_chances(settings: config.Config) -> None:
 def warn_of_unused(settings: config.Config) -> None:
     """Say what was set and has no use. A partition of the user's may read any of its section."""
     partition, phones = settings.data.partition, settings.phones
-    own = ":" in partition.name
+    own, server, schedule = ":" in partition.name, settings.server, settings.schedule.name
+    on_server = schedule_of(settings.schedule).on_server
     each: list[tuple[Section, str, str, bool, str]] = [
         (partition, "data.partition", "alpha", own or partition.name == "dirichlet", f"with {partition.name}"),
         (partition, "data.partition", "shards_per_phone", own or partition.name == "shards", f"with {partition.name}"),
         (phones, "phones", "hostile_scale", bool(phones.hostile), "where no phone is hostile"),
+        (server, "server", "dtype", on_server, f"with {schedule}, where B is the phones'"),
+        (server, "server", "compile", on_server, f"with {schedule}, where B is the phones'"),
         (phones, "phones", "on_misfit", phones.device is not None, "without phones.device"),
     ]
     for section, name, field, used, where in each:

@@ -67,6 +67,8 @@ def _wishes(settings: config.Config) -> Iterator[_Wish]:
     yield _Wish("model.freeze", model.freeze, bool({"a", "c"} & set(model.freeze)), "Freeze b alone, or nothing")
     yield _Wish("model.lora.r", model.lora.r, model.lora.r is not None, "Remove model.lora")
     yield _Wish("model.backprop", model.backprop, model.backprop != "autograd", "Set autograd")
+    for field, value in (("phones.dtype", phones.dtype), ("server.dtype", settings.server.dtype)):
+        yield _Wish(field, value, value != "float32", "Set float32")
     yield _Wish("data.augment", data.augment, data.augment is not None, "Remove it")
     yield _Wish("data.mixup", data.mixup, data.mixup is not None, "Remove it")
     yield _Wish("data.accumulate", data.accumulate, data.accumulate > 1, "Set 1")

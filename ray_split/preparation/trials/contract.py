@@ -15,6 +15,7 @@ from ray_split.cutting.cut import Segments
 from ray_split.cutting.model_inputs import count_of
 from ray_split.messages.contract import Contract, Labels, promise, widened
 from ray_split.messages.message import send
+from ray_split.segments.device.computing import Computing, computing_of
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.segment import bounded_keys, call, learned_keys
 from ray_split.tasks.losses import LOSSES, CrossEntropy, Distance, MultiLabel
@@ -33,7 +34,12 @@ def contract(
     Raises ValueError if an activation's shape doesn't grow with the batch.
     """
     fewest, most = count_of(examples[0]), count_of(examples[-1])
-    each = [[_activation(segments, batch) for batch in (some[0], some[-1])] for some in (shorter, examples) if some]
+    computing = computing_of(settings, "a")
+    each = [
+        [_activation(segments, batch, computing) for batch in (some[0], some[-1])]
+        for some in (shorter, examples)
+        if some
+    ]
     promises = [promise(few, fewest, many, most) for few, many in each]
     frozen, modules = settings.model.freeze, segments.modules()
     return Contract(
@@ -55,8 +61,8 @@ def _remembered(settings: config.Config, names: Iterable[str]) -> tuple[frozense
     return frozenset(kinds), {slot: kind.dtype for slot, kind in kinds.items() if kind.number}
 
 
-def _activation(segments: Segments, inputs: Any) -> Any:
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+def _activation(segments: Segments, inputs: Any, computing: Computing) -> Any:
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), computing.around(torch.device("cpu")):
         return send(call(copy.deepcopy(segments.a).train(), inputs))
 
 

@@ -18,6 +18,7 @@ from ray_split.errors import MISFITS, SettingsError, shown, told
 from ray_split.messages.message import as_bits, leaves, send
 from ray_split.messages.trees import structure
 from ray_split.schedules import schedule_of
+from ray_split.segments.device.computing import computing_of
 from ray_split.segments.segment import call, learned_keys, tensors_of
 
 OTHER = "Cut after another layer"
@@ -83,9 +84,10 @@ def _borders(settings: config.Config, segments: Segments, arrived: Any) -> list[
     found, cuts = [], settings.model.cuts or []
     for cut, (name, module) in zip(cuts, segments.modules().items(), strict=False):
         module = copy.deepcopy(module).train(name not in settings.model.freeze)
+        computing = computing_of(settings, name, schedule_of(settings.schedule).on_server)
         try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                arrived = call(module, arrived)
+            with torch.random.fork_rng(devices=[]), torch.no_grad(), computing.around(torch.device("cpu")):
+                arrived = call(module, computing.taken(arrived))
         except MISFITS as error:
             wrong = f"with these cuts, segment {name.upper()} doesn't run in training: {told(error)}"
             raise SettingsError("model.cuts", cuts, OTHER, wrong) from error

@@ -209,11 +209,11 @@ FILES = [
     ("data:\n  partition:\n    name: iid\n    name: shards\n", (), "'c.yaml' has 'name' twice, on lines 3 and 4"),
     ("phones: 5\n", ("--phones.count=3",),
     ("error: phones: must be a section, with its settings below it (count, per_round, local_epochs, "
-"local_steps, cohort, stacked, held_out, left_out, max_norm, hostile, hostile_scale, device, link, "
+"local_steps, cohort, stacked, dtype, held_out, left_out, max_norm, hostile, hostile_scale, device, link, "
 "on_misfit, availability, dropout, deadline, over_select, absent, remote, remote_samples), not 5 (line 1 of ")),
     ("phones: [1]\n", ("--phones.count=3",),
     ("phones: must be a section, with its settings below it (count, per_round, local_epochs, local_steps, "
-"cohort, stacked, held_out, left_out, max_norm, hostile, hostile_scale, device, link, on_misfit, "
+"cohort, stacked, dtype, held_out, left_out, max_norm, hostile, hostile_scale, device, link, on_misfit, "
 "availability, dropout, deadline, over_select, absent, remote, remote_samples), not [1] (line 1 o")),
     ("data: {partition: iid}\n", ("--data.partition.name=iid",),
     ("error: data.partition: must be a section, with its settings below it (name, by, alpha, "

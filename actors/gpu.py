@@ -1,0 +1,55 @@
+"""A process that computes on a GPU: what it says to torch before it does."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ray_split import config
+from ray_split.errors import DeviceMemoryError, first_line
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
+def set_up_gpu(server: config.Server) -> None:
+    """Let the same settings give the same bits on the same card, and TF32 be what is asked for, on or off.
+
+    Before this process starts CUDA: cuBLAS reads its workspace's size then. An operation that has no deterministic
+    implementation is run all the same, and torch warns of it.
+    """
+    os.environ.setdefault(WORKSPACE, ":4096:8")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # takes time, and nobody reads it
+    if (share := memory_share(server)) < 1:
+        torch.cuda.set_per_process_memory_fraction(share)
+    torch.backends.cuda.matmul.allow_tf32 = server.tf32
+    torch.backends.cudnn.allow_tf32 = server.tf32
+
+
+def memory_share(server: config.Server) -> float:
+    """The share of a GPU's memory that a server may take: of a GPU that it shares what it asks for of it."""
+    if server.memory_fraction is not None:
+        return server.memory_fraction
+    return 1.0 if server.num_gpus == "auto" else min(1.0, server.num_gpus)
+
+
+@contextmanager
+def within_memory(drop: Callable[[], None]) -> Iterator[None]:
+    """Around what a call computes. Raises DeviceMemoryError where the GPU has no room for it.
+
+    `drop` lets go of what is pending: first of all of what the frames hold that the error has come through.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)
+        drop()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise DeviceMemoryError(first_line(error)) from None

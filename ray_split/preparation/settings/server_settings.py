@@ -1,0 +1,59 @@
+"""What the server is to compute B in, and how: refused where the model can't be, before an actor starts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from ray_split import config
+from ray_split.config.user_code.by_value import spoken
+from ray_split.cutting.cut import Segments
+from ray_split.cutting.model_inputs import changed
+from ray_split.errors import BROKEN, SettingsError, first_line
+from ray_split.schedules import schedule_of
+from ray_split.segments.buffers import changing
+from ray_split.segments.device.computing import compiled, computing_of
+from ray_split.segments.segment import HALF, call
+
+CPU = torch.device("cpu")
+
+
+def check_dtypes(settings: config.Config, segments: Segments) -> None:
+    """See that what crosses in bfloat16 is so by autocast: a model of such weights has another reading of it."""
+    dtypes = {"server.dtype": settings.server.dtype, "phones.dtype": settings.phones.dtype}
+    asked = [field for field, dtype in dtypes.items() if dtype == "bfloat16"]
+    if len(asked) != 1 or not schedule_of(settings.schedule).on_server:
+        return
+    weights = [w for module in segments.modules().values() for w in [*module.parameters(), *module.buffers()]]
+    if any(weight.dtype in HALF for weight in weights):
+        wrong = f"can't be bfloat16 alone, because {spoken(settings.model.name)} has weights in half precision"
+        raise SettingsError(asked[0], "bfloat16", "Set server.dtype and phones.dtype alike", wrong)
+
+
+def check_compiled(settings: config.Config, segments: Segments, example: Any) -> None:
+    """See that B can be traced as a whole, if it is to be compiled; `example`: a batch's inputs."""
+    if not settings.server.compile or not schedule_of(settings.schedule).on_server:
+        return
+    if names := sorted(changing(segments.b)):
+        wrong = f"can't be true, because the server's part has a buffer that isn't torch's own, {names[0]}"
+        raise SettingsError("server.compile", True, "Leave server.compile out", wrong)
+    module, computing = copy.deepcopy(segments.b).train("b" not in settings.model.freeze), computing_of(settings, "b")
+    with torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), computing_of(settings, "a").around(CPU):
+            arrived = call(copy.deepcopy(segments.a).train(), changed(example, torch.clone))
+        with computing.around(CPU):
+            taken = computing.taken(arrived)
+            _traced(module, taken if isinstance(taken, tuple) else (taken,))
+
+
+def _traced(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    try:
+        compiled("eager")(module, *arguments)
+    except SettingsError:
+        raise
+    except BROKEN as error:
+        wrong = f"the server's part can't be compiled: {type(error).__name__}: {first_line(error)}"
+        raise SettingsError("server.compile", True, "Leave server.compile out", wrong) from error
