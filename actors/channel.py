@@ -11,14 +11,17 @@ DIRECT = "the client that has the phones calls the server itself (cluster.channe
 CALLS = "the driver submits each call (cluster.channel: calls)"
 
 
-def settle(settings: config.Config) -> config.Config:
-    """Settle `cluster.channel`. Raises SettingsError if it can't be direct."""
+def check(settings: config.Config) -> None:
+    """Raises SettingsError if `cluster.channel` is to be direct, and can't be."""
     reason = why_not_direct(settings)
     if settings.cluster.channel == "direct" and reason is not None:
         raise SettingsError("cluster.channel", "direct", "Set auto or calls", f"can't be direct, because {reason}")
-    if settings.cluster.channel == "auto":
-        settings = settings.with_values(cluster={"channel": "calls" if reason else "direct"})
-    return settings
+
+
+def is_direct(settings: config.Config) -> bool:
+    """Whether clients lead exchanges. The settings keep `auto`: config.yaml is then right for another backend, too."""
+    asked = settings.cluster.channel
+    return asked == "direct" or (asked == "auto" and why_not_direct(settings) is None)
 
 
 def why_not_direct(settings: config.Config) -> str | None:
@@ -38,4 +41,4 @@ def why_not_direct(settings: config.Config) -> str | None:
 
 def told(settings: config.Config) -> str:
     """How messages go, for people."""
-    return f"exchanges: {DIRECT if settings.cluster.channel == 'direct' else CALLS}"
+    return f"exchanges: {DIRECT if is_direct(settings) else CALLS}"

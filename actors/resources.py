@@ -20,12 +20,12 @@ logger = logs.get(__name__)
 
 
 def resolve(settings: config.Config, nodes: Sequence[Node], work: SegmentWork | None = None) -> config.Config:
-    """Settle the channel, CPUs, client actors and the servers' GPUs. Raises SettingsError if they don't fit.
+    """Settle CPUs, client actors and the servers' GPUs. Raises SettingsError if they don't fit.
 
     `auto` is a GPU for each replica. If there are some, but too few, it is refused: whether replicas are to share a GPU
     or to do without is a person's to say. CPUs: by what each side computes; as long as that isn't known, one each.
     """
-    settings = channel.settle(settings)
+    channel.check(settings)
     on_ray, autoscaled = settings.cluster.backend == "ray", settings.cluster.autoscaled
     _check_client_gpus(settings, nodes)
     if not on_ray:

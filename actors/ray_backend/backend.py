@@ -108,7 +108,7 @@ class RayBackend:
         self._watch = Watch(settings.cluster.silent_seconds, self._named, lambda: self._between())
         gpus = 0 if settings.server.num_gpus == "auto" else settings.server.num_gpus
         names, clients = Names(str(settings.run.name)), range(int(settings.cluster.client_actors))
-        self._direct = settings.cluster.channel == "direct"
+        self._direct = channel.is_direct(settings)
         role, cpus = LeadingClient if self._direct else Client, number(settings.cluster.cpus_per_client)
         client = self._maker(role, names, num_cpus=0 if settings.cluster.share_cpus == "always" else cpus)
         server = self._maker(Server, names, num_cpus=number(settings.server.num_cpus), num_gpus=gpus)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import ray_split as rs
-from actors.channel import settle
+from actors.channel import check, is_direct
 
 TURNS = [
     ("sequential", {}),
@@ -28,7 +28,8 @@ OTHERS = [
 
 def channel(schedule: str, asked: str, sections: dict[str, Any]) -> str:
     settings = rs.Config(schedule={"name": schedule}, **sections).with_values(cluster={"channel": asked})
-    return settle(settings).cluster.channel
+    check(settings)
+    return "direct" if is_direct(settings) else "calls"
 
 
 @pytest.mark.parametrize(("schedule", "sections"), TURNS, ids=str)

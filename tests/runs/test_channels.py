@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import ray_split as rs
+from actors.channel import is_direct
 from ray_split.errors import RunFailedError
 from tests.conftest import alive_actors
 from tests.runs.test_same_bytes import model_bytes, rows, timeless
@@ -82,7 +83,7 @@ def test_clients_that_lead_exchanges_give_the_bytes_of_one_process(
 ) -> None:
     here = rs.fit(config(tmp_path, "here", case, backend="inprocess"), callbacks=[])
     direct = rs.fit(config(tmp_path, "direct", case), callbacks=[])
-    assert rs.Config.from_yaml(Path(direct.path) / "config.yaml").cluster.channel == "direct"
+    assert is_direct(rs.Config.from_yaml(Path(direct.path) / "config.yaml"))
     assert_same(here, direct)
 
 
