@@ -260,6 +260,7 @@ class RoundRunner:
         # Everybody answers before the commit: after it there is no way back to the round's start.
         received = self._loaded()
         spent = self.backend.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
+        sums.crossed = self._remote.crossed()
         last = self.stream.finishing(turn.round)[-1:]  # whose weights are handed on
         self.stop.hold()
         part = self.stream.part(turn.round)
@@ -269,10 +270,6 @@ class RoundRunner:
         servers = len(roles.servers)
         sums.spent = {"server": mean_spent(spent[:servers]), "client": mean_spent(spent[servers:])}
         return sums
-
-    def crossed(self) -> dict[str, int]:
-        """A round's columns of what crossed between the gateway and devices; none where there is no gateway."""
-        return self._remote.crossed()
 
     def _tell_exchanges(self, round: int, reports: Sequence[Report], queued: int) -> None:
         exchanges = sum(report.exchanges for report in reports)

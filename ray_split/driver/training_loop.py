@@ -106,7 +106,7 @@ class _Rounds:
         watch = Stopwatch()
         sums = runner.transaction(round, runner.train)
         row = sums.row(round, watch.seconds()) | {"left_out": stream.count_left_out(round)} | runner.room.columns(round)
-        row |= runner.crossed()
+        row |= sums.crossed
         fate, times = stream.fate(round), clock.round(stream, round) if clock else None
         row |= fate.row() | (times.row(fate.over) if times else {})
 

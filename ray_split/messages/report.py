@@ -155,6 +155,7 @@ class RoundSums(Sums):
     def __init__(self) -> None:
         super().__init__()
         self.spent: dict[str, Spent] = {}
+        self.crossed: dict[str, int] = {}  # columns of what crossed between the gateway and devices
 
     def extend(self, reports: Iterable[Report]) -> None:
         """Add reports, in order."""

@@ -66,5 +66,6 @@ def test_code_is_uploaded_and_data_results_environments_and_caches_are_not(tmp_p
 def test_of_this_checkout_all_code_is_uploaded_and_little_else(tmp_path: Path) -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     found = uploaded(ROOT, tmp_path / "package.zip")
-    assert set(listed.stdout.splitlines()) <= found
-    assert (tmp_path / "package.zip").stat().st_size < 5e6  # Ray takes a hundred megabytes
+    built = {name for name in listed.stdout.splitlines() if name.startswith("web/")}  # shipped as it is built
+    assert set(listed.stdout.splitlines()) - built <= found
+    assert (tmp_path / "package.zip").stat().st_size < 6e6  # Ray takes a hundred; one is the page for browsers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from ray_split.devices import client
 from ray_split.devices.frames import Frame, frame
 from ray_split.devices.phone import DevicePhone
 from ray_split.errors import ActorLostError
+from tests.conftest import alive_actors
 from tests.loopback import FailingPhone, devices, remotely, samples_of
 from tests.runs.test_same_bytes import model_bytes, rows
 
@@ -185,3 +188,31 @@ def test_an_actor_that_is_lost_is_told_as_such() -> None:
     handle.kill()
     with pytest.raises(ActorLostError, match="the gateway is dead"):
         handle.call("load", [])
+
+
+class KillGateway(rs.Callback):
+    """Kills the gateway's process once, in the middle of the second round."""
+
+    killed = 0
+
+    def on_exchanges(self, round: int, exchanges: int, queued: int) -> None:
+        if round == 1 and exchanges and not self.killed:
+            for actor in alive_actors():
+                if actor.class_name == "Gateway":
+                    os.kill(actor.pid, signal.SIGKILL)
+                    self.killed += 1
+
+
+@pytest.mark.thorough
+def test_on_ray_the_gateways_process_is_killed_and_devices_find_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: object
+) -> None:
+    whole = rs.fit(config(tmp_path, "whole", "sequential"), callbacks=[])
+    simulated = config(tmp_path, "killed", "sequential")
+    settings = remotely(simulated, tmp_path, "killed", remote=2).with_values(cluster={"backend": "ray"})
+    killer = KillGateway()
+    with devices(settings, samples_of(simulated)) as ended:
+        result = rs.fit(settings, callbacks=[killer])
+    assert (killer.killed, result.metrics["recoveries"], result.metrics["absent"]) == (1, 1, [])
+    assert model_bytes(result.path) == model_bytes(whole.path)
+    assert ended == ["the run is over"] * 2

@@ -36,7 +36,7 @@ LINES = {
     # The command line.
     "trian": (
         "there is no command 'trian'. Did you mean train? The commands are train, compare, sweep, plan, trace, runs, "
-        "show, diff, export and paper."
+        "show, diff, export, device, devices and paper."
     ),
     "train stray": (
         "unexpected argument 'stray'. Remove it, or if it is the value of a flag, put it right after that flag."
@@ -45,7 +45,7 @@ LINES = {
     "train --phones.count": "--phones.count: needs a value, a whole number.",
     "train --help optimiser": (
         "--help: there is no section 'optimiser'. Did you mean optimizer? The sections are model, data, task, "
-        "phones, schedule, aggregator, algorithm, server_optimizer, optimizer, server, cluster, checkpoint and run."
+        "phones, schedule, aggregator, algorithm, server_optimizer, optimizer, server, cluster, gateway, checkpoint and run."
     ),
     "--completion tcsh": "--completion: there is no completion script for 'tcsh'. Choose bash, zsh or fish.",
     "runs --limit many": "--limit: must be a whole number, not 'many'.",
