@@ -44,8 +44,8 @@ LINES = {
     "train --phones.cuont 3": "there is no flag '--phones.cuont'. Did you mean --phones.count?",
     "train --phones.count": "--phones.count: needs a value, a whole number.",
     "train --help optimiser": (
-        "--help: there is no section 'optimiser'. Did you mean optimizer? The sections are model, data, task, "
-        "phones, schedule, aggregator, algorithm, server_optimizer, optimizer, server, cluster, gateway, checkpoint and run."
+        "--help: there is no section 'optimiser'. Did you mean optimizer? The sections are model, data, task, phones, "
+        "schedule, aggregator, algorithm, server_optimizer, optimizer, server, cluster, gateway, checkpoint and run."
     ),
     "--completion tcsh": "--completion: there is no completion script for 'tcsh'. Choose bash, zsh or fish.",
     "runs --limit many": "--limit: must be a whole number, not 'many'.",
