@@ -20,10 +20,11 @@ def gateway_arguments(settings: config.Config) -> tuple[dict[str, int], str]:
 def invitation(settings: config.Config, port: int) -> list[str]:
     """Where devices connect, in lines for people."""
     gateway, count = settings.gateway, len(settings.phones.remote_phones)
+    file = "" if gateway.tokens is None else f" --tokens {gateway.tokens}"
     address = url_of(gateway, port)
     told = [
         f"gateway at {address} for {count} device{'s' * (count > 1)}; their invitations: "
-        f"ray-split devices invite --count {count} --url {address}"
+        f"ray-split devices invite --count {count} --url {address}{file}"
     ]
     if gateway.certificate is None and gateway.host not in LOCAL:
         told.append("gateway without TLS: whoever is on its network can read what crosses (gateway.certificate)")

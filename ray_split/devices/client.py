@@ -10,14 +10,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
-from ray_split import logs
 from ray_split.devices.frames import VERSION, Frame, FrameError, decode, encode, frame
 from ray_split.devices.phone import DeviceError, DevicePhone, Samples
 
 AGAIN_SECONDS = (0.5, 10.0)  # before it tries again: at first, and at most
 LARGEST = 1 << 30  # bytes of a frame of the gateway's
-
-logger = logs.get(__name__)
 
 Told = Callable[[Mapping[str, Any]], None]
 """Is given the headers of frames that say how the run stands."""
@@ -44,7 +41,7 @@ async def take_part(
             try:
                 goodbye = await _one_connection(session, socket_url(url), token, samples, name, told)
             except (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError) as error:
-                logger.info("no connection to %s (%s): trying again in %g s", url, error, wait)
+                told(frame("status", text=f"no connection to {url} ({error}): trying again", state="waiting").header)
                 goodbye = None
             else:
                 wait = AGAIN_SECONDS[0]

@@ -23,7 +23,7 @@ import numpy as np
 from safetensors.numpy import load
 
 from ray_split.config.user_code.plugins import FIX, find
-from ray_split.devices.client import RefusedError, take_part
+from ray_split.devices.client import AGAIN_SECONDS, RefusedError, take_part
 from ray_split.devices.phone import DeviceError, Samples
 from ray_split.errors import BROKEN, SettingsError, failed
 from ray_split.experiments.command import exit_status, parser_of
@@ -88,15 +88,19 @@ def _checked(flag: str, name: str, inputs: Any, labels: Any) -> Samples:
 
 
 async def _examples(url: str, token: str) -> Samples:
-    """The gateway's examples for this device. Raises SettingsError if it has none, OSError if it does not answer."""
+    """The gateway's examples for this device, once it is there. Raises SettingsError if it has none."""
     parts = urlsplit(url)
     where = f"{'https' if parts.scheme in ('https', 'wss') else 'http'}://{parts.netloc}/examples.safetensors"
     headers = {"Authorization": f"Bearer {token}"}
-    try:
-        async with aiohttp.ClientSession() as session, session.get(where, headers=headers) as answer:
-            body = await answer.read()
-    except aiohttp.ClientError as error:
-        raise OSError(f"no answer from a gateway at {url}: {error}") from error
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(where, headers=headers) as answer:
+                    body = await answer.read()
+                break
+            except aiohttp.ClientConnectionError as error:
+                print(f"no answer from {where} ({error}): trying again", flush=True)
+                await asyncio.sleep(AGAIN_SECONDS[1])
     if answer.status != 200:
         raise SettingsError("--examples", None, "Name your own --data", f"there are none: {body.decode()}")
     found = load(body)
