@@ -30,7 +30,12 @@ class Order:
 
     @asynccontextmanager
     async def load(self, turn: Turn, steps: int) -> AsyncIterator[None]:
-        """Around the call that begins a round, or an attempt at it, with so many steps. What was before is void."""
+        """Around the call that begins a round, or an attempt at it, with so many steps. What was before is void.
+
+        Raises StateNotLoadedError for one that comes after that of a later attempt.
+        """
+        if _key(turn) < self._at:
+            raise StateNotLoadedError(f"round {turn.round}, attempt {turn.attempt} is over")
         self._at, self._done, self._steps, self._failed = _key(turn), 0, steps, None
         await self._notify()
         async with self._telling(turn):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,9 +17,10 @@ from aiohttp import web
 
 from actors.gateway import page
 from actors.gateway.connections import Connections
-from actors.gateway.page import application
+from actors.gateway.page import application, tls
+from ray_split import config
 from ray_split.devices.frames import VERSION, Frame, decode, encode, frame
-from ray_split.errors import BadPhoneError, PhoneGoneError
+from ray_split.errors import BadPhoneError, PhoneGoneError, RunFailedError
 
 TOKENS = {"token of phone 3": 3, "token of phone 4": 4}
 OPERATOR = "operator's"
@@ -31,18 +36,19 @@ def examples(phone: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full((2, 1), phone, np.float32), np.array([0, 1])
 
 
-def with_gateway(test: Test) -> Any:
-    """Run a test with a gateway that listens."""
+def with_gateway(test: Test, context: ssl.SSLContext | None = None) -> Any:
+    """Run a test with a gateway that listens, by TLS if there is a context for it."""
 
     async def run() -> Any:
         connections = Connections(TOKENS, welcome, LARGEST, timeout=30.0)
         runner = web.AppRunner(application(connections, examples, OPERATOR), shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
         await site.start()
         try:
             async with aiohttp.ClientSession() as session:
-                return await test(connections, session, f"http://127.0.0.1:{runner.addresses[0][1]}")
+                scheme = "http" if context is None else "https"
+                return await test(connections, session, f"{scheme}://127.0.0.1:{runner.addresses[0][1]}")
         finally:
             await connections.part("over")
             await runner.cleanup()
@@ -204,3 +210,28 @@ def test_who_sends_before_it_is_asked_is_blamed_at_the_next_question() -> None:
             await connections.ask(3, frame("load"))
 
     with_gateway(test)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_with_a_certificate_devices_connect_by_tls_and_in_no_other_way(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    ask = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*ask.split(), "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+
+    async def test(connections: Connections, session: aiohttp.ClientSession, url: str) -> None:
+        async with session.ws_connect(f"{url}/device", ssl=trusting) as socket:
+            await socket.send_bytes(hello())
+            assert decode((await socket.receive()).data).header["phone"] == 3
+        for wrong in (url, url.replace("https", "http")):  # nobody vouches for it; it does not speak plainly
+            with pytest.raises(aiohttp.ClientError):
+                await session.ws_connect(f"{wrong}/device")
+
+    with_gateway(test, tls(config.Gateway(certificate=certificate, key=key)))
+
+
+def test_a_certificate_that_is_none_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("no key")
+    with pytest.raises(RunFailedError, match=r"gateway\.certificate or gateway\.key can't be used"):
+        tls(config.Gateway(certificate=tmp_path / "none.pem", key=tmp_path / "key.pem"))
+    assert tls(config.Gateway()) is None

@@ -63,6 +63,20 @@ def test_after_one_that_fails_all_others_of_the_attempt_raise_what_it_raised_and
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_a_load_that_comes_after_a_later_attempts_changes_nothing() -> None:
+    async def run() -> None:
+        order = Order()
+        async with order.load(turn(attempt=2), STEPS):
+            pass
+        with pytest.raises(StateNotLoadedError, match="round 1, attempt 1 is over"):
+            async with order.load(turn(attempt=1, round=1), STEPS):
+                raise AssertionError
+        async with order.stage(turn(0, attempt=2), "forward"):
+            pass
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_where_calls_come_one_by_one_one_that_is_not_due_is_refused_at_once() -> None:
     async def run() -> None:
         async with Order(one_by_one=True).stage(turn(0), "forward"):
