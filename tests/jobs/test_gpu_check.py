@@ -14,6 +14,7 @@ import torch
 from jobs.bench.gpu_check import __main__ as check
 from jobs.bench.gpu_check import training
 from jobs.bench.gpu_check.rows import Measured, MissingError, Row, Run, Sections, trained
+from tests.tiers import slow
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -78,7 +79,7 @@ def test_a_row_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("measure", [training._as_on_cpu, training._stacked, training._parallel])
+@pytest.mark.parametrize("measure", [training._parallel, *slow(training._as_on_cpu, training._stacked)])
 def test_what_rows_train_trains_on_a_cpu_too(monkeypatch: pytest.MonkeyPatch, measure: Callable[[], Measured]) -> None:
     def without(sections: Sections, gpus: float = 0, **told: float) -> Run:
         return partial(trained, gpus=0)(sections)
