@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from ray_split import config, logs
-from ray_split.errors import BadPhoneError, SettingsError
+from ray_split.errors import BadPhoneError, PhoneGoneError, SettingsError
 from ray_split.logs import finite
 from ray_split.notebook_line import Line, in_notebook
 
@@ -247,7 +247,7 @@ def quarantined(round: int, phones: tuple[int, ...], reason: str) -> str:
 
 def off(round: int, phones: tuple[int, ...], reason: str) -> str:
     """Which remote phones a round does without, for people."""
-    return f"round {round + 1} does without {BadPhoneError(phones, reason)}"
+    return f"round {round + 1} does without {PhoneGoneError(phones, reason)}"
 
 
 def progress(log_format: str = "text") -> Callback:

@@ -155,8 +155,8 @@ class DeviceMemoryError(RuntimeError):
     """The server's GPU has no room for what a call computes. The round can be run again in smaller pieces."""
 
 
-class BadPhoneError(RuntimeError):
-    """A phone sent what it may not send, or its data can't be read. The round can be run again without it."""
+class PhonesError(RuntimeError):
+    """What went wrong with some phones. The round can be run again without them."""
 
     def __init__(self, phones: tuple[int, ...], reason: str) -> None:
         super().__init__(phones, reason)
@@ -167,15 +167,12 @@ class BadPhoneError(RuntimeError):
         return f"{'phone' if len(self.phones) == 1 else 'phones'} {shown}: {self.reason}"
 
 
-class PhoneGoneError(RuntimeError):
+class BadPhoneError(PhonesError):
+    """A phone sent what it may not send, or its data can't be read. The round can be run again without it."""
+
+
+class PhoneGoneError(PhonesError):
     """A remote phone left in the middle of a round, which can be run again without it. It may be in the next one."""
-
-    def __init__(self, phones: tuple[int, ...], reason: str) -> None:
-        super().__init__(phones, reason)
-        self.phones, self.reason = phones, reason
-
-    def __str__(self) -> str:
-        return f"phone {', '.join(map(str, self.phones))}: {self.reason}"
 
 
 class DivergedError(RuntimeError):

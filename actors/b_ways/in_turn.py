@@ -24,7 +24,7 @@ class InTurn:
 
     def begin(self, start: State) -> None:
         """As Way.begin."""
-        self._pending, self._accumulating = None, ()
+        self.drop()
 
     def drop(self) -> None:
         """As Way.drop: B is the server's."""

@@ -24,8 +24,7 @@ class JointBatch:
 
     def begin(self, start: State) -> None:
         """As Way.begin."""
-        self._arrived = []
-        self._shared.forget()
+        self.drop()
 
     def drop(self) -> None:
         """As Way.drop."""

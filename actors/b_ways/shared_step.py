@@ -25,7 +25,7 @@ class SharedStep:
 
     def begin(self, start: State) -> None:
         """As Way.begin."""
-        self._shared.forget()
+        self.drop()
 
     def drop(self) -> None:
         """As Way.drop."""

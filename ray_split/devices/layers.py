@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ray_split.cutting.segment_module import Value
-from ray_split.errors import listed
 
 Layer = dict[str, Any]
 Described = dict[str, Any]
@@ -238,14 +237,3 @@ def hash_of(layers: Mapping[str, Described]) -> str:
     """SHA-256 of the segments' layers, by which both sides know that they mean the same."""
     text = json.dumps(layers, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def names_of_tensors(described: Described) -> Iterator[str]:
-    """The names of all tensors that its layers have."""
-    for layer in described["layers"]:
-        yield from (layer[known] for known in TENSORS.values() if layer.get(known) is not None)
-
-
-def known_kinds() -> str:
-    """The kinds that devices compute, for people."""
-    return listed(sorted({cls.__name__ for cls in MODULES}))

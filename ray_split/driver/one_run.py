@@ -98,7 +98,7 @@ class _Quarantine(Callback):
     def on_absence(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """A line each in summary.json."""
         self._records.absence(round, phones, reason)
-        self._records.summary("running", self._runner.recoveries)
+        self._write()
 
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """A line each in summary.json."""

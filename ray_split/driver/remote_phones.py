@@ -23,11 +23,8 @@ class RemotePhones:
     """Those of a run, and how long they are waited for."""
 
     def __init__(self, settings: config.Config, stream: Stream, backend: Backend, absent: Absent) -> None:
-        self._few, self._seconds, self._rounds = (
-            settings.run.min_phones,
-            settings.run.wait_for_phones,
-            settings.run.rounds,
-        )
+        run = settings.run
+        self._few, self._seconds, self._rounds = run.min_phones, run.wait_for_phones, run.rounds
         self._stream, self._backend, self._absent = stream, backend, absent
         self._before: dict[str, int] = {}
 
