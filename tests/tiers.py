@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+SELDOM = 2  # cases of a test that run with `make test-thorough`, if it says nothing else
+
 
 def thorough(*cases: Any) -> list[Any]:
     """Further cases of a parameter, for `make test-thorough`: they prove once more what those of `make test` prove.
@@ -36,28 +38,31 @@ def on_ray(case: Any) -> Any:
 
 
 def leave_few(items: Iterable[pytest.Item]) -> None:
-    """Of a test's cases that `@pytest.mark.few(n, thorough=m)` is said of n run with `make test`; others are thorough.
+    """Of a test's cases n run with `make test`, where it says `@pytest.mark.few(n)`; others are thorough.
 
-    Of the thorough ones, however they came to be, m run with `make test-thorough`, and the others are slow. Either
-    number may be left out. For cases that come of tables, products and generators.
+    Of the thorough ones, however they came to be, two run with `make test-thorough`, or m with `few(thorough=m)`, and
+    the others are slow: CI has no time for more repetitions.
     """
     families: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
+        if not item.get_closest_marker("slow"):
             families.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for cases in families.values():
         marker = cases[0].get_closest_marker("few")
-        assert marker is not None
         often = [case for case in cases if not case.get_closest_marker("thorough")]
-        kept = {number * len(often) // marker.args[0] for number in range(marker.args[0])} if marker.args else None
-        for number, case in enumerate(often):
-            if kept is not None and number not in kept:
-                case.add_marker(pytest.mark.thorough)
-        if "thorough" in marker.kwargs:
-            # In an order of no meaning: each part of a product comes about as often as it stands in it.
-            seldom = sorted((case for case in cases if case.get_closest_marker("thorough")), key=_mixed)
-            for case in seldom[marker.kwargs["thorough"] :]:
-                case.add_marker(pytest.mark.slow)
+        if marker is not None and marker.args:
+            _leave(often, marker.args[0])
+        # In an order of no meaning: each part of a product comes about as often as it stands in it.
+        seldom = sorted((case for case in cases if case.get_closest_marker("thorough")), key=_mixed)
+        for case in seldom[SELDOM if marker is None else marker.kwargs.get("thorough", SELDOM) :]:
+            case.add_marker(pytest.mark.slow)
+
+
+def _leave(cases: list[pytest.Item], number: int) -> None:
+    kept = {position * len(cases) // number for position in range(number)}
+    for position, case in enumerate(cases):
+        if position not in kept:
+            case.add_marker(pytest.mark.thorough)
 
 
 def _mixed(case: pytest.Item) -> int:

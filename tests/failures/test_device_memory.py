@@ -104,6 +104,7 @@ def test_without_room_in_some_of_the_servers_calls_the_run_is_one_that_was_told_
 
 
 @pytest.mark.thorough
+@pytest.mark.few(thorough=1)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_without_room_in_any_of_the_servers_calls_the_run_is_one_that_was_told_the_chunks(
     tmp_path: Path, schedule: str, inject: Callable[[Injected], Injected]

@@ -132,6 +132,7 @@ def test_a_job_that_is_stopped_ends_in_order_and_is_resumed_to_the_same_bytes(
     ],
     ids=["wrong", "none", "no mode"],
 )
+@pytest.mark.few(1)
 def test_without_the_token_no_job_is_taken(job: Job, variables: dict[str, str | None], says: str) -> None:
     done = job("submit", "--", "true", **variables)
     assert done.returncode == 1

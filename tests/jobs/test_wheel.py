@@ -95,7 +95,7 @@ def test_the_example_is_25_lines() -> None:
     assert len(MY_MODEL.read_text().splitlines()) <= 25
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_command_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str]) -> None:
     command = [str(python.parent / "ray-split"), "train", *FLAGS, "--run.storage_path", "results", "--run.name", "r"]
     run(command, empty, python, RAY_ADDRESS=wheel_head[0])

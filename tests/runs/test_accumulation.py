@@ -53,7 +53,7 @@ def usual_loop(settings: rs.Config, rounds: int) -> nn.Module:
     return run.model
 
 
-@pytest.mark.few(thorough=9)
+@pytest.mark.few(thorough=3)
 @pytest.mark.parametrize("schedule", ["sequential", *thorough(*FRESH, "unsplit")])
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, "digits_cnn"))
 def test_one_phone_is_the_usual_loop_bit_for_bit(tmp_path: Path, model: str, schedule: str) -> None:
@@ -181,7 +181,7 @@ def test_resumed_in_the_middle_and_with_other_clients_it_is_the_same_bytes(tmp_p
         assert model_bytes(part) == model_bytes(whole)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["splitfed_v1", *slow("sequential", "splitfed_v2")])
 def test_on_ray_it_is_the_same_bytes(tmp_path: Path, ray_session: object, schedule: str) -> None:
     phones = {"count": 5, **SOME_DROP_OUT, **({"cohort": 2} if schedule == "splitfed_v1" else {})}

@@ -150,7 +150,6 @@ def tokens_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
-@pytest.mark.few(thorough=5)
 @pytest.mark.parametrize(("family", "optimizer"), mostly_thorough(CASES, ("llama", "adamw"), ("gpt2", "sgd")))
 def test_a_decoders_adapters_are_those_that_peft_trains(tmp_path: Path, family: str, optimizer: str) -> None:
     kind, told = family.split()[0], DECODERS[family][1]

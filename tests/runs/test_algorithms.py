@@ -89,7 +89,7 @@ EVERY = [(schedule, method) for schedule in papers.CORRECTED for method in METHO
 
 @pytest.mark.parametrize("cohort", [3, *thorough(1)], ids=["stacked", "looped"])
 @pytest.mark.parametrize(("schedule", "method"), [*OFTEN, *thorough(*[each for each in EVERY if each not in OFTEN])])
-@pytest.mark.few(thorough=15)
+@pytest.mark.few(thorough=5)
 def test_what_its_paper_writes_where_some_take_no_part_and_some_drop_out(
     tmp_path: Path, schedule: str, method: str, cohort: int
 ) -> None:

@@ -88,6 +88,7 @@ def test_clients_that_lead_exchanges_give_the_bytes_of_one_process(
 
 
 @pytest.mark.thorough
+@pytest.mark.few(thorough=1)
 @pytest.mark.parametrize("case", ["sequential, two clients", "splitfed_v2, two clients"])
 def test_the_drivers_calls_give_them_too(tmp_path: Path, ray_session: object, case: str) -> None:
     here = rs.fit(config(tmp_path, "here", case, backend="inprocess"), callbacks=[])
@@ -126,6 +127,7 @@ def test_who_dies_within_exchanges_is_replaced_and_the_bytes_are_the_same(
 
 
 @pytest.mark.thorough
+@pytest.mark.few(thorough=1)
 @pytest.mark.parametrize("what", ["activation", "gradient"])
 def test_a_phone_that_the_server_refuses_is_named_as_in_one_process(
     tmp_path: Path, ray_session: object, what: str

@@ -38,7 +38,7 @@ def averaged(settings: rs.Config) -> tuple[nn.Module, nn.Module]:
     return run.model, average.module
 
 
-@pytest.mark.few(thorough=8)
+@pytest.mark.few(thorough=3)
 @pytest.mark.parametrize("schedule", ["sequential", *thorough("splitfed_v1", "splitfed_v2", "parallel", "fedavg")])
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, "tests.nets:with_batchnorm"))
 def test_it_is_torchs_bit_for_bit_and_what_is_evaluated_and_written(tmp_path: Path, model: str, schedule: str) -> None:
@@ -79,7 +79,7 @@ def test_resumed_in_the_middle_both_are_the_same_bytes(tmp_path: Path) -> None:
     assert part.metrics_dataframe["val_loss"].equals(whole.metrics_dataframe["val_loss"])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_on_ray_it_is_the_same_bytes(tmp_path: Path, ray_session: object) -> None:
     here, there = (
         fit(tmp_path, "splitfed_v2", EMA, phones={"count": 3}, cluster={"backend": backend})[1]

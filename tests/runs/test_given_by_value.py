@@ -256,6 +256,7 @@ def actors() -> list[tuple[str, str]]:
     return [(each["name"], each["namespace"]) for each in ray.util.list_named_actors(all_namespaces=True)]
 
 
+@pytest.mark.few(thorough=1)
 @pytest.mark.parametrize("killed", thorough(False, True), ids=["", "and to one that replaces the dead"])
 def test_on_ray_it_goes_to_the_actors(tmp_path: Path, ray_session: RayHead, module: Any, killed: bool) -> None:
     rounds = 3 if killed else 1

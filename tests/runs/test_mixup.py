@@ -57,7 +57,6 @@ def trained(settings: rs.Config) -> nn.Module:
 
 @pytest.mark.parametrize("schedule", ["sequential", *thorough("splitfed_v1", "splitfed_v2", "parallel", "fedavg")])
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, "digits_cnn"))
-@pytest.mark.few(thorough=6)
 def test_one_phone_is_the_untouched_model_on_mixed_batches_bit_for_bit(
     tmp_path: Path, model: str, schedule: str
 ) -> None:
@@ -89,7 +88,7 @@ def test_stacked_it_is_as_looped_and_on_any_clients_the_same_bytes(tmp_path: Pat
     assert model_bytes(others) == model_bytes(stacked)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_on_ray_it_is_the_same_bytes(tmp_path: Path, ray_session: object) -> None:
     here, there = (
         fit(tmp_path, "splitfed_v1", data=MIXED, phones={"cohort": 4}, cluster={"backend": backend})[1]

@@ -89,7 +89,7 @@ def test_sequential_over_many_phones_is_the_untouched_model_bit_for_bit(tmp_path
     assert_same_weights(reference.unsplit(settings), result.path)
 
 
-@pytest.mark.few(thorough=12)
+@pytest.mark.few(thorough=4)
 @pytest.mark.parametrize("layer", mostly_thorough(LAYERS, *FEW, "mixed_up"))
 def test_what_can_be_stacked_is_and_nothing_else(tmp_path: Path, layer: str) -> None:
     stacked = settled(tmp_path, "splitfed_v1", layer).phones.stacked

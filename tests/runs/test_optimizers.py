@@ -135,7 +135,7 @@ def alone(path: Path, schedule: str, model: str, optimizer: dict[str, Any], **se
 @pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("schedule", ["sequential", *thorough("splitfed_v1", "splitfed_v3", "parallel")])
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, "mlp"))
-@pytest.mark.few(10, thorough=20)
+@pytest.mark.few(10, thorough=6)
 def test_one_phone_is_the_untouched_model_bit_for_bit(tmp_path: Path, model: str, schedule: str, name: str) -> None:
     if name == "dampening" and schedule == "splitfed_v3":
         pytest.skip("refused")
@@ -184,7 +184,7 @@ def test_each_segment_may_have_an_optimizer_of_its_own(tmp_path: Path, model: st
         ),
     ],
 )  # fmt: skip
-@pytest.mark.few(2, thorough=8)
+@pytest.mark.few(2, thorough=3)
 def test_many_phones_at_once_are_the_reference_of_their_schedule(tmp_path: Path, schedule: str, name: str) -> None:
     cohort = {} if schedule == "splitfed_v2" else {"cohort": 3, "stacked": "a,b,c"}
     phones = {**cohort, **({"held_out": 0.2} if schedule == "splitfed_v3" else {})}

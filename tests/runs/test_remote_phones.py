@@ -43,6 +43,7 @@ def evaluated(row: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.few(3)
 def test_three_devices_beside_two_simulated_phones_train_to_the_bytes_of_five_simulated(
     tmp_path: Path, case: str
 ) -> None:

@@ -153,7 +153,7 @@ def mean_of_optimizers(optimizers: Sequence[torch.optim.Optimizer], shares: list
     return mean
 
 
-@pytest.mark.few(thorough=8)
+@pytest.mark.few(thorough=3)
 @pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM, ADAM], ADAM), ids=OPTIMIZERS)
 @pytest.mark.parametrize("replicas", mostly_thorough([2, 3, 5], 5))
 @pytest.mark.parametrize("schedule", ["splitfed_v2", "parallel"])

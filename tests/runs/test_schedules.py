@@ -46,7 +46,7 @@ def personal_weights(result: rs.Result, phone: int) -> dict[str, np.ndarray]:
     return {key: array for state in own.values() for key, array in weights(state).items()}
 
 
-@pytest.mark.few(thorough=6)
+@pytest.mark.few(thorough=3)
 @pytest.mark.parametrize("cohort", mostly_thorough([1, 3, 7], 3))
 @pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM], MOMENTUM), ids=["sgd", "momentum"])
 @pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("fedavg")])
@@ -120,7 +120,7 @@ def test_parallel_with_one_local_step_is_one_large_batch_step_of_b(tmp_path: Pat
     assert_close_weights(lambda: reference.one_large_batch(settings), result.path, only=reference.MIDDLE)
 
 
-@pytest.mark.few(thorough=10)
+@pytest.mark.few(thorough=4)
 @pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM, ADAM], SGD), ids=OPTIMIZERS)
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v2", "parallel"))
 def test_one_phone_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str, optimizer: dict[str, Any]) -> None:

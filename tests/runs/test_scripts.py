@@ -71,6 +71,7 @@ def test_on_ray_actors_import_it_and_only_the_script_trains(tmp_path: Path, ray_
 
 
 @pytest.mark.thorough
+@pytest.mark.few(thorough=1)
 @pytest.mark.parametrize("names", [["__main__:net", "__main__:points"], [None, None]], ids=["named", "given"])
 def test_on_ray_what_a_session_without_a_file_has_goes_there_by_value(
     tmp_path: Path, ray_head: RayHead, names: list[str | None]

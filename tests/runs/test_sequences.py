@@ -165,7 +165,7 @@ def test_a_mask_for_samples_of_one_length_is_refused(tmp_path: Path) -> None:
         rs.fit(settings, callbacks=[])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_on_ray_they_are_the_same_bytes(tmp_path: Path, ray_session: object) -> None:
     here, there = (
         rs.fit(config(tmp_path, f"{NETS}:Tagger", "splitfed_v1", cluster={"backend": backend}), callbacks=[])

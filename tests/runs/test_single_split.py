@@ -29,7 +29,7 @@ BATCHNORM = {"name": "tests.nets:with_batchnorm", "cuts": "2"}
 DROPOUT = {"name": "tests.nets:with_dropout", "cuts": "2"}
 
 
-@pytest.mark.few(thorough=9)
+@pytest.mark.few(thorough=3)
 @pytest.mark.parametrize("optimizer", mostly_thorough([SGD, MOMENTUM, ADAM], ADAM), ids=OPTIMIZERS)
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v2", "splitfed_v3"))
 def test_one_phone_is_unsplit_bit_for_bit(tmp_path: Path, schedule: str, optimizer: dict[str, Any]) -> None:

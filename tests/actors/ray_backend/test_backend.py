@@ -56,6 +56,7 @@ def test_without_a_gpu_the_server_runs_on_the_cpu_and_says_so(tmp_path: Path, ra
     assert seen.where[0].startswith("server on CPU (the cluster has no GPU")
 
 
+@pytest.mark.thorough
 def test_more_actors_than_cpus_are_refused_and_none_is_started(tmp_path: Path, ray_session: object) -> None:
     with pytest.raises(rs.SettingsError, match=r"cluster\.client_actors: is 9, but .* room for only 8"):
         look(tmp_path, cluster={"client_actors": 9})

@@ -95,6 +95,7 @@ def test_what_prometheus_scrapes_is_what_metrics_jsonl_says(seen: Seen) -> None:
     assert metrics["ray_split_server_busy_share"] == pytest.approx(share) and 0 < share < 1
 
 
+@pytest.mark.thorough
 def test_failures_are_counted_and_what_did_not_happen_is_zero(seen: Seen) -> None:
     assert seen.metrics["ray_split_recoveries_total"] == 1
     for name in ("phones_quarantined_total", "phones_dropped_total", "phones_left_out", "queue_length", "running"):

@@ -106,6 +106,7 @@ MODELS = [DigitsCNN, MLP, nets.Residual, nets.with_dropout, nets.with_batchnorm,
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
+@pytest.mark.few(3)
 def test_cut_accepts_every_pair_and_what_crosses_is_as_planned(build: Callable[[], nn.Module]) -> None:
     model, example = build(), torch.randn(2, 1, 8, 8)
     scanned = scan(copy.deepcopy(model), (1, 8, 8), batch=2)

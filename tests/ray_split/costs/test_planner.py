@@ -147,7 +147,7 @@ KERNELS = 0.2 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 0.3
 @pytest.mark.thorough
 @pytest.mark.parametrize("optimizer", [*thorough(SGD), config.Optimizer(name="adam")], ids=lambda o: o.name)
 @pytest.mark.parametrize(("name", "shape", "batch", "cuts"), [MEASURED[0], *thorough(*MEASURED[1:4]), *MEASURED[4:]])
-@pytest.mark.few(2, thorough=4)
+@pytest.mark.few(2)
 def test_memory_is_what_a_phone_takes_at_its_peak(
     name: str, shape: tuple[int, ...], batch: int, cuts: list[str], optimizer: config.Optimizer
 ) -> None:

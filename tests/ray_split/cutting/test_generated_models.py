@@ -93,7 +93,7 @@ OTHERWISE = [(feature, another_way(feature)) for feature in FEATURES if another_
 
 
 @pytest.mark.parametrize(("feature", "way"), [*IN_TURN, *thorough(*OTHERWISE)])
-@pytest.mark.few(40, thorough=15)
+@pytest.mark.few(26, thorough=8)
 def test_each_feature_is_right_or_refused(tmp_path: Path, feature: str, way: str) -> None:
     seed = seed_of(feature)
     found = outcome(tmp_path, seed, way, SGD, features=[feature])
@@ -129,7 +129,7 @@ ALL_KINDS = ["functional dropout", "statistics in a", "buffer counts", "unsaved 
 @pytest.mark.parametrize("single", [False, *thorough(True)], ids=["double", "single"])
 @pytest.mark.parametrize("optimizer", [MOMENTUM, *thorough(ADAM)], ids=["momentum", "adam"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.few(7, thorough=6)
+@pytest.mark.few(7, thorough=3)
 def test_every_schedule_is_its_reference(tmp_path: Path, way: str, optimizer: dict[str, Any], single: bool) -> None:
     kwargs = {"single": True} if single else {}
     assert outcome(tmp_path, BASE + 1, way, optimizer, features=ALL_KINDS, **kwargs) == EQUAL
@@ -142,7 +142,7 @@ def any_model(path: Path, seed: int) -> None:
     check(generated_models.generated(seed, **kwargs), outcome(path, seed, way, optimizer, **kwargs), way)
 
 
-@pytest.mark.few(thorough=6)
+@pytest.mark.few(thorough=3)
 @pytest.mark.parametrize("seed", mostly_thorough(range(BASE + 1000, BASE + 1020), *range(BASE + 1000, BASE + 1005)))
 def test_any_model_is_right_or_refused(tmp_path: Path, seed: int) -> None:
     any_model(tmp_path, seed)

@@ -49,7 +49,7 @@ def through(segments: Segments, inputs: Any) -> Any:
     return inputs
 
 
-@pytest.mark.few(thorough=9)
+@pytest.mark.few(thorough=4)
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("family", mostly_thorough(DECODERS, "llama", "gpt2"))
 def test_segments_compute_what_the_model_does_and_its_gradients_bit_for_bit(family: str, padded: bool) -> None:
@@ -106,7 +106,7 @@ def test_tied_embeddings_across_a_cut_are_refused_by_their_names() -> None:
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
-@pytest.mark.few(thorough=8)
+@pytest.mark.few(thorough=4)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("family", mostly_thorough(DECODERS, "llama"))
 def test_split_training_is_training_of_the_model_that_was_never_cut(

@@ -149,7 +149,7 @@ def draws(model: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("name", mostly_thorough(ARCHITECTURES, "mobilenet_v3_small"))
-@pytest.mark.few(thorough=3)
+@pytest.mark.few(thorough=1)
 def test_split_training_is_unsplit_training(name: str) -> None:
     torch.set_num_threads(1)
     size, batch, pairs = ARCHITECTURES[name]

@@ -92,7 +92,7 @@ def train(copies: LoopedCopies | StackedCopies, dtype: type) -> list[np.ndarray]
     return seen
 
 
-@pytest.mark.few(thorough=12)
+@pytest.mark.few(thorough=4)
 @pytest.mark.parametrize("dtype", [torch.float32, *thorough(torch.float64)], ids=str)
 @pytest.mark.parametrize("optimizer", [*thorough(SGD, MOMENTUM), ADAM], ids=["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("make", [conv, linear, Attention, batchnorm, dropout], ids=lambda make: make.__name__)
