@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -192,19 +192,39 @@ class Alone:
         self._train()
 
 
-def resnet(repeats: int) -> Row:
-    """resnet18 on 3x64x64, cut after layer2, 5 phones x 96, batch 32, against unsplit training.
+class Workload(NamedTuple):
+    """A large model on random images 3x64x64."""
 
-    Two clients and the server on 2 cores: with a thread each, and the server with two (`shared`: on the same cores).
+    model: str
+    cuts: list[str]
+    phones: int
+    samples: int
+    batch: int
+    clients: int
+
+    def settings(self, schedule: str, server_threads: int) -> rs.Config:
+        """With clients of one thread each."""
+        data = {"batch_size": self.batch, "kwargs": {"samples": self.phones * self.samples, "shape": [3, 64, 64]}}
+        cluster, net = {"client_actors": self.clients}, {"cuts": [*self.cuts]}
+        settings = settings_of(self.model, self.phones, self.samples, schedule, cluster=cluster, net=net, data=data)
+        return settings.with_values(server={"num_cpus": server_threads})
+
+
+RESNET18 = Workload("resnet18", ["layer2", "avgpool"], phones=5, samples=96, batch=32, clients=2)
+RESNET50 = Workload("resnet50", ["maxpool", "avgpool"], phones=4, samples=32, batch=8, clients=1)
+
+
+def large_model(workload: Workload, repeats: int) -> Row:
+    """Clients and the server on 2 cores, against unsplit training.
+
+    The server has a thread, or two (`shared`: on the same cores as the clients).
     `ceiling`: two unsplit trainings with a thread each that send nothing, against one with two threads.
     """
-    data = {"batch_size": 32, "kwargs": {"samples": 480, "shape": [3, 64, 64]}}
-    net, cluster = {"cuts": ["layer2", "avgpool"]}, {"client_actors": 2}
-    runs = {}
-    for name in ("splitfed_v1", "splitfed_v2"):
-        for threads, suffix in ((1, ""), (2, "_shared")):
-            settings = settings_of("resnet18", 5, 96, name, cluster={**cluster}, net={**net}, data={**data})
-            runs[f"{name}{suffix}"] = Rounds(settings.with_values(server={"num_cpus": threads}))
+    runs = {
+        f"{name}{suffix}": Rounds(workload.settings(name, threads))
+        for name in ("splitfed_v1", "splitfed_v2")
+        for threads, suffix in ((1, ""), (2, "_shared"))
+    }
     prepared = next(iter(runs.values())).prepared
     plain = Plain(prepared)
     alone = [ray.remote(Alone).options(num_cpus=0).remote(prepared) for _ in range(2)]
@@ -214,7 +234,7 @@ def resnet(repeats: int) -> Row:
     for actor in alone:
         ray.kill(actor)
     times = row["median_ms"]
-    return row | {"cuts": ["layer2", "avgpool"], "ceiling": round(2 * times["unsplit_2"] / times["two_alone"], 2)}
+    return row | {"cuts": workload.cuts, "ceiling": round(2 * times["unsplit_2"] / times["two_alone"], 2)}
 
 
 def linear(schedule: str, repeats: int) -> Row:
@@ -243,7 +263,8 @@ PHONE_ROWS: dict[str, Callable[[int, int], Row]] = {
     "1000 phones x 16, digits_cnn": lambda n, _: small_model(
         "digits_cnn", 1000, 16, ("splitfed_v1", "parallel"), min(n, 9)
     ),
-    "5 phones x 96, resnet18": lambda n, _: resnet(min(n, 7)),
+    "5 phones x 96, resnet18": lambda n, _: large_model(RESNET18, min(n, 7)),
+    "4 phones x 32, resnet50": lambda n, _: large_model(RESNET50, min(n, 7)),
     "splitfed_v1 over phones": lambda n, _: linear("splitfed_v1", min(n, 9)),
     "parallel over phones": lambda n, _: linear("parallel", min(n, 9)),
 }

@@ -26,6 +26,7 @@ from ray_split.memory_limit import check_fits
 from ray_split.messages.state import State
 from ray_split.models import library as zoo
 from ray_split.models import pretrained, transformers_by_name
+from ray_split.models.char_lstm import CharLSTM
 from ray_split.models.lora import adapt
 from ray_split.models.model_checks import check_built
 from ray_split.models.shaped import CNN, LSTM, CNN1d
@@ -49,6 +50,7 @@ MODELS: dict[str, Known] = {
     "cnn1d": Known(CNN1d, ("block1", "hidden")),
     "lstm": Known(LSTM, ("embedding", "recurrent")),
     "mlp": Known(MLP, ("layers.0", "layers.1")),
+    "char_lstm": Known(CharLSTM, ("recurrent1", "recurrent2")),
     "unet": Known(UNet, ("stem", "up1")),
     "transformer": Known(Transformer, ("blocks.0", "blocks.2")),
 }

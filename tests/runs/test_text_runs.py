@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 import ray_split as rs
+from tests.reference import assert_same_weights, unsplit
 from tests.tiers import mostly_thorough
 
 PLAY = "ACT I.\n\n" + "\n\n".join(
@@ -62,6 +63,17 @@ def test_a_model_of_transformers_learns_the_next_token_without_a_function_of_one
     assert (labels == -100).any()  # a role's last window is padded
     expected = functional.cross_entropy(scores.flatten(0, 1), labels.flatten()).exp().item()
     assert rows["test_perplexity"][1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_layers_of_lstm_split_are_the_untouched_model_bit_for_bit(tmp_path: Path) -> None:
+    result = run(tmp_path, model={"name": "char_lstm", "kwargs": {"width": 16}}, phones={"count": 2})
+    settings = rs.Config.from_yaml(Path(result.path) / "config.yaml")
+    assert settings.model.num_classes == len(rs.load_data(settings.data).classes)
+    assert_same_weights(unsplit(settings, loss=token_loss), result.path)
+
+
+def token_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(scores.flatten(0, 1), labels.flatten())
 
 
 def test_the_model_of_text_that_is_told_nothing_says_what_it_needs(tmp_path: Path) -> None:
