@@ -19,7 +19,7 @@ from ray_split.driver import room
 from ray_split.driver.backend import Backend
 from ray_split.driver.bounded_calls import Checked
 from ray_split.driver.evaluation import Nonfinite, evaluate, evaluate_own
-from ray_split.driver.remote_phones import RemotePhones
+from ray_split.driver.remote_phones import Absent, RemotePhones
 from ray_split.driver.room import Room
 from ray_split.driver.stopping import Stop
 from ray_split.errors import (
@@ -108,7 +108,10 @@ class RoundRunner:
             self._restore(turn, to_evaluate=self._averages and not training)
             return work(turn)
 
-        return self._surviving(round, attempt, self._quarantine if training else self._pass_over)
+        if training:
+            return self._surviving(round, attempt, self._quarantine)
+        self._remote.begin_evaluation()
+        return self._surviving(round, attempt, self._pass_over, self._remote.pass_over)
 
     def save(self, round: int) -> None:
         """Write a checkpoint of the start of `round`."""
@@ -124,11 +127,16 @@ class RoundRunner:
         self._surviving(round, lambda: self.backend.get([self.backend.roles.fed_server.save_model.remote()]))
 
     def _surviving(
-        self, round: int, work: Callable[[], T], leave_out: Callable[[int, BadPhoneError], None] | None = None
+        self,
+        round: int,
+        work: Callable[[], T],
+        leave_out: Callable[[int, BadPhoneError], None] | None = None,
+        be_gone: Absent | None = None,
     ) -> T:
         """Do `work`, for which the fed server holds the start of `round` (-1: of none); if an actor dies, again.
 
-        If a phone is bad, again after it was left out.
+        If a phone is bad, again after it was left out; if a remote one is gone, again without it: off in the round,
+        unless `be_gone` says otherwise.
         """
         while True:
             try:
@@ -140,7 +148,7 @@ class RoundRunner:
                 leave_out(round, bad)
             except PhoneGoneError as error:
                 self.forget()
-                self._be_absent(round, error.phones, error.reason)
+                (be_gone or self._be_absent)(round, error.phones, error.reason)
             except ActorLostError as error:
                 self._recover(round, error)
             except DeviceMemoryError as error:
@@ -284,6 +292,11 @@ class RoundRunner:
 
     def evaluate_own(self, turn: Turn, part: str, batch: int) -> Sums:
         """Each phone's model on what it holds out for 'val' or 'test'."""
-        sums = evaluate_own(turn, self.backend, self.stream, part, batch)
+        gone = self._remote.gone(turn.round)
+        sums = evaluate_own(turn, self.backend, self.stream, part, batch, gone)
         self._loaded()
         return sums
+
+    def crossed(self) -> dict[str, int]:
+        """Columns of what crossed between the gateway and devices since this was asked last, or a round ended."""
+        return self._remote.crossed()

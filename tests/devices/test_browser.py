@@ -27,7 +27,7 @@ SAYS = {
     "backward": {"kind", "id"},
     "close": {"kind", "id"},
     "evaluate": {"kind", "id"},
-    "evaluate_loss": {"kind", "id", "loss", "correct"},
+    "evaluate_loss": {"kind", "id", "loss", "correct", "nonfinite"},
     "bye": {"kind", "reason"},
 }
 """All that the header of each kind of frame may say: nothing of the data."""
