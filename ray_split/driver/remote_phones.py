@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence, Set
+from typing import Any
 
 from ray_split import config, logs
 from ray_split.data.stream import Stream
@@ -17,17 +18,23 @@ REMIND = 30.0  # seconds from one line to the next while there are too few
 
 logger = logs.get(__name__)
 
+LOOK = 5.0  # seconds from one look at the devices to the next, in a round
+
 Absent = Callable[[int, tuple[int, ...], str], None]
 """A round, the phones that are off in it, and why."""
+
+Seen = Callable[[int, list[dict[str, Any]]], None]
+"""A round, and how it stands with the devices."""
 
 
 class RemotePhones:
     """Those of a run, and how long they are waited for."""
 
-    def __init__(self, settings: config.Config, stream: Stream, backend: Backend, absent: Absent) -> None:
+    def __init__(self, settings: config.Config, stream: Stream, backend: Backend, absent: Absent, seen: Seen) -> None:
         run = settings.run
         self._few, self._seconds, self._rounds = run.min_phones, run.wait_for_phones, run.rounds
         self._stream, self._backend, self._absent = stream, backend, absent
+        self._seen, self._looked = seen, 0.0
         self._before: dict[str, int] = {}
         self._gone = set[int]()  # from the evaluation under way
 
@@ -51,6 +58,14 @@ class RemotePhones:
         if missing:
             self._absent(round, tuple(missing), f"not connected within {self._seconds:g} seconds (run.wait_for_phones)")
         self._tell("training", f"training, round {round + 1} of {self._rounds}", round)
+
+    def look(self, round: int, now: bool = False) -> None:
+        """Tell how it stands with devices, if that was told some seconds ago, or is to be told `now`."""
+        gateway = self._backend.roles.gateway
+        if gateway is not None and (now or time.monotonic() - self._looked > LOOK):
+            (devices,) = self._backend.get([gateway.devices.remote()])
+            self._looked = time.monotonic()
+            self._seen(round, devices)
 
     def begin_evaluation(self) -> None:
         """Nobody is gone from it yet."""

@@ -76,7 +76,7 @@ class RoundRunner:
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received: list[Report] = []  # of that load
         self.nonfinite = Nonfinite()
-        self._remote = RemotePhones(settings, stream, backend, self._be_absent)
+        self._remote = RemotePhones(settings, stream, backend, self._be_absent, self._tell_devices)
 
     def start(self) -> int:
         """Give the fed server the state to begin with: the last checkpoint's, or the first weights. Returns the round.
@@ -249,6 +249,7 @@ class RoundRunner:
         if self.stream.count_left_out(turn.round) == len(self.stream.partition):
             raise RunFailedError(f"no phone is left for round {turn.round + 1}: all are left out")
         self._remote.gather(turn.round)
+        self._remote.look(turn.round, now=True)
         work = self._schedule if self.stream.phones(turn.round) else idle
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.backend.roles
@@ -261,6 +262,7 @@ class RoundRunner:
             self.stop.allow()
             sums.extend(reports)
             self._tell_exchanges(turn.round, reports, queued)
+            self._remote.look(turn.round)
             new = sum(int(np.sum(report.samples)) for report in reports)
             samples += new
             for callback in self.callbacks if new else ():
@@ -269,6 +271,7 @@ class RoundRunner:
         received = self._loaded()
         spent = self.backend.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
         sums.crossed = self._remote.crossed()
+        self._remote.look(turn.round, now=True)
         last = self.stream.finishing(turn.round)[-1:]  # whose weights are handed on
         self.stop.hold()
         part = self.stream.part(turn.round)
@@ -283,6 +286,10 @@ class RoundRunner:
         exchanges = sum(report.exchanges for report in reports)
         for callback in self.callbacks:
             callback.on_exchanges(round, exchanges, queued)
+
+    def _tell_devices(self, round: int, devices: list[dict[str, Any]]) -> None:
+        for callback in self.callbacks:
+            callback.on_devices(round, devices)
 
     def evaluate(self, turn: Turn, part: str, total: int, batch: int) -> Sums:
         """The state at the turn's round's start, on all `total` samples of 'val' or 'test', in eval mode."""
