@@ -155,6 +155,35 @@ def test_prometheus_scrapes_what_crossed_to_and_from_each_device(tmp_path: Path,
     assert told["ray_split_devices_connected", ""] == told["ray_split_devices_quarantined_total", ""] == 0
 
 
+def test_each_devices_bytes_are_told_by_its_phones_number_and_add_up_to_the_rows(tmp_path: Path) -> None:
+    told: dict[tuple[str, str | None], float] = {}
+
+    class Added:
+        def __init__(self, name: str, text: str, tags: tuple[str, ...]) -> None:
+            self._name, self._tags = name.removeprefix("split_"), tags
+
+        def set_default_tags(self, tags: dict[str, str]) -> Added:
+            return self
+
+        def _record(self, value: float, tags: dict[str, str] | None = None) -> None:
+            assert {"run", *(tags or {})} == set(self._tags)
+            key = self._name, (tags or {}).get("phone")
+            adds = self._name in (*prometheus.COUNTERS, *prometheus.DEVICE_COUNTERS)
+            told[key] = value + (told.get(key, 0) if adds else 0)
+
+    simulated = config(tmp_path, "simulated", cluster={"backend": "inprocess"})
+    settings = remotely(simulated, tmp_path, "devices", remote=2)
+    with devices(settings, samples_of(simulated)):
+        result = rs.fit(settings, callbacks=[prometheus.Telemetry(Added, Added)])
+    rows = [json.loads(line) for line in (Path(result.path) / "metrics.jsonl").read_text().splitlines()]
+    for way in ("up", "down"):
+        own = [told[f"device_bytes_{way}", phone] for phone in ("2", "3")]
+        assert own[0] == own[1] > 0 and sum(own) == sum(row[f"device_bytes_{way}"] for row in rows)
+    assert {name for name, phone in told if phone} == set(prometheus.BY_PHONE)
+    assert told["devices_lost", None] == told["devices_quarantined", None] == told["devices_connected", None] == 0
+    assert told["device_answer_seconds", "2"] > 0
+
+
 @pytest.mark.thorough
 def test_two_runs_of_one_name_at_the_same_time_have_both_their_actors(tmp_path: Path, ray_session: object) -> None:
     listed: list[tuple[str, str]] = []
