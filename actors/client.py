@@ -404,11 +404,13 @@ class Client:
             activation = self._evaluate_a(turn, [inputs for inputs, _ in batches])
             return self._with_labels(activation, [labels for _, labels in batches])
 
-    def evaluate_own_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Message) -> Report:
-        """C in eval mode and the loss, phone by phone."""
+    def evaluate_own_loss(
+        self, turn: Turn, part: str, start: int, stop: int, hidden: Message, several: frozenset[int] = frozenset()
+    ) -> Report:
+        """C in eval mode and the loss, phone by phone; `several`: those that belong beside others, remote ones."""
         with self._guard.during(turn, hidden):
             held = self._stream.held_out(turn.phones, part, start, stop)
-            return self._evaluate_c(turn, hidden, [self._parts.labels("train", indices) for indices in held])
+            return self._evaluate_c(turn, hidden, [self._parts.labels("train", indices) for indices in held], several)
 
     def release(self, turn: Turn) -> None:
         """The turn's phones are done with."""
@@ -419,11 +421,13 @@ class Client:
         outputs = self._cohorts[turn.phones].copies["a"].evaluate(groups)
         return Message(send(outputs), time.time())
 
-    def _evaluate_c(self, turn: Turn, hidden: Message, labels: list[Array]) -> Report:
+    def _evaluate_c(
+        self, turn: Turn, hidden: Message, labels: list[Array], several: frozenset[int] = frozenset()
+    ) -> Report:
         outputs = self._cohorts[turn.phones].copies["c"].evaluate(hidden.groups)
         here = [tree_map(lambda x: x.to(CPU) if isinstance(x, torch.Tensor) else x, each) for each in outputs]
         scored = [self._make["c"].computing.scored(each) for each in here]
-        return evaluated(self._task, scored, labels, turn.phones)
+        return evaluated(self._task, scored, labels, turn.phones, several)
 
     def after(self, *done: object) -> None:
         """Nothing: what is submitted after this is done once these are there."""

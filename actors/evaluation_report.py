@@ -17,11 +17,22 @@ from ray_split.tasks.task import Task, flat
 CPU = torch.device("cpu")
 
 
-def evaluated(task: Task, outputs: Sequence[Any], labels: Sequence[Array], phones: tuple[int, ...]) -> Report:
-    """The report of outputs in eval mode, groups (phones, n, ...) on the CPU; of nobody in particular (no phones)."""
+def evaluated(
+    task: Task,
+    outputs: Sequence[Any],
+    labels: Sequence[Array],
+    phones: tuple[int, ...],
+    several: frozenset[int] = frozenset(),
+) -> Report:
+    """The report of outputs in eval mode, groups (phones, n, ...) on the CPU; of nobody in particular (no phones).
+
+    `several`: those of the phones that belong beside others which are not here (Task.losses).
+    """
     targets = [receive(group, CPU) for group in labels]
     sizes = batch_sizes(labels)
-    losses = [as_array(task.losses(o, t)) for o, t in zip(outputs, targets, strict=True)]
+    first = np.cumsum([0, *map(len, labels)]).tolist()  # each group's, among the phones
+    beside = [bool(several) and phones[start] in several for start in first[:-1]]
+    losses = [as_array(task.losses(*each)) for each in zip(outputs, targets, beside, strict=True)]
     right = [task.corrects(o, t) for o, t in zip(outputs, targets, strict=True)]
     tallies = [task.tallies(flat(o), t.flatten(0, 1)) for o, t in zip(outputs, targets, strict=True)]
     own = np.array(phones[: len(sizes)]) if phones else None

@@ -62,6 +62,12 @@ class Callback:
     def on_absence(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Remote phones are off in this round: they are not there, or their devices left while it was under way."""
 
+    def on_devices(self, round: int, devices: list[dict[str, Any]]) -> None:
+        """How it stands with remote phones' devices, a mapping of each that ever was connected.
+
+        When a round begins and ends, and every few seconds in it.
+        """
+
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Phones sent what they may not, or can't be read: from this round, run again, the run goes on without them."""
 

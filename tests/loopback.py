@@ -63,7 +63,7 @@ class FailingPhone(DevicePhone):
 
 
 @contextmanager
-def devices(settings: rs.Config, samples: Mapping[int, Samples]) -> Iterator[list[Any]]:
+def devices(settings: rs.Config, samples: Mapping[int, Samples], share_labels: bool = False) -> Iterator[list[Any]]:
     """The remote phones' devices, until the run is over: what each was told in the end, or what it raised."""
     assert settings.gateway.tokens is not None
     phones = settings.phones.remote_phones
@@ -73,7 +73,10 @@ def devices(settings: rs.Config, samples: Mapping[int, Samples]) -> Iterator[lis
     loop = asyncio.new_event_loop()
 
     async def all_of_them() -> None:
-        jobs = [client.take_part(url, token, samples[phone]) for token, phone in zip(tokens, phones, strict=True)]
+        jobs = [
+            client.take_part(url, token, samples[phone], share_labels=share_labels)
+            for token, phone in zip(tokens, phones, strict=True)
+        ]
         ended.extend(await asyncio.gather(*jobs, return_exceptions=True))
 
     task = loop.create_task(all_of_them())

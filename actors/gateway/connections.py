@@ -19,6 +19,7 @@ from ray_split.errors import BadPhoneError, PhoneGoneError
 HELLO_SECONDS = 10.0  # that a connection has to say who it is
 PING_SECONDS = 20.0
 LONGEST_NAME = 80
+MOST_LABELS, LONGEST_LABEL = 1000, 40  # of a histogram that a device shares
 
 logger = logs.get(__name__)
 
@@ -32,6 +33,8 @@ class Account:
     down: int = 0
     headers: int = 0  # bytes that are not of tensors, both ways
     seconds: float = 0.0  # that questions were under way
+    answers: int = 0
+    lost: int = 0  # connections that ended without a goodbye
 
     def add(self, one: Frame, size: int, up: bool) -> None:
         """Count a frame of so many bytes in all."""
@@ -47,9 +50,11 @@ class Connection:
     phone: int
     socket: web.WebSocketResponse
     name: str
+    labels: dict[str, int] | None = None  # how many samples of each class, if the device's owner agrees
     since: float = field(default_factory=time.time)
     pending: dict[int, asyncio.Future[Frame]] = field(default_factory=dict)
     asked: int = -1  # the last question's number
+    left: bool = False  # with a goodbye, of either side
 
 
 class Connections:
@@ -61,6 +66,7 @@ class Connections:
         """`largest`: bytes of a device's largest frame. `timeout`: seconds for an answer."""
         self._tokens, self._welcome, self.largest, self._timeout = dict(tokens), welcome, largest, timeout
         self._connected: dict[int, Connection] = {}
+        self._known: dict[int, Connection] = {}  # of each phone the last one
         self._blamed: dict[int, str] = {}  # phones whose device broke the protocol while nothing was asked
         self._numbers = itertools.count()
         self._changed = asyncio.Condition()
@@ -73,10 +79,13 @@ class Connections:
         return set(self._connected)
 
     def devices(self) -> list[dict[str, Any]]:
-        """For people: the connected devices."""
+        """For people: the devices that ever were connected, and whether they are `there`."""
         return [
-            {"phone": phone, "device": each.name, "connected": each.since, **vars(self._account(phone))}
-            for phone, each in sorted(self._connected.items())
+            {
+                **{"phone": phone, "device": each.name, "there": self._connected.get(phone) is each},
+                **{"connected": each.since, "labels": each.labels, **vars(self._account(phone))},
+            }
+            for phone, each in sorted(self._known.items())
         ]
 
     def traffic(self) -> dict[str, int]:
@@ -134,17 +143,21 @@ class Connections:
         if type(samples) is not int or samples < wanted:
             told = f"{samples}" if type(samples) is int else "no number"
             return await self._refuse(socket, f"the run wants {wanted} samples of each device, and this one has {told}")
-        return await self._take_in(socket, phone, str(hello.header.get("device", "a device"))[:LONGEST_NAME], welcome)
+        labels, name = hello.header.get("labels"), str(hello.header.get("device", "a device"))[:LONGEST_NAME]
+        if labels is not None and not _are_counts(labels, samples):
+            told = f"at most {MOST_LABELS} classes, and how many samples of each, no more than {samples} in all"
+            return await self._refuse(socket, f"labels are {told}")
+        connection = Connection(phone, socket, "".join(c if c.isprintable() else "?" for c in name), labels)
+        return await self._take_in(connection, welcome)
 
-    async def _take_in(
-        self, socket: web.WebSocketResponse, phone: int, name: str, welcome: dict[str, Any]
-    ) -> Connection:
-        connection = Connection(phone, socket, "".join(c if c.isprintable() else "?" for c in name))
+    async def _take_in(self, connection: Connection, welcome: dict[str, Any]) -> Connection:
+        phone = connection.phone
         before = self._connected.get(phone)
         if before is not None:  # a page that was loaded again; its old connection may not know yet that it is gone
+            before.left = True
             await self._gone(before)
             await self._close(before.socket, frame("bye", reason="the same device connected again"))
-        self._connected[phone] = connection
+        self._connected[phone] = self._known[phone] = connection
         await self._send(connection, Frame({"kind": "welcome", **welcome}, {}))
         await self._send(connection, self._status)
         async with self._changed:
@@ -176,6 +189,7 @@ class Connections:
                 answer = decode(message.data)
                 self._account(connection.phone).add(answer, len(message.data), up=True)
                 if answer.kind == "bye":
+                    connection.left = True
                     return
                 self._take(connection, answer)
             except FrameError as error:
@@ -210,6 +224,7 @@ class Connections:
         self._fail(connection, PhoneGoneError((connection.phone,), "its device left, or its connection ended"))
         if self._connected.get(connection.phone) is connection:
             del self._connected[connection.phone]
+            self._account(connection.phone).lost += not connection.left
             logger.info("phone %d is gone: %s", connection.phone, connection.name)
 
     async def ask(self, phone: int, question: Frame) -> Frame:
@@ -226,6 +241,7 @@ class Connections:
         try:
             await self._send(connection, question)
             answer = await asyncio.wait_for(future, self._timeout)
+            self._account(phone).answers += 1
         except (asyncio.TimeoutError, TimeoutError) as late:
             seconds = f"{self._timeout:g} seconds (gateway.timeout)"
             raise PhoneGoneError((phone,), f"its device did not answer within {seconds}") from late
@@ -275,10 +291,19 @@ class Connections:
     async def part(self, reason: str | None) -> None:
         """Close all connections, with a goodbye if there is a reason."""
         for connection in list(self._connected.values()):
+            connection.left = True
             if reason is None:
                 await connection.socket.close(code=WSCloseCode.GOING_AWAY)
             else:
                 await self._close(connection.socket, frame("bye", reason=reason))
+
+
+def _are_counts(labels: Any, samples: int) -> bool:
+    """Whether it is a histogram of labels, as a device may share it."""
+    if not isinstance(labels, dict) or len(labels) > MOST_LABELS:
+        return False
+    named = all(len(name) <= LONGEST_LABEL and name.isprintable() for name in labels)
+    return named and all(type(n) is int and n > 0 for n in labels.values()) and sum(labels.values()) <= samples
 
 
 def _checked(phone: int, question: Frame, answer: Frame) -> Frame:

@@ -32,7 +32,7 @@ from ray_split.devices.welcome import layers_of, welcome_of
 from ray_split.errors import BadPhoneError, RunFailedError, StateNotLoadedError
 from ray_split.messages.contract import Contract
 from ray_split.messages.message import Message, leaves
-from ray_split.messages.report import Report, Spent
+from ray_split.messages.report import NONFINITE, Report, Spent
 from ray_split.messages.state import Closed, Ends, Remembered, State, place_of, state_bytes
 from ray_split.messages.turn import USUAL, Start, Turn
 from ray_split.models import registry
@@ -47,6 +47,7 @@ class _Phone:
     """A remote phone's round."""
 
     order: Order
+    steps: int = 0
     batches: list[list[Group]] = field(default_factory=list)
     report: Report = field(default_factory=Report)
 
@@ -77,7 +78,9 @@ class Gateway:
         self._hash = self._all["hash"]
         self._like = self._client.initial_state()
         self._phones = {phone: _Phone(Order(one_by_one)) for phone in settings.phones.remote_phones}
-        largest = _largest(settings, self._like, contract, segments.b)
+        self._promise = contract.activation
+        most = _most_at_once(settings, stream)
+        largest = _largest(most, self._like, contract, segments.b)
         self._connections = Connections(tokens, self._welcome, largest, settings.gateway.timeout)
         examples = None
         if settings.gateway.examples:
@@ -87,9 +90,12 @@ class Gateway:
 
     def _welcome(self, phone: int) -> dict[str, Any]:
         own = np.array([phone])
-        partition = self._stream.partition
-        held = sum(int(partition.held_out_sizes(part)[phone]) for part in ("val", "test"))
+        held = sum(len(self._held_out(phone, part)) for part in ("val", "test"))
         return {**self._all, "phone": phone, "samples": int(self._stream.samples(own)[0]), "held_out": held}
+
+    def _held_out(self, phone: int, part: str) -> Array:
+        """Where a phone's samples for 'val' or 'test' are, among those that it holds out."""
+        return self._stream.partition.held_out_of(phone, part) - int(self._stream.samples(np.array([phone]))[0])
 
     async def serve(self, port: int) -> int:
         """Listen, if it doesn't yet; returns the port. Raises RunFailedError if it can't."""
@@ -148,7 +154,7 @@ class Gateway:
         steps = start.steps[0] if start.steps is not None else int(self._stream.steps(turn.phones)[0])
         async with phone.order.load(turn, steps):
             report = self._client.load(turn, ends, own, None, start)
-            phone.batches = self._stream.cohort_batches(turn.round, turn.phones, start.steps) if steps else []
+            phone.steps, phone.batches = steps, []
             states = {name: {**state, **place_of((own or {}).get(name, {}), 0)} for name, state in ends.items()}
             if start.fresh_optimizer:
                 states = {name: _without_optimizer(state) for name, state in states.items()}
@@ -165,6 +171,8 @@ class Gateway:
         """As Client.forward."""
         phone = self._phone(turn)
         async with phone.order.stage(turn, "forward"):
+            if not phone.batches:
+                phone.batches = self._stream.cohort_batches(turn.round, turn.phones, (phone.steps,))
             (samples,) = phone.batches[turn.step]
             places, seed = samples[0].tolist(), self._seed(turn, "a")
             asked = _question("forward", turn, step=turn.step, samples=places, seed=seed)
@@ -199,6 +207,26 @@ class Gateway:
             rate = self._rate("a", turn)
             await self._ask(turn, _question("backward", turn, {"gradient": arrived}, step=turn.step, lr=rate))
             return phone.report._replace(bytes_down=phone.report.bytes_down + arrived.nbytes)
+
+    async def evaluate_own_forward(self, turn: Turn, part: str, start: int, stop: int) -> Message:
+        """As Client.evaluate_own_forward; the turn's step counts the calls since the load."""
+        async with self._phone(turn).order.scoring(turn, "evaluate_own_forward"):
+            places = self._held_out(turn.phones[0], part)[start:stop].tolist()
+            answer = await self._ask(turn, _question("evaluate", turn, samples=places))
+            activation = _tensor(turn, answer, "activation")
+            _check_crosses(turn, activation, self._promise, len(places))
+            return Message([(activation[None],)], time.time())
+
+    async def evaluate_own_loss(
+        self, turn: Turn, part: str, start: int, stop: int, hidden: Message, several: frozenset[int] = frozenset()
+    ) -> Report:
+        """As Client.evaluate_own_loss; the turn's step counts the calls since the load."""
+        async with self._phone(turn).order.scoring(turn, "evaluate_own_loss"):
+            (number,), arrived = turn.phones, _arrived(hidden)
+            places = self._held_out(number, part)[start:stop].tolist()
+            told = {"samples": places, "several": number in several}
+            answer = await self._ask(turn, _question("evaluate_loss", turn, {"hidden": arrived}, **told))
+            return _score(turn, answer, len(places))
 
     async def close(self, turn: Turn, shares: Array, keep: str = "nothing") -> Closed:
         """As Client.close."""
@@ -276,12 +304,18 @@ def _share(parts: Parts, stream: Stream, phone: int) -> tuple[Array, Array]:
     return np.asarray(inputs), labels
 
 
-def _largest(settings: config.Config, like: Ends, contract: Contract, middle: nn.Module) -> int:
-    """Bytes of a device's largest answer: all weights with what optimizers remember, or what crosses of a batch."""
+def _most_at_once(settings: config.Config, stream: Stream) -> int:
+    """How many samples a device is asked about at once, at most: a batch's, or some of those that it holds out."""
+    held = max(int(stream.partition.held_out_sizes(part).max(initial=0)) for part in ("val", "test"))
+    return max(settings.data.batch_size, min(held, settings.data.eval_batch_size))
+
+
+def _largest(samples: int, like: Ends, contract: Contract, middle: nn.Module) -> int:
+    """Bytes of a device's largest answer: all weights with what optimizers remember, or what crosses of samples."""
     (promise,) = leaves(contract.activation)
     with torch.no_grad():
         hidden = leaves(middle.eval()(torch.zeros(promise.at(1))))[0]
-    crossing = max(4 * int(np.prod(promise.at(1))), hidden.nbytes) * settings.data.batch_size
+    crossing = max(4 * int(np.prod(promise.at(1))), hidden.nbytes) * samples
     weights = (1 + len(contract.slots)) * sum(state_bytes(state) for state in like.values())
     return int(max(weights, crossing)) + HEADER
 
@@ -318,6 +352,26 @@ def _number(turn: Turn, answer: Frame, name: str) -> float:
     if value is None or not is_number:
         raise BadPhoneError(turn.phones, f"its device answered {answer.kind} without a number {name!r}")
     return float(value)
+
+
+def _check_crosses(turn: Turn, activation: Array, promised: Any, samples: int) -> None:
+    """Raises BadPhoneError unless an activation is that of so many samples. (Of a batch the server sees to that.)"""
+    (leaf,) = leaves(promised)
+    wanted = (samples, *leaf.at(samples)[1:])
+    if activation.shape != wanted:
+        told = f"an activation of shape {activation.shape}, not {wanted}"
+        raise BadPhoneError(turn.phones, f"its device answered evaluate with {told}")
+
+
+def _score(turn: Turn, answer: Frame, samples: int) -> Report:
+    """What a device tells of its model on so many samples. Raises BadPhoneError for what can't be."""
+    loss, correct = _number(turn, answer, "loss"), _number(turn, answer, "correct")
+    broken = _number(turn, answer, "nonfinite") if "nonfinite" in answer.header else 0.0
+    if loss < 0 or not all(count in range(samples + 1) for count in (correct, broken)):
+        told = f"loss {loss:g}, {correct:g} correct and {broken:g} not finite of {samples} samples"
+        raise BadPhoneError(turn.phones, f"its device answered evaluate_loss with {told}")
+    size, tally = np.array([samples]), {NONFINITE: np.array([int(broken), samples])}
+    return Report(np.array(turn.phones), size, np.array([loss]) * size, np.array([int(correct)]), tallies=tally)
 
 
 def _check_alike(turn: Turn, name: str, state: State, like: State, optimizer: bool) -> None:

@@ -1,7 +1,8 @@
 """In which order a remote phone's calls are made, whichever order they arrive in.
 
 An actor that waits for many devices at a time works on many calls at a time. Each phone's own still come one after the
-other: load, then forward, loss and backward of each step, then the end.
+other: load, then forward, loss and backward of each step, then the end; in an evaluation, where a step is some of the
+samples that are held out, forward and loss of each.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from ray_split.errors import StateNotLoadedError
 from ray_split.messages.turn import Turn
 
 STAGES = ("forward", "loss", "backward")
+SCORING = ("evaluate_own_forward", "evaluate_own_loss")
+OVER = -1  # calls that were made, once none is due before the next load
 
 
 class Order:
@@ -49,11 +52,23 @@ class Order:
             yield
 
     @asynccontextmanager
-    async def end(self, turn: Turn) -> AsyncIterator[None]:
-        """Around the call that ends the phone's round; waits for its last step."""
-        await self._wait(turn, None)
+    async def scoring(self, turn: Turn, name: str) -> AsyncIterator[None]:
+        """As `stage`, around a call of an evaluation."""
+        await self._wait(turn, 1 + len(SCORING) * turn.step + SCORING.index(name))
         async with self._telling(turn):
             yield
+
+    @asynccontextmanager
+    async def end(self, turn: Turn) -> AsyncIterator[None]:
+        """Around the call that ends the phone's round; waits for its last step.
+
+        Of an evaluation, which may have the round's and the attempt's numbers, the turn's step is how many it had.
+        """
+        await self._wait(turn, None if turn.step < 0 else 1 + len(SCORING) * turn.step)
+        async with self._telling(turn):
+            yield
+        if self._at == _key(turn):
+            self._done = OVER
 
     async def _wait(self, turn: Turn, place: int | None) -> None:
         if not self._one_by_one:

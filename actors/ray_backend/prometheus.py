@@ -6,10 +6,11 @@ Ray puts `ray_` before a name, and `_total` behind a counter's: `split_rounds` i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from typing import Any, Protocol
 
+from actors.gateway.figures import DeviceFigures
 from ray_split import config, logs
 from ray_split.callbacks import Callback
 
@@ -44,6 +45,19 @@ GAUGES = {
     "val_loss": "When last evaluated.",
     "val_accuracy": "When last evaluated.",
 }
+DEVICE_COUNTERS = {
+    "devices_lost": "Connections of devices that ended without a goodbye.",
+    "devices_quarantined": "Remote phones left out because of what their devices sent.",
+    "device_bytes_up": "Bytes of tensors from a device, by phone.",
+    "device_bytes_down": "Bytes of tensors to a device, by phone.",
+}
+DEVICE_GAUGES = {
+    "devices_connected": "Devices that are connected, when last looked at.",
+    "device_answer_seconds": "In which a device answered a question, by phone: the mean since it was last looked at.",
+}
+BY_PHONE = ("device_bytes_up", "device_bytes_down", "device_answer_seconds")
+"""Those with a series for each remote phone. The label is the phone's number: a device may call itself anything."""
+
 OF_ROUND = {
     "samples": "samples",
     "phones_done": "phones",
@@ -66,7 +80,7 @@ class Metric(Protocol):
     def set_default_tags(self, default_tags: dict[str, str]) -> Metric:
         """The values of its tags."""
 
-    def _record(self, value: float) -> None:
+    def _record(self, value: float, tags: dict[str, str] | None = None) -> None:
         """A counter is raised by it, a gauge set to it. A counter's `inc` refuses 0, with which its series begins."""
 
 
@@ -79,21 +93,23 @@ class Telemetry(Callback):
     def __init__(self, counter: Make, gauge: Make) -> None:
         self._make = {"counter": counter, "gauge": gauge}
         self._metrics: dict[str, Metric] = {}
-        self._gauges: dict[str, float] = {}  # as they were last set
+        self._gauges: dict[tuple[str, str | None], float] = {}  # as they were last set, of a phone or of none
+        self._remote = frozenset[int]()
+        self._devices = DeviceFigures()
         self._over = threading.Event()
         self._keeper: threading.Thread | None = None
 
-    def _tell(self, values: dict[str, Any]) -> None:
+    def _tell(self, values: Mapping[str, Any], phone: str | None = None) -> None:
         """Hand the values on; None is no value."""
-        found = {name: float(value) for name, value in values.items() if value is not None}
-        self._gauges |= {name: value for name, value in found.items() if name in GAUGES}
+        found = {(name, phone): float(value) for name, value in values.items() if value is not None}
+        self._gauges |= {key: value for key, value in found.items() if key[0] in (*GAUGES, *DEVICE_GAUGES)}
         self._record(found)
 
-    def _record(self, values: dict[str, float]) -> None:
+    def _record(self, values: Mapping[tuple[str, str | None], float]) -> None:
         try:
-            for name, value in values.items():
+            for (name, phone), value in values.items():
                 if self._metrics:
-                    self._metrics[name]._record(value)
+                    self._metrics[name]._record(value, *([] if phone is None else [{"phone": phone}]))
         except Exception as error:  # noqa: BLE001  whatever Ray says of it: nobody trains for the metrics' sake
             self._give_up(error)
 
@@ -103,6 +119,7 @@ class Telemetry(Callback):
 
     def on_run_start(self, settings: config.Config, where: list[str], first_round: int) -> None:
         """Every series begins, so that what never happens reads 0."""
+        self._remote = frozenset(settings.phones.remote_phones)
         try:
             self._metrics = self._made(str(settings.run.name))
         except Exception as error:  # noqa: BLE001  as in `_tell`
@@ -110,6 +127,8 @@ class Telemetry(Callback):
         self._tell(dict.fromkeys(COUNTERS, 0))
         self._tell({"running": 1, "rounds_planned": settings.run.rounds, "round": first_round, "round_progress": 0})
         self._tell({"queue_length": 0, "samples_per_second": 0})
+        if self._remote:
+            self._tell({"devices_connected": 0, "devices_lost": 0, "devices_quarantined": 0})
         self._keeper = threading.Thread(target=copy_context().run, args=(self._keep,), daemon=True)
         self._keeper.start()
 
@@ -119,7 +138,12 @@ class Telemetry(Callback):
 
     def _made(self, run: str) -> dict[str, Metric]:
         kinds = [("counter", COUNTERS), ("gauge", GAUGES)]
-        made = {n: self._make[kind](f"split_{n}", text, ("run",)) for kind, texts in kinds for n, text in texts.items()}
+        kinds += [("counter", DEVICE_COUNTERS), ("gauge", DEVICE_GAUGES)] if self._remote else []
+        made = {
+            name: self._make[kind](f"split_{name}", text, ("run", "phone") if name in BY_PHONE else ("run",))
+            for kind, texts in kinds
+            for name, text in texts.items()
+        }
         for metric in made.values():
             metric.set_default_tags({"run": run})
         return made
@@ -148,10 +172,22 @@ class Telemetry(Callback):
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Some more."""
         self._tell({"phones_quarantined": len(phones)})
+        if self._remote:
+            self._tell({"devices_quarantined": len(self._remote & set(phones))})
+
+    def on_devices(self, round: int, devices: list[dict[str, Any]]) -> None:
+        """How it stands with them."""
+        of_run, by_phone = self._devices.of_all(devices)
+        self._tell(of_run)
+        for phone, figures in by_phone.items():
+            self._tell(figures, phone)
 
     def on_run_end(self, summary: dict[str, Any], path: str) -> None:
         """The run is over."""
         self._over.set()
         if self._keeper:
             self._keeper.join()
-        self._tell({**self._gauges, "running": 0, "queue_length": 0, "samples_per_second": 0})
+        self._record(self._gauges)
+        self._tell({"running": 0, "queue_length": 0, "samples_per_second": 0})
+        if self._remote:
+            self._tell({"devices_connected": 0})

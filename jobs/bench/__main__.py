@@ -22,6 +22,7 @@ import ray
 import torch
 
 from jobs.bench.channels import CHANNEL_ROWS
+from jobs.bench.devices.wire import DEVICE_ROWS
 from jobs.bench.exchange import exchange_row
 from jobs.bench.holding import HOLDING_ROWS
 from jobs.bench.large_models import LARGE_MODEL_ROWS
@@ -51,6 +52,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **MEMORY_ROWS,
     **HOLDING_ROWS,
     **LARGE_MODEL_ROWS,
+    **DEVICE_ROWS,
     "what is stacked": stacking_row,
     **RECOVERY_ROWS,
     **SCALING_ROWS,

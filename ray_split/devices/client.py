@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+import numpy as np
 
 from ray_split.devices.frames import VERSION, Frame, FrameError, decode, encode, frame
 from ray_split.devices.phone import DeviceError, DevicePhone, Samples
@@ -28,18 +29,26 @@ class RefusedError(RuntimeError):
 
 
 async def take_part(
-    url: str, token: str, samples: Samples, name: str = "ray-split device", told: Told = lambda header: None
+    url: str,
+    token: str,
+    samples: Samples,
+    name: str = "ray-split device",
+    told: Told = lambda header: None,
+    share_labels: bool = False,
 ) -> str:
     """Be a phone of the run at `url`, until it is over: returns the gateway's goodbye.
 
     An ended connection is made again. Raises RefusedError if the gateway refuses the device, DeviceError if it can't
-    be the run's phone.
+    be the run's phone. `share_labels`: tell how many samples of each class there are.
     """
+    hello = frame("hello", version=VERSION, token=token, device=name, samples=len(samples))
+    if share_labels:
+        hello.header["labels"] = histogram(samples)
     wait = AGAIN_SECONDS[0]
     async with aiohttp.ClientSession() as session:
         while True:
             try:
-                goodbye = await _one_connection(session, socket_url(url), token, samples, name, told)
+                goodbye = await _one_connection(session, socket_url(url), hello, samples, told)
             except (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError) as error:
                 told(frame("status", text=f"no connection to {url} ({error}): trying again", state="waiting").header)
                 goodbye = None
@@ -58,12 +67,17 @@ def socket_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, "/device", "", ""))
 
 
+def histogram(samples: Samples) -> dict[str, int]:
+    """How many samples there are of each class."""
+    classes, counts = np.unique(samples.labels, return_counts=True)
+    return {str(each): int(count) for each, count in zip(classes, counts, strict=True)}
+
+
 async def _one_connection(
-    session: aiohttp.ClientSession, url: str, token: str, samples: Samples, name: str, told: Told
+    session: aiohttp.ClientSession, url: str, hello: Frame, samples: Samples, told: Told
 ) -> str | None:
     """One connection from hello to its end: the goodbye, if one was said."""
     async with session.ws_connect(url, max_msg_size=LARGEST, heartbeat=20.0) as socket:
-        hello = frame("hello", version=VERSION, token=token, device=name, samples=len(samples))
         await socket.send_bytes(encode(hello))
         phone: DevicePhone | None = None
         async for message in socket:

@@ -18,6 +18,7 @@ from ray_split.devices.frames import Frame, frame
 from ray_split.devices.layers import hash_of
 from ray_split.devices.modules import LayeredModule
 from ray_split.messages.message import as_bits, leaves
+from ray_split.messages.report import NONFINITE
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.segment import Segment
 from ray_split.tasks.task import Task
@@ -144,8 +145,10 @@ class DevicePhone:
     def _evaluate_loss(self, asked: Frame) -> Frame:
         _, own = self._batch(asked.header["samples"], self._trains_on, len(self._samples))
         outputs, labels = self._segment("c").evaluate(asked.tensors["hidden"]), torch.from_numpy(own)
-        told = {"loss": self._task.loss(outputs, labels).item(), "correct": self._task.correct(outputs, labels)}
-        return frame("evaluate_loss", **_finite(told))
+        (loss,) = self._task.losses(outputs[None], labels[None], asked.header.get("several") is True)
+        told = {"loss": loss.item(), "correct": self._task.correct(outputs, labels)}
+        broken, _ = self._task.tallies(outputs, labels)[NONFINITE]
+        return frame("evaluate_loss", **_finite(told), nonfinite=int(broken))
 
     def _batch(self, places: Any, start: int, stop: int) -> tuple[Array, Array]:
         """The inputs as the model takes them, and the classes, of samples that are counted from `start`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ from ray_split.driver.backend import Backend
 from ray_split.driver.bounded_calls import sum_reports
 from ray_split.messages.report import Sums
 from ray_split.messages.turn import Turn
-from ray_split.schedules.roles import Ref, Roles
+from ray_split.schedules.roles import Handle, Ref, Roles
 
 logger = logs.get(__name__)
 
@@ -37,25 +37,56 @@ def evaluate(turn: Turn, backend: Backend, part: str, total: int, batch: int) ->
     return sum_reports(backend, reports())
 
 
-def evaluate_own(turn: Turn, backend: Backend, stream: Stream, part: str, batch: int) -> Sums:
-    """Every phone on the samples that it holds out for 'val' or 'test', some `batch` at a time, in eval mode."""
+def evaluate_own(
+    turn: Turn, backend: Backend, stream: Stream, part: str, batch: int, gone: frozenset[int] = frozenset()
+) -> Sums:
+    """Every phone on the samples that it holds out for 'val' or 'test', some `batch` at a time, in eval mode.
+
+    Without those that are `gone`. Remote phones are asked one by one, for what they would be asked for beside others.
+    """
 
     def reports() -> Iterator[Ref]:
         roles = backend.roles
         ends = roles.fed_server.client_state.remote(turn, True)
-        for number, phones in enumerate(_together(stream, part, turn.round)):
-            client, at = roles.client(number), turn._replace(phones=phones)
-            own = roles.fed_server.own_state.remote(at, True)
-            yield client.load.remote(at, ends, own)
-            most, each = int(stream.partition.held_out_sizes(part)[phones[0]]), max(1, batch // len(phones))
-            for start in range(0, most, each):
-                stop = min(start + each, most)
-                activation = client.evaluate_own_forward.remote(at, part, start, stop)
-                of_hidden = partial(client.evaluate_own_loss.remote, at, part, start, stop)
-                yield _figures(roles, number, at, activation, of_hidden)
-            yield client.release.remote(at)
+        for number, group in enumerate(_together(stream, part, turn.round)):
+            for phones in _apart(group, stream.remote):
+                if gone.isdisjoint(phones):
+                    yield from of_phones(number, group, phones, ends)
+
+    def of_phones(number: int, group: tuple[int, ...], phones: tuple[int, ...], ends: Ref) -> Iterator[Ref]:
+        roles, held = backend.roles, stream.partition.held_out_sizes(part)
+        client, at = roles.client(number, phones), turn._replace(phones=phones)
+        own = roles.fed_server.own_state.remote(at, True)
+        yield client.load.remote(at, ends, own)
+        most, each = int(held[phones[0]]), max(1, batch // len(group))
+        starts = range(0, most, each)
+        for step, start in enumerate(starts):
+            now, stop = at._replace(step=step), min(start + each, most)
+            activation = client.evaluate_own_forward.remote(now, part, start, stop)
+            several = [_several(held, group, start, start + each)] if phones != group else []
+            of_hidden = _own_loss(client, several, now, part, start, stop)
+            yield _figures(roles, number, now, activation, of_hidden)
+        yield client.release.remote(at._replace(step=len(starts)))
 
     return sum_reports(backend, reports())
+
+
+def _apart(group: tuple[int, ...], remote: frozenset[int]) -> Iterator[tuple[int, ...]]:
+    """A group's phones as they are asked: simulated ones at once, each remote one alone."""
+    if here := tuple(phone for phone in group if phone not in remote):
+        yield here
+    yield from ((phone,) for phone in group if phone in remote)
+
+
+def _own_loss(client: Handle, several: Sequence[frozenset[int]], *where: object) -> Callable[[Ref], Ref]:
+    """Submits the call for the ref of hidden."""
+    return lambda hidden: client.evaluate_own_loss.remote(*where, hidden, *several)
+
+
+def _several(held: Array, group: tuple[int, ...], start: int, stop: int) -> frozenset[int]:
+    """Those of a group that have as many of their samples start:stop as another one."""
+    sizes = np.clip(held[list(group)], start, stop).tolist()
+    return frozenset(phone for phone, size in zip(group, sizes, strict=True) if sizes.count(size) > 1)
 
 
 def _figures(roles: Roles, number: int, at: Turn, activation: Ref, of_hidden: Callable[[Ref], Ref]) -> Ref:
@@ -73,7 +104,6 @@ def _together(stream: Stream, part: str, round: int) -> Iterator[tuple[int, ...]
     """
     held = stream.partition.held_out_sizes(part).copy()
     out = {phone for phone in stream.left_out if stream.is_left_out(phone, round - 1)} | stream.not_evaluated
-    out |= stream.remote  # their held-out samples are on their devices
     held[list(out)] = 0
     phones = np.argsort(-held, kind="stable")[: np.count_nonzero(held)]
     size = max(stream.cohort, PHONES)

@@ -67,6 +67,10 @@ class Guarded(Callback):
         """As the callback."""
         self._call("on_absence", round, phones, reason)
 
+    def on_devices(self, round: int, devices: list[dict[str, Any]]) -> None:
+        """As the callback, with copies."""
+        self._call("on_devices", round, [dict(device) for device in devices])
+
     def on_quarantine(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """As the callback."""
         self._call("on_quarantine", round, phones, reason)

@@ -19,7 +19,7 @@ from ray_split.driver import room
 from ray_split.driver.backend import Backend
 from ray_split.driver.bounded_calls import Checked
 from ray_split.driver.evaluation import Nonfinite, evaluate, evaluate_own
-from ray_split.driver.remote_phones import RemotePhones
+from ray_split.driver.remote_phones import Absent, RemotePhones
 from ray_split.driver.room import Room
 from ray_split.driver.stopping import Stop
 from ray_split.errors import (
@@ -76,7 +76,7 @@ class RoundRunner:
         self._loading: list[Ref] = []  # that load, not yet checked
         self._received: list[Report] = []  # of that load
         self.nonfinite = Nonfinite()
-        self._remote = RemotePhones(settings, stream, backend, self._be_absent)
+        self._remote = RemotePhones(settings, stream, backend, self._be_absent, self._tell_devices)
 
     def start(self) -> int:
         """Give the fed server the state to begin with: the last checkpoint's, or the first weights. Returns the round.
@@ -108,7 +108,10 @@ class RoundRunner:
             self._restore(turn, to_evaluate=self._averages and not training)
             return work(turn)
 
-        return self._surviving(round, attempt, self._quarantine if training else self._pass_over)
+        if training:
+            return self._surviving(round, attempt, self._quarantine)
+        self._remote.begin_evaluation()
+        return self._surviving(round, attempt, self._pass_over, self._remote.pass_over)
 
     def save(self, round: int) -> None:
         """Write a checkpoint of the start of `round`."""
@@ -124,11 +127,16 @@ class RoundRunner:
         self._surviving(round, lambda: self.backend.get([self.backend.roles.fed_server.save_model.remote()]))
 
     def _surviving(
-        self, round: int, work: Callable[[], T], leave_out: Callable[[int, BadPhoneError], None] | None = None
+        self,
+        round: int,
+        work: Callable[[], T],
+        leave_out: Callable[[int, BadPhoneError], None] | None = None,
+        be_gone: Absent | None = None,
     ) -> T:
         """Do `work`, for which the fed server holds the start of `round` (-1: of none); if an actor dies, again.
 
-        If a phone is bad, again after it was left out.
+        If a phone is bad, again after it was left out; if a remote one is gone, again without it: off in the round,
+        unless `be_gone` says otherwise.
         """
         while True:
             try:
@@ -140,7 +148,7 @@ class RoundRunner:
                 leave_out(round, bad)
             except PhoneGoneError as error:
                 self.forget()
-                self._be_absent(round, error.phones, error.reason)
+                (be_gone or self._be_absent)(round, error.phones, error.reason)
             except ActorLostError as error:
                 self._recover(round, error)
             except DeviceMemoryError as error:
@@ -241,6 +249,7 @@ class RoundRunner:
         if self.stream.count_left_out(turn.round) == len(self.stream.partition):
             raise RunFailedError(f"no phone is left for round {turn.round + 1}: all are left out")
         self._remote.gather(turn.round)
+        self._remote.look(turn.round, now=True)
         work = self._schedule if self.stream.phones(turn.round) else idle
         self._restored = None  # from here on the server's state is no round's start
         sums, roles = RoundSums(), self.backend.roles
@@ -253,6 +262,7 @@ class RoundRunner:
             self.stop.allow()
             sums.extend(reports)
             self._tell_exchanges(turn.round, reports, queued)
+            self._remote.look(turn.round)
             new = sum(int(np.sum(report.samples)) for report in reports)
             samples += new
             for callback in self.callbacks if new else ():
@@ -261,6 +271,7 @@ class RoundRunner:
         received = self._loaded()
         spent = self.backend.get([actor.spent.remote(turn) for actor in (*roles.servers, *roles.clients)])
         sums.crossed = self._remote.crossed()
+        self._remote.look(turn.round, now=True)
         last = self.stream.finishing(turn.round)[-1:]  # whose weights are handed on
         self.stop.hold()
         part = self.stream.part(turn.round)
@@ -276,6 +287,10 @@ class RoundRunner:
         for callback in self.callbacks:
             callback.on_exchanges(round, exchanges, queued)
 
+    def _tell_devices(self, round: int, devices: list[dict[str, Any]]) -> None:
+        for callback in self.callbacks:
+            callback.on_devices(round, devices)
+
     def evaluate(self, turn: Turn, part: str, total: int, batch: int) -> Sums:
         """The state at the turn's round's start, on all `total` samples of 'val' or 'test', in eval mode."""
         sums = evaluate(turn, self.backend, part, total, batch)
@@ -284,6 +299,11 @@ class RoundRunner:
 
     def evaluate_own(self, turn: Turn, part: str, batch: int) -> Sums:
         """Each phone's model on what it holds out for 'val' or 'test'."""
-        sums = evaluate_own(turn, self.backend, self.stream, part, batch)
+        gone = self._remote.gone(turn.round)
+        sums = evaluate_own(turn, self.backend, self.stream, part, batch, gone)
         self._loaded()
         return sums
+
+    def crossed(self) -> dict[str, int]:
+        """Columns of what crossed between the gateway and devices since this was asked last, or a round ended."""
+        return self._remote.crossed()

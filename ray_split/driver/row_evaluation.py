@@ -29,7 +29,8 @@ class RowEvaluation:
         """The row with validation, if there are samples for it."""
         if not self._sizes["val"] and not self._alone:
             return row
-        return row | self._told(row, "val", self._on(row, "val", self._alone))
+        row = row | self._told(row, "val", val := self._on(row, "val", self._alone))
+        return row | self._remotely(row, "val", val) if self._alone else row
 
     def tested(self, row: Row) -> tuple[Row, Sums | None]:
         """The row with the test, and the phones' own sums, where they hold out samples."""
@@ -41,7 +42,13 @@ class RowEvaluation:
         if not self._alone:
             own = self._on(row, "test", alone=True)
             row |= {"phone_nonfinite": self._runner.nonfinite.tell(row["round"], "phones' test", own)}
-        return row | own.over_phones(), own
+        return row | own.over_phones() | self._remotely(row, "test", own), own
+
+    def _remotely(self, row: Row, part: str, own: Sums) -> Row:
+        """With phones on devices: how many phones were scored, and what crossed for it."""
+        crossed = self._runner.crossed()
+        scored = {f"phones_scored_{part}": own.phones_scored} if crossed else {}
+        return scored | {name: row.get(name, 0) + more for name, more in crossed.items()}
 
     def _on(self, row: Row, part: str, alone: bool) -> Sums:
         runner, round, batch, total = self._runner, row["round"] + 1, self._batch, self._sizes[part]

@@ -116,6 +116,11 @@ class Sums:
         accuracy = self._phone_accuracy()
         return _number(accuracy.mean()) if len(accuracy) else None
 
+    @property
+    def phones_scored(self) -> int:
+        """How many phones were evaluated on samples of their own."""
+        return int(np.count_nonzero(self.by_phone()[1]["samples"]))
+
     def _phone_accuracy(self) -> Array:
         _, sums = self.by_phone()
         own: Array = sums["correct"][sums["samples"] > 0] / sums["samples"][sums["samples"] > 0]

@@ -49,9 +49,13 @@ class Task:
             return self._of_heads(self._loss.mean, outputs, labels)
         return self._loss(outputs, labels)
 
-    def losses(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-        """Each phone's own mean loss (k,), of outputs (k, n, ...) and labels (k, n, ...)."""
-        if isinstance(self._loss, OURS) and len(labels) > 1:
+    def losses(self, outputs: Any, labels: torch.Tensor, several: bool = False) -> torch.Tensor:
+        """Each phone's own mean loss (k,), of outputs (k, n, ...) and labels (k, n, ...).
+
+        `several`: added up as that of several phones is, in another order than torch's own mean: of one phone, which
+        is computed apart from those beside whom it belongs.
+        """
+        if isinstance(self._loss, OURS) and (several or len(labels) > 1):
             return self._of_heads(self._loss.means, outputs, labels)
         return torch.stack([self.loss(row(outputs, i), own) for i, own in enumerate(labels)])
 

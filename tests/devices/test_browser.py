@@ -27,7 +27,7 @@ SAYS = {
     "backward": {"kind", "id"},
     "close": {"kind", "id"},
     "evaluate": {"kind", "id"},
-    "evaluate_loss": {"kind", "id", "loss", "correct"},
+    "evaluate_loss": {"kind", "id", "loss", "correct", "nonfinite"},
     "bye": {"kind", "reason"},
 }
 """All that the header of each kind of frame may say: nothing of the data."""
@@ -168,11 +168,15 @@ def test_a_browser_trains_as_torch_does_and_sends_nothing_of_its_data(tmp_path: 
 
 @needs_chromium
 def test_a_drawn_digit_a_file_and_a_picture_of_the_camera_are_learned(tmp_path: Path) -> None:
-    """Three pictures, one of whose labels the run doesn't know: the person is asked."""
+    """Three pictures, one drawn by keyboard, one whose label the run doesn't know: the person is asked.
+
+    The person ticked that labels are shared: the first frame says how many there are of each, and no other frame does.
+    """
     found = visit(tmp_path, "cpu", "digits", "own")
     assert opened(found.frames[0])[0]["samples"] == 3
+    assert opened(found.frames[0])[0]["labels"] == {"1": 1, "3": 1, "page": 1}
     assert found.result["losses"][-1] < 0.05 < found.result["losses"][0]
-    assert {name for frame in found.frames for name in opened(frame)[0]} <= set().union(*SAYS.values())
+    assert {name for frame in found.frames[1:] for name in opened(frame)[0]} <= set().union(*SAYS.values())
     only_the_gateway_was_asked(found)
 
 

@@ -132,6 +132,77 @@ def test_a_device_that_sends_what_it_may_not_is_left_out_and_the_others_finish(
     assert len(ended) == 1
 
 
+SCORING = 4  # questions of an evaluation: load, evaluate, evaluate_loss, release
+
+
+def scored(path: Path, name: str, monkeypatch: pytest.MonkeyPatch, phone: type[DevicePhone]) -> rs.Result:
+    """A run of splitfed_v3 that is evaluated after each round, whose last phone is on such a device."""
+    monkeypatch.setattr(client, "DevicePhone", phone)
+    monkeypatch.setattr(client, "AGAIN_SECONDS", (0.05, 0.05))
+    simulated = config(path, name, "splitfed_v3").with_values(run={"eval_every": 1, "test_every": 1})
+    settings = remotely(simulated, path, name, remote=1)
+    with devices(settings, samples_of(simulated)):
+        return rs.fit(settings, callbacks=[])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("undisturbed")
+    return model_bytes(rs.fit(config(path, "undisturbed", "splitfed_v3"), callbacks=[]).path)
+
+
+@pytest.mark.few(3, thorough=8)
+@pytest.mark.parametrize("number", range(2 * SCORING * ROUNDS))
+def test_a_device_that_dies_at_any_question_of_an_evaluation_is_not_counted_in_it_and_trains_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: bytes, number: int
+) -> None:
+    round, within = divmod(number, 2 * SCORING)
+    monkeypatch.setattr(FailingPhone, "asked", 0)
+    monkeypatch.setattr(FailingPhone, "fails_at", (round + 1) * QUESTIONS + number)
+    result = scored(tmp_path, "died", monkeypatch, FailingPhone)
+    assert model_bytes(result.path) == undisturbed
+    assert (result.metrics["absent"], result.metrics["quarantined"]) == ([], [])
+    counts = [row[f"phones_scored_{part}"] for row in rows(result.path) for part in ("val", "test")]
+    assert counts == [2 if each == 2 * round + within // SCORING else 3 for each in range(2 * ROUNDS)]
+
+
+NO_SCORE: dict[str, tuple[str, Callable[[Frame], Frame]]] = {
+    "another kind": ("evaluate", WRONG["another kind"]),  # type: ignore[dict-item]
+    "no tensor": ("evaluate", WRONG["no tensor"]),  # type: ignore[dict-item]
+    "another shape": ("evaluate", WRONG["another shape"]),  # type: ignore[dict-item]
+    "more correct than there are": ("evaluate_loss", lambda right: Frame({**right.header, "correct": 10**6}, {})),
+    "half of one": ("evaluate_loss", lambda right: Frame({**right.header, "correct": 0.5}, {})),
+    "less than no loss": ("evaluate_loss", lambda right: Frame({**right.header, "loss": -1.0}, {})),
+    "less than none not finite": ("evaluate_loss", lambda right: Frame({**right.header, "nonfinite": -1}, {})),
+    "no loss": ("evaluate_loss", lambda right: frame(right.kind, id=right.header["id"])),
+}
+
+
+@pytest.mark.few(2, thorough=6)
+@pytest.mark.parametrize("wrong", NO_SCORE)
+def test_a_device_whose_score_can_not_be_is_not_scored_any_more_and_trains_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: bytes, wrong: str
+) -> None:
+    kind, change = NO_SCORE[wrong]
+
+    class Hostile(DevicePhone):
+        def answer(self, question: Frame) -> Frame:
+            right = super().answer(question)
+            return change(right) if question.kind == kind else right
+
+    result = scored(tmp_path, "hostile", monkeypatch, Hostile)
+    assert model_bytes(result.path) == undisturbed and result.metrics["quarantined"] == []
+    assert {row[f"phones_scored_{part}"] for row in rows(result.path) for part in ("val", "test")} == {2}
+
+
+def test_a_device_that_is_not_there_for_a_whole_run_is_not_waited_for_in_its_evaluations(tmp_path: Path) -> None:
+    simulated = config(tmp_path, "alone", "splitfed_v3")
+    settings = remotely(simulated, tmp_path, "alone", remote=1).with_values(run={"wait_for_phones": 0.1})
+    result = rs.fit(settings, callbacks=[])
+    assert [row["phones_scored_val"] for row in rows(result.path) if "phones_scored_val" in row] == [2]
+    assert result.metrics["test_accuracy"] is not None
+
+
 def test_a_device_that_says_that_it_failed_is_off_in_that_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[str, int], bytes]
 ) -> None:

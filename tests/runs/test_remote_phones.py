@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from safetensors.numpy import load_file
 
@@ -38,10 +39,6 @@ def config(path: Path, name: str, case: str, backend: str = "inprocess") -> rs.C
     )
 
 
-def evaluated(row: dict[str, Any]) -> set[str]:
-    return {name for name in row if name.startswith(("val_", "test_", "phone_accuracy"))}
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.few(3)
 def test_three_devices_beside_two_simulated_phones_train_to_the_bytes_of_five_simulated(
@@ -62,13 +59,41 @@ def _check(tmp_path: Path, case: str, backend: str = "inprocess") -> None:
         result = rs.fit(settings, callbacks=[])
     assert ended == ["the run is over"] * 3
     assert model_bytes(result.path) == model_bytes(whole.path)
-    # In splitfed_v3 each phone is scored on its own samples, and those of devices are not the cluster's to score.
-    own = {name for row in rows(whole.path) for name in evaluated(row)} if case == "splitfed_v3" else set()
+    own = {"phones_scored_val", "phones_scored_test"}
+    if case == "splitfed_v3":  # each phone on its own samples
+        assert [row["phones_scored_val"] for row in rows(result.path)] == [5, 5]
     own |= {f"device_{name}" for name in ("frames", "bytes_up", "bytes_down", "bytes_headers")}
     kept = [
         [{k: v for k, v in timeless(r).items() if k not in own} for r in rows(p)] for p in (result.path, whole.path)
     ]
     assert kept[0] == kept[1]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("case", "remote"), [("splitfed_v3", [0, 1, 2, 4]), ("splitfed_v3", [1, 3]), ("splitfed_v1", [2, 3])]
+)
+def test_devices_are_scored_on_their_own_samples_as_simulated_phones_are_to_the_bit(
+    tmp_path: Path, case: str, remote: list[int]
+) -> None:
+    """Of phones with uneven shares, whose held-out samples are asked for in several parts."""
+    uneven = {"eval_batch_size": 64, "partition": {"name": "dirichlet", "alpha": 1.0}}
+    simulated = config(tmp_path, "simulated", case).with_values(
+        model={"name": "mlp"}, phones={"held_out": 0.3, "local_steps": 1}, data=uneven, run={"test_every": 1}
+    )
+    whole = rs.fit(simulated, callbacks=[])
+    settings = remotely(simulated, tmp_path, "remote", remote=remote)
+    with devices(settings, samples_of(simulated)):
+        result = rs.fit(settings, callbacks=[])
+    assert model_bytes(result.path) == model_bytes(whole.path)
+    scores = ("val_loss", "val_accuracy", "test_loss", "test_accuracy", "phone_accuracy_mean", "phone_accuracy_worst")
+    for found, wanted in zip(rows(result.path), rows(whole.path), strict=True):
+        assert {name: found.get(name) for name in scores} == {name: wanted.get(name) for name in scores}
+        assert found["phones_scored_test"] == 5
+        assert found.get("phones_scored_val") == (5 if case == "splitfed_v3" else None)
+    own = [pyarrow.parquet.read_table(f"{each.path}/phones.parquet").to_pylist() for each in (result, whole)]
+    tested = [[(row["phone"], row["test_loss"], row["test_accuracy"]) for row in table] for table in own]
+    assert tested[0] == tested[1] and len(tested[0]) == 10
 
 
 def test_a_run_with_devices_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:

@@ -27,6 +27,14 @@ export function count(data: Data): number {
   return data.kind === "pictures" ? data.pictures.length : data.labels.length;
 }
 
+/** How many samples there are of each label: of pictures as the person calls it. */
+export function histogram(data: Data): Record<string, number> {
+  const labels = data.kind === "pictures" ? data.pictures.map(({ label }) => label.slice(0, 40)) : Array.from(data.labels, String);
+  const found: Record<string, number> = {};
+  for (const label of labels) found[label] = (found[label] ?? 0) + 1;
+  return found;
+}
+
 /** The class of a label: by the classes' names, or a number. */
 function classOf(label: string, { classes, num_classes: many }: Welcome): number | null {
   const names = (classes ?? []).map((name) => String(name).toLowerCase());

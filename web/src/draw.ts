@@ -41,9 +41,14 @@ function clear(canvas: HTMLCanvasElement): void {
   brush.fillRect(0, 0, canvas.width, canvas.height);
 }
 
-function letDraw(canvas: HTMLCanvasElement): void {
+/** What draws on it. */
+function brushOf(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
   const brush = canvas.getContext("2d", { willReadFrequently: true })!;
-  Object.assign(brush, { lineWidth: 22, lineCap: "round", lineJoin: "round", strokeStyle: "white" });
+  return Object.assign(brush, { lineWidth: 22, lineCap: "round", lineJoin: "round", strokeStyle: "white" } as const);
+}
+
+function letDraw(canvas: HTMLCanvasElement): void {
+  const brush = brushOf(canvas);
   const place = (event: PointerEvent): [number, number] => {
     const { left, top, width } = canvas.getBoundingClientRect();
     return [((event.clientX - left) * canvas.width) / width, ((event.clientY - top) * canvas.width) / width];
@@ -63,19 +68,70 @@ function letDraw(canvas: HTMLCanvasElement): void {
   });
 }
 
+const ARROWS: Record<string, [number, number]> = {
+  ArrowLeft: [-1, 0],
+  ArrowRight: [1, 0],
+  ArrowUp: [0, -1],
+  ArrowDown: [0, 1],
+};
+
+/** Draws with the arrows and the space bar; digits and Backspace do what the buttons do. */
+function letType(canvas: HTMLCanvasElement, keepAs: (digit: string) => void, erase: () => void): void {
+  const brush = brushOf(canvas);
+  let [x, y, down] = [canvas.width / 2, canvas.height / 2, false];
+  const told = () => {
+    const place = [x / canvas.width, y / canvas.height].map((share) => `${Math.round(100 * share)}%`);
+    say("pen", `pen ${down ? "down" : "up"}, ${place[0]} from the left, ${place[1]} from the top`);
+  };
+  const to = (left: number, top: number) => {
+    if (down) {
+      brush.beginPath();
+      brush.moveTo(x, y);
+      brush.lineTo(left, top);
+      brush.stroke();
+    }
+    [x, y] = [left, top];
+  };
+  const move = ([right, below]: [number, number], step: number) => {
+    const within = (place: number, most: number) => Math.min(most, Math.max(0, place));
+    to(within(x + right * step, canvas.width), within(y + below * step, canvas.height));
+  };
+  const lift = () => {
+    down = !down;
+    to(x, y);
+  };
+  const restart = (act: () => void) => {
+    act();
+    [x, y, down] = [canvas.width / 2, canvas.height / 2, false];
+  };
+  canvas.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in ARROWS) move(ARROWS[event.key], event.shiftKey ? 5 : 20);
+    else if (event.key === " ") lift();
+    else if (/^[0-9]$/.test(event.key)) restart(() => keepAs(event.key));
+    else if (event.key === "Backspace") restart(erase);
+    else return;
+    event.preventDefault(); // the page would scroll
+    told();
+  });
+  canvas.addEventListener("focus", told);
+}
+
 /** add: is given each digit that was drawn. */
 export function letDrawDigits(add: (picture: Picture) => void): void {
   const canvas = byId<HTMLCanvasElement>("canvas");
   clear(canvas);
   letDraw(canvas);
+  const keepAs = (digit: string) => {
+    const picture = centred(canvas, digit);
+    say("draw-hint", picture ? `Kept as a ${digit}. Draw the next.` : "Draw a digit first.");
+    if (picture) add(picture);
+    clear(canvas);
+  };
+  letType(canvas, keepAs, () => clear(canvas));
   const buttons = Array.from({ length: 10 }, (_, digit) => {
     const button = made("button", { type: "button", textContent: String(digit), ariaLabel: `It is a ${digit}` });
-    button.addEventListener("click", () => {
-      const picture = centred(canvas, String(digit));
-      say("draw-hint", picture ? `Kept as a ${digit}. Draw the next.` : "Draw a digit first.");
-      if (picture) add(picture);
-      clear(canvas);
-    });
+    button.addEventListener("click", () => keepAs(String(digit)));
     return button;
   });
   byId("digits").append(...buttons);

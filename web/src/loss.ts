@@ -9,6 +9,13 @@ export function crossEntropy(scores: tf.Tensor, labels: Int32Array, smoothing: n
   return likely.mul(wanted).sum(-1).mean().neg() as tf.Scalar;
 }
 
+/** How many samples have outputs that say no class: their highest is not finite. */
+export function nonfinite(scores: Float32Array, samples: number): number {
+  const classes = scores.length / samples;
+  const rows = Array.from({ length: samples }, (_, index) => scores.subarray(index * classes, (index + 1) * classes));
+  return rows.filter((row) => !Number.isFinite(row.reduce((one, other) => Math.max(one, other)))).length;
+}
+
 /** How many samples have their highest score at their label. */
 export function correct(scores: Float32Array, labels: Int32Array): number {
   const classes = scores.length / labels.length;

@@ -59,14 +59,15 @@ async function join(): Promise<void> {
   try {
     const data = source() === "examples" ? await examples(token()) : mixed(pictures);
     // A private window may have no database: then a reload begins anew.
-    await Promise.all([keep("data", data), keep("token", token())]).catch(() => {});
-    await begin(token(), data);
+    const shares = byId<HTMLInputElement>("share-labels").checked;
+    await Promise.all([keep("data", data), keep("token", token()), keep("shares", shares)]).catch(() => {});
+    await begin(token(), data, shares);
   } catch (error) {
     say("problem", (error as Error).message);
   }
 }
 
-async function begin(own: string, data: Data): Promise<void> {
+async function begin(own: string, data: Data, shares: boolean): Promise<void> {
   stopCamera();
   const backend = await chooseBackend(new URLSearchParams(location.search).get("backend"));
   show("setup", false);
@@ -74,7 +75,7 @@ async function begin(own: string, data: Data): Promise<void> {
   show("progress", true);
   say("backend", backend);
   say("samples", String(count(data)));
-  session = new Session(own, data, new Progress());
+  session = new Session(own, data, new Progress(), shares);
   session.start();
   byId("who").focus();
 }
@@ -106,7 +107,8 @@ function listen(): void {
 
 async function main(): Promise<void> {
   const invited = new URLSearchParams(location.hash.slice(1)).get("token");
-  const [own, data] = await Promise.all([kept<string>("token"), kept<Data>("data")]).catch(() => []);
+  const before = [kept<string>("token"), kept<Data>("data"), kept<boolean>("shares")] as const;
+  const [own, data, shares] = await Promise.all(before).catch(() => []);
   byId<HTMLInputElement>("token").value = invited ?? own ?? "";
   listen();
   letDrawDigits((picture) => add([picture]));
@@ -115,7 +117,7 @@ async function main(): Promise<void> {
   letChoose("files", "files-label", "files-hint", add);
   letPhotograph(add);
   // A reload goes on; another invitation begins anew.
-  if (own && data && (!invited || invited === own)) return begin(own, data);
+  if (own && data && (!invited || invited === own)) return begin(own, data, shares === true);
   await offerExamples();
 }
 

@@ -1,6 +1,6 @@
 // The device's side of the protocol, without any socket: a question comes in, an answer goes out.
 import type { Frame, Header } from "./frames";
-import { correct, crossEntropy } from "./loss";
+import { correct, crossEntropy, nonfinite } from "./loss";
 import { Part, plain } from "./part";
 import type { Side, Welcome } from "./protocol";
 import type { Samples } from "./samples";
@@ -172,7 +172,9 @@ export class Phone {
       const y = c.evaluate(tensor(tensors, "hidden"));
       return [crossEntropy(y, labels, this.welcome.loss.label_smoothing ?? 0), y];
     });
-    return { fields: await figured(value, scores, labels) };
+    const { data } = await plain(scores);
+    const broken = nonfinite(data as Float32Array, labels.length);
+    return { fields: { ...(await figured(value, scores, labels)), nonfinite: broken } };
   }
 }
 

@@ -1,7 +1,7 @@
 // A phone that takes part: the connection, what it computes, and the display.
 import { askClasses } from "./classes";
 import { Connection, type Why } from "./connection";
-import { count, type Data, samplesFor, unknownLabels } from "./data";
+import { count, type Data, histogram, samplesFor, unknownLabels } from "./data";
 import { show } from "./dom";
 import type { Frame } from "./frames";
 import { Phone } from "./phone";
@@ -32,9 +32,10 @@ export class Session {
     token: string,
     private readonly data: Data,
     private readonly progress: Progress,
+    shareLabels: boolean,
   ) {
     this.connection = new Connection(address(), {
-      hello: { token, device: deviceName(), samples: count(data) },
+      hello: { token, device: deviceName(), samples: count(data), ...(shareLabels ? { labels: histogram(data) } : {}) },
       link: (link) => progress.linked(link),
       traffic: (up, down) => progress.traffic(up, down),
       answer: (frame) => this.answer(frame),

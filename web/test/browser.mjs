@@ -1,6 +1,6 @@
 // Takes part as a person would: opens the invitation, chooses the examples, joins, reloads once, looks on.
 // node browser.mjs URL BACKEND FOLDER [own|leave|stay]: pictures of the page, and what it asked for, into FOLDER.
-// own: it takes part with a drawn digit, a file and the camera's picture. leave: it leaves while it trains. stay: it doesn't reload, and waits for a gateway that isn't there yet.
+// own: it takes part with a digit drawn by keyboard, a file and the camera's picture, and tells how many of each. leave: it leaves while it trains. stay: it doesn't reload, and waits for a gateway that isn't there yet.
 import { writeFileSync } from "node:fs";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -70,6 +70,21 @@ async function draw() {
   await page.mouse.up();
 }
 
+/** By the keyboard alone: a stroke downwards from the middle, wiped off once, then kept by a digit's key. */
+async function type() {
+  await page.getByRole("radio", { name: "Draw digits" }).check();
+  await page.locator("#canvas").focus();
+  const stroke = async () => {
+    for (const key of ["ArrowUp", "ArrowUp", " ", "ArrowDown", "Shift+ArrowDown", "ArrowDown"]) await page.keyboard.press(key);
+  };
+  await stroke();
+  await page.locator("#pen").filter({ hasText: "pen down, 50% from the left, 52% from the top" }).waitFor({ state: "attached" });
+  await page.keyboard.press("Backspace");
+  await page.keyboard.press("1");
+  await page.getByText("Draw a digit first.").waitFor();
+  await stroke();
+}
+
 /** A picture of the page itself, said to show a page; and one without a label, which is refused. */
 async function choose() {
   const files = page.getByLabel("Choose pictures");
@@ -111,9 +126,10 @@ try {
   await visit();
   await page.locator("#source-examples:checked").waitFor();
   await pictures("examples");
-  await draw();
+  await (how === "own" ? type() : draw());
   await pictures("draw-under-way");
-  await page.getByRole("button", { name: "It is a 1" }).click();
+  if (how === "own") await page.keyboard.press("1");
+  else await page.getByRole("button", { name: "It is a 1" }).click();
   await page.getByText("You have 1 picture: 1 of “1”.").waitFor();
   await page.getByRole("radio", { name: "My pictures" }).check();
   if (how === "own") await choose();
@@ -122,6 +138,7 @@ try {
   await pictures("camera");
   if (how !== "own") await page.getByRole("radio", { name: "The demo's examples" }).check();
   else await photograph();
+  if (how === "own") await page.getByRole("checkbox", { name: "Tell who runs this" }).check();
   await page.getByRole("button", { name: "Join" }).click();
   if (how === "own") await answer();
   const forgotten = how === "leave" ? await leave() : null;

@@ -4,7 +4,8 @@
     ray-split device --url http://gateway:8484/ --token TOKEN --examples
 
 --data names a function, as package.module:function, that returns (inputs, labels): arrays with a class for each sample.
-Data and labels stay here. What is sent: activations, gradients, and the weights of A and C.
+Data and labels stay here. What is sent: activations, gradients, the weights of A and C, and in an evaluation how many
+samples come out right; with --share-labels also how many samples there are of each class.
 
 Exit status: 0 once the run is over, 1 if the gateway refuses the device, 2 for a bad argument.
 """
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--token", help="the device's (default: what stands after # in --url)")
     parser.add_argument("--data", metavar="MODULE:FUNCTION", help="what returns the samples that are here")
     parser.add_argument("--examples", action="store_true", help="train on examples that the gateway offers")
+    parser.add_argument(
+        "--share-labels", action="store_true", help="tell the run's owner how many samples of each class are here"
+    )
     parser.add_argument("--name", default=socket.gethostname(), help="what the device is called (default: the host)")
     given = parser.parse_args(arguments)
     url, token = _address(given.url, given.token)
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         raise SettingsError("--data", given.data, "Name a function of yours, or say --examples", "is one of two ways")
     samples = asyncio.run(_examples(url, token)) if given.examples else _samples(given.data)
     try:
-        goodbye = asyncio.run(take_part(url, token, samples, given.name, _say))
+        goodbye = asyncio.run(take_part(url, token, samples, given.name, _say, given.share_labels))
     except (RefusedError, DeviceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

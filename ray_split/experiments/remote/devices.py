@@ -29,6 +29,7 @@ from ray_split.errors import SettingsError, first_line
 from ray_split.experiments.command import exit_status, parser_of
 
 MOST = 10_000
+SHOWN_LABELS = 20
 
 
 @exit_status
@@ -93,11 +94,21 @@ async def _connected(url: str, operator: str) -> list[dict[str, Any]]:
 
 def table(devices: Sequence[dict[str, Any]]) -> Iterator[str]:
     """A line for each device."""
-    yield f"{'phone':>5}  {'device':<32}  {'connected':<9}  {'answers in':>10}  {'up':>10}  {'down':>10}"
+    head = f"{'phone':>5}  {'device':<32}  {'connected':<9}  {'lost':>4}  {'answers in':>10}  {'up':>10}  {'down':>10}"
+    yield f"{head}  labels"
     for each in devices:
-        mean = 1000 * each["seconds"] / max(1, each["frames"] // 2)
-        since = time.strftime("%H:%M:%S", time.localtime(each["connected"]))
+        mean = 1000 * each["seconds"] / max(1, each["answers"])
+        since = time.strftime("%H:%M:%S", time.localtime(each["connected"])) if each["there"] else "gone"
         sizes = f"{each['up'] / 1e6:>7.2f} MB  {each['down'] / 1e6:>7.2f} MB"
-        yield f"{each['phone']:>5}  {each['device'][:32]:<32}  {since:<9}  {mean:>7.0f} ms  {sizes}"
-    if not devices:
+        link = f"{since:<9}  {each['lost']:>4}  {mean:>7.0f} ms  {sizes}"
+        yield f"{each['phone']:>5}  {each['device'][:32]:<32}  {link}  {_histogram(each['labels'])}"
+    if not any(each["there"] for each in devices):
         yield "no device is connected"
+
+
+def _histogram(labels: dict[str, int] | None) -> str:
+    """How many of each class, if the device says; of many classes the first ones."""
+    if labels is None:
+        return "-"
+    told = [f"{name}: {count}" for name, count in sorted(labels.items(), key=lambda each: (len(each[0]), each[0]))]
+    return ", ".join(told[:SHOWN_LABELS]) + ", ..." * (len(told) > SHOWN_LABELS)

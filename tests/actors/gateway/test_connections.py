@@ -181,6 +181,40 @@ def test_a_question_has_its_answer_and_bytes_are_counted() -> None:
     with_gateway(test)
 
 
+SHARED = "labels are at most 1000 classes, and how many samples of each, no more than 20 in all"
+
+
+@pytest.mark.parametrize("labels", [
+    [12, 8], {"0": 21}, {"0": -1}, {"0": 0}, {"0": 1.5}, {"0": True}, {"x" * 41: 1}, {"a\n": 1},
+    {str(number): 1 for number in range(1001)},
+], ids=lambda labels: str(labels)[:20])  # fmt: skip
+def test_labels_that_are_no_histogram_of_the_samples_are_refused(labels: Any) -> None:
+    async def test(connections: Connections, session: aiohttp.ClientSession, url: str) -> None:
+        socket = await session.ws_connect(f"{url}/device")
+        await socket.send_bytes(hello(labels=labels))
+        assert [each.header.get("reason") for each in await said(socket)] == [SHARED]
+        assert connections.phones == set()
+
+    with_gateway(test)
+
+
+def test_the_operator_sees_labels_that_are_shared_and_how_often_a_connection_was_lost() -> None:
+    async def test(connections: Connections, session: aiohttp.ClientSession, url: str) -> None:
+        for last in (None, frame("bye", reason="left")):
+            socket = await session.ws_connect(f"{url}/device")
+            await socket.send_bytes(hello(labels={"0": 12, "seven": 8}))
+            await socket.receive()
+            if last is not None:
+                await socket.send_bytes(encode(last))
+            await socket.close()
+            while connections.phones:
+                await asyncio.sleep(0)
+        [told] = connections.devices()
+        assert (told["labels"], told["lost"], told["there"]) == ({"0": 12, "seven": 8}, 1, False)
+
+    with_gateway(test)
+
+
 def test_who_leaves_in_the_middle_is_gone_and_who_connects_twice_is_there_once() -> None:
     async def test(connections: Connections, session: aiohttp.ClientSession, url: str) -> None:
         first = await session.ws_connect(f"{url}/device")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.gateway.order import STAGES, Order
+from actors.gateway.order import SCORING, STAGES, Order
 from ray_split.errors import StateNotLoadedError
 from ray_split.messages.turn import Turn
 
@@ -37,6 +37,30 @@ def test_calls_that_arrive_in_any_order_are_made_in_theirs(seed: int) -> None:
 
     asyncio.run(asyncio.wait_for(run(), 60))
     assert made == ["load", *[(step, stage) for step in range(STEPS) for stage in STAGES], "end"]
+
+
+def test_the_calls_of_an_evaluation_too_and_a_round_with_its_numbers_waits_for_a_load_of_its_own() -> None:
+    made: list[Any] = []
+
+    async def call(around: Any, name: Any) -> None:
+        async with around:
+            made.append(name)
+
+    async def run() -> None:
+        order = Order()
+        calls = [(order.scoring(turn(step), name), (step, name)) for step in range(2) for name in SCORING]
+        calls = [(order.end(turn(2)), "release"), *reversed(calls), (order.load(turn(), STEPS), "load")]
+        await asyncio.gather(*[call(*each) for each in calls])
+        waiting = [asyncio.ensure_future(call(order.stage(turn(step), "forward"), step)) for step in range(STEPS)]
+        await asyncio.sleep(0.01)
+        assert not any(each.done() for each in waiting)
+        await call(order.load(turn(), STEPS), "load")
+        await waiting[0]
+        for each in waiting[1:]:
+            each.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+    assert made == ["load", *[(step, name) for step in range(2) for name in SCORING], "release", "load", 0]
 
 
 def test_after_one_that_fails_all_others_of_the_attempt_raise_what_it_raised_and_the_next_attempt_goes_on() -> None:

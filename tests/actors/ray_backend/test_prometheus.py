@@ -16,13 +16,25 @@ import pytest
 import ray_split as rs
 from actors.ray_backend import prometheus
 from tests.conftest import ROOT, alive_actors
+from tests.loopback import devices, remotely, samples_of
 
+OF_DEVICES = {f"ray_split_{name}_total" for name in prometheus.DEVICE_COUNTERS} | {
+    f"ray_split_{name}" for name in prometheus.DEVICE_GAUGES
+}
 SAMPLE = re.compile(r'^(ray_split_\w+)\{.*run="([^"]*)".*\} (\S+)$')
 ROLES = {"client 0", "client 1", "server", "fed server"}
 
 
 def scraped(run: str, until: str) -> dict[str, float]:
-    """The metrics of a run, from the endpoint that Prometheus is pointed at, once a text is among its lines."""
+    """The metrics of a run, by name, as `scraped_text` has them."""
+    lines = scraped_text(run, until).splitlines()
+    found = {match[1]: float(match[3]) for line in lines if (match := SAMPLE.match(line))}
+    assert len(found) == len(lines)
+    return found
+
+
+def scraped_text(run: str, until: str) -> str:
+    """A run's lines of the endpoint that Prometheus is pointed at, once a text is among them."""
     import ray
 
     (node,) = [node for node in ray.nodes() if node["Alive"]]
@@ -33,9 +45,7 @@ def scraped(run: str, until: str) -> dict[str, float]:
         if any(re.search(until, line) for line in lines):
             break
         time.sleep(0.5)  # Ray reports every ten seconds
-    found = {match[1]: float(match[3]) for line in lines if (match := SAMPLE.match(line))}
-    assert len(found) == len(lines)
-    return found
+    return "\n".join(lines)
 
 
 class Killer(rs.Callback):
@@ -115,15 +125,64 @@ def test_the_dashboard_shows_every_metric_and_no_other(seen: Seen) -> None:
     targets = [target for panel in board["panels"] for target in panel.get("targets", ())]
     expressions = [target["expr"] for target in targets]
     assert all(re.search(r'ray_split_\w+\{run=~"\$run"\}', expression) for expression in expressions)
-    assert {name for e in expressions for name in re.findall(r"ray_split_\w+", e)} == set(seen.metrics)
+    assert {name for e in expressions for name in re.findall(r"ray_split_\w+", e)} == set(seen.metrics) | OF_DEVICES
     assert [p["title"] for p in board["panels"] if p["type"] == "row"] == [
-        "Progress", "Exchanges and bytes", "Server", "Failures",
+        "Progress", "Exchanges and bytes", "Server", "Failures", "Devices",
     ]  # fmt: skip
 
 
 def test_the_table_in_the_docs_names_every_metric_and_no_other(seen: Seen) -> None:
     text = (ROOT / "docs" / "cluster.md").read_text()
-    assert set(re.findall(r"^\| `(ray_split_\w+)`", text, re.M)) == set(seen.metrics)
+    assert set(re.findall(r"^\| `(ray_split_\w+)`", text, re.M)) == set(seen.metrics) | OF_DEVICES
+
+
+@pytest.mark.thorough
+def test_prometheus_scrapes_what_crossed_to_and_from_each_device(tmp_path: Path, ray_session: object) -> None:
+    """Of two devices: bytes are those of the rows, by phone. A run without devices has none of these metrics."""
+    simulated = config(tmp_path, "simulated")
+    settings = remotely(simulated, tmp_path, "devices", remote=2)
+    with devices(settings, samples_of(simulated)):
+        result = rs.fit(settings, callbacks=[])
+    rows = [json.loads(line) for line in (Path(result.path) / "metrics.jsonl").read_text().splitlines()]
+    text = scraped_text("devices", r"ray_split_running.* 0\.0$")
+    found = re.findall(r'^(ray_split_devices?_\w+)\{(?:[^}]*phone="(\d+)")?[^}]*\} (\S+)$', text, re.M)
+    told = {(name, phone): float(value) for name, phone, value in found}
+    assert {name for name, _ in told} == OF_DEVICES
+    assert {phone for name, phone in told if name.startswith("ray_split_device_")} == {"2", "3"}
+    for way in ("up", "down"):
+        own = [told[f"ray_split_device_bytes_{way}_total", phone] for phone in ("2", "3")]
+        assert own[0] == own[1] > 0 and sum(own) == sum(row[f"device_bytes_{way}"] for row in rows)
+    assert told["ray_split_device_answer_seconds", "2"] > 0
+    assert told["ray_split_devices_connected", ""] == told["ray_split_devices_quarantined_total", ""] == 0
+
+
+def test_each_devices_bytes_are_told_by_its_phones_number_and_add_up_to_the_rows(tmp_path: Path) -> None:
+    told: dict[tuple[str, str | None], float] = {}
+
+    class Added:
+        def __init__(self, name: str, text: str, tags: tuple[str, ...]) -> None:
+            self._name, self._tags = name.removeprefix("split_"), tags
+
+        def set_default_tags(self, tags: dict[str, str]) -> Added:
+            return self
+
+        def _record(self, value: float, tags: dict[str, str] | None = None) -> None:
+            assert {"run", *(tags or {})} == set(self._tags)
+            key = self._name, (tags or {}).get("phone")
+            adds = self._name in (*prometheus.COUNTERS, *prometheus.DEVICE_COUNTERS)
+            told[key] = value + (told.get(key, 0) if adds else 0)
+
+    simulated = config(tmp_path, "simulated", cluster={"backend": "inprocess"})
+    settings = remotely(simulated, tmp_path, "devices", remote=2)
+    with devices(settings, samples_of(simulated)):
+        result = rs.fit(settings, callbacks=[prometheus.Telemetry(Added, Added)])
+    rows = [json.loads(line) for line in (Path(result.path) / "metrics.jsonl").read_text().splitlines()]
+    for way in ("up", "down"):
+        own = [told[f"device_bytes_{way}", phone] for phone in ("2", "3")]
+        assert own[0] == own[1] > 0 and sum(own) == sum(row[f"device_bytes_{way}"] for row in rows)
+    assert {name for name, phone in told if phone} == set(prometheus.BY_PHONE)
+    assert told["devices_lost", None] == told["devices_quarantined", None] == told["devices_connected", None] == 0
+    assert told["device_answer_seconds", "2"] > 0
 
 
 @pytest.mark.thorough

@@ -6,15 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ray_split as rs
 from ray_split.cli import main
+from ray_split.devices.client import histogram
 from ray_split.devices.tokens import tokens_of
+from ray_split.experiments.remote.devices import table
 from tests.conftest import ROOT
-from tests.loopback import remotely, samples_of
+from tests.loopback import devices, remotely, samples_of
 from tests.runs.test_same_bytes import model_bytes
 
 
@@ -51,6 +54,43 @@ def test_what_is_wrong_is_told_in_a_line(
     assert main(arguments) == status
     error = capsys.readouterr().err
     assert error.startswith(f"error: {told}") and len(error.splitlines()) == 1
+
+
+def test_the_list_has_a_line_for_each_device_that_ever_was_there() -> None:
+    told = {"device": "a phone", "connected": 0.0, "headers": 9, "frames": 9, "up": 2_500_000, "down": 10}
+    there = {**told, "phone": 1, "there": True, "answers": 4, "seconds": 0.5, "lost": 2, "labels": {"10": 1, "9": 5}}
+    gone = {**told, "phone": 2, "there": False, "answers": 0, "seconds": 0.0, "lost": 1, "labels": None}
+    head, first, second = table([there, gone])
+    assert head.split()[:4] == ["phone", "device", "connected", "lost"] and head.endswith("  labels")
+    assert first.split()[4:] == ["2", "125", "ms", "2.50", "MB", "0.00", "MB", "9:", "5,", "10:", "1"]
+    assert second.split()[3:] == ["gone", "1", "0", "ms", "2.50", "MB", "0.00", "MB", "-"]
+    assert list(table([gone]))[-1] == "no device is connected"
+    many = list(table([{**there, "labels": {str(number): 1 for number in range(21)}}]))[1]
+    assert many.endswith("19: 1, ...")
+
+
+def test_a_device_says_how_many_samples_of_each_class_it_has_only_if_its_owner_agrees(tmp_path: Path) -> None:
+    simulated = rs.Config(
+        model={"name": "mlp"},
+        phones={"count": 2, "local_steps": 1},
+        cluster={"backend": "inprocess"},
+        run={"storage_path": str(tmp_path), "name": "simulated", "rounds": 1},
+    )
+    samples = samples_of(simulated)
+    assert sum(histogram(samples[1]).values()) == len(samples[1])
+    assert histogram(samples[1])["3"] == int((samples[1].labels == 3).sum())
+    seen: list[dict[str, Any]] = []
+
+    class Look(rs.Callback):
+        def on_devices(self, round: int, devices: list[dict[str, Any]]) -> None:
+            seen.extend(devices)
+
+    for shares in (False, True):
+        settings = remotely(simulated, tmp_path, f"remote {shares}", remote=1)
+        with devices(settings, samples, share_labels=shares):
+            rs.fit(settings, callbacks=[Look()])
+        assert seen[-1]["labels"] == (histogram(samples[1]) if shares else None)
+        assert seen[-1]["answers"] == 1 + 3 + 1 and seen[-1]["there"]
 
 
 @pytest.mark.thorough
