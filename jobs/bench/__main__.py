@@ -22,6 +22,7 @@ import ray
 import torch
 
 from jobs.bench.channels import CHANNEL_ROWS
+from jobs.bench.decoding import decoding_row
 from jobs.bench.exchange import exchange_row
 from jobs.bench.holding import HOLDING_ROWS
 from jobs.bench.large_models import LARGE_MODEL_ROWS
@@ -52,6 +53,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **HOLDING_ROWS,
     **LARGE_MODEL_ROWS,
     "what is stacked": stacking_row,
+    "batches made ahead": decoding_row,
     **RECOVERY_ROWS,
     **SCALING_ROWS,
     **SUBMITTING_ROWS,

@@ -134,6 +134,11 @@ class Data(Section):
         description="batches whose gradients are accumulated for a local step; each is forward and backward by itself",
     )
     eval_batch_size: Count = Field(256, description="batch size of validation and test")
+    decoders: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+        "auto",
+        description="threads of each client that make its phones' next batches while it computes or waits: auto (1 "
+        "where samples are read from files and threads may read them, else 0), or a number",
+    )
     augment: by_value.Name | None = Field(
         None,
         description="changes training images at random: flip, crop_flip, random_resized_crop, trivial_augment, "
