@@ -95,9 +95,9 @@ class Client:
         modules, correct = segments.modules(), corrects(settings)
         on_server = schedule_of(settings.schedule).on_server
         computing = {name: computing_of(settings, name, on_server) for name in modules}
-        device = "cuda" if settings.cluster.client_gpus else "cpu"
-        if settings.cluster.client_gpus:
-            gpu.set_up_gpu(settings.server)
+        device = gpu.device_of(settings.cluster.client_gpus, torch.cuda.is_available())
+        if device == "cuda":
+            gpu.set_up_gpu(settings.server, gpu.client_memory_share(settings))
         self._make = {
             name: CopyFactory(name, module, settings, device, correct[name], computing[name])
             for name, module in modules.items()
@@ -117,8 +117,13 @@ class Client:
         self._by_sums = aggregators.aggregator_of(settings.aggregator).by_sums
         self._clips = settings.optimizer.clips_model  # a step waits until the norm of all segments' gradients is there
         self._guard = Guard("client")
+        self._device = device
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
         self._spare: dict[tuple[str, bool], list[Copies]] = {}
+
+    def device(self) -> str:
+        """What A and C compute on, for people."""
+        return torch.cuda.get_device_name() if self._device == "cuda" else "CPU"
 
     def initial_state(self) -> Ends:
         """A's and C's state before the first round."""

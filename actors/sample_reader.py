@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import torch
+
+from actors.gpu import device_of
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.data.batches import Batches
@@ -39,7 +42,8 @@ class Reader:
         self._batches = Batches(settings, parts)
         decoders = decoders_of(settings.data.decoders, parts.train.inputs)
         self._ahead = BatchesAhead(decoders) if decoders else None
-        self._pins = settings.cluster.client_gpus > 0 and self._batches.is_whole_beside
+        on_gpu = device_of(settings.cluster.client_gpus, torch.cuda.is_available()) == "cuda"
+        self._pins = on_gpu and self._batches.is_whole_beside
         in_turn = schedule_of(settings.schedule).order == "in_turn"
         self._clients = int(settings.cluster.client_actors) if in_turn and self._ahead else 0
 

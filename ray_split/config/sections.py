@@ -305,8 +305,10 @@ class Cluster(Section):
     cpus_per_client: Literal["auto"] | Few = Field(
         "auto", description="CPUs, and torch threads, of each client: auto (a rule over what it computes), or a number"
     )
-    client_gpus: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        0.0, description="A and C on this process's GPU too, where it is above 0: with backend inprocess alone"
+    client_gpus: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_as_ray_shares)] = Field(
+        0.0,
+        description="share of a GPU that each client has for A and C, 1 at most; 0: they are on CPUs. With backend "
+        "inprocess above 0: on this process's GPU",
     )
     share_cpus: Literal["auto", "never", "always"] = Field(
         "auto",
