@@ -135,9 +135,9 @@ class Data(Section):
     )
     eval_batch_size: Count = Field(256, description="batch size of validation and test")
     decoders: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
-        "auto",
-        description="threads of each client that make its phones' next batches while it computes or waits: auto (1 "
-        "where samples are read from files and threads may read them, else 0), or a number",
+        0,
+        description="threads of each client that make its phones' next batches while it computes or waits: a number, "
+        "or auto (1 where samples are read from files and threads may read them, else 0)",
     )
     augment: by_value.Name | None = Field(
         None,

@@ -25,7 +25,7 @@ class LazyInputs:
 
     `read` makes one sample from its row of `keys` (N, ...). It is called in the clients, so it is pickled, and should
     carry no samples; keys go through the object store, once for each node. `thread_safe`: whether threads may call it,
-    beside each other; then batches are made ahead (data.decoders).
+    beside each other: see data.decoders.
     """
 
     read: Callable[[Any], Array]

@@ -25,7 +25,8 @@ class Asked(rs.Callback):
 
         groups = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
         self.bundles = [bundle.get("GPU", 0.0) for group in groups for bundle in group["bundles"].values()]
-        self.actors = [each.required_resources.get("GPU", 0.0) for each in alive_actors()]
+        asked = [each.required_resources for each in alive_actors()]  # of a group's room: GPU_group_...
+        self.actors = [max([each[name] for name in each if name.startswith("GPU")], default=0.0) for each in asked]
 
 
 def config(folder: Path, backend: str, **cluster: object) -> rs.Config:
