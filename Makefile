@@ -78,11 +78,13 @@ web:
 bench: .venv/.dev
 	$(BIN)/python -m jobs.bench $(ARGS)
 
-# Measures and checks what is claimed of B on a GPU, in under eight minutes. Also where the system's Python has torch and
-# what a run needs, without an environment: python3 -m jobs.bench.gpu_check. Some rows of it:
+# Measures and checks what is claimed of B on a GPU, in under eight minutes. Where there is no .venv, and $(PYTHON) has
+# torch and what a run needs (some of it brought along in PYTHONPATH), that is used. Some rows of it:
 #   make gpu-check ARGS="'gpu copies there'"
-gpu-check: .venv/.dev
-	$(BIN)/python -m jobs.bench.gpu_check $(ARGS)
+gpu-check:
+	@if [ ! -e .venv/.dev ] && $(PYTHON) -c 'import torch, ray, pydantic' 2>/dev/null; then \
+	  $(PYTHON) -m jobs.bench.gpu_check $(ARGS); \
+	else $(MAKE) --no-print-directory .venv/.dev && $(BIN)/python -m jobs.bench.gpu_check $(ARGS); fi
 
 clean:
 	rm -rf .venv dist build site .mypy_cache .ruff_cache .pytest_cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from typing import Any
 
@@ -95,9 +95,9 @@ class Client:
         modules, correct = segments.modules(), corrects(settings)
         on_server = schedule_of(settings.schedule).on_server
         computing = {name: computing_of(settings, name, on_server) for name in modules}
-        device = "cuda" if settings.cluster.client_gpus else "cpu"
-        if settings.cluster.client_gpus:
-            gpu.set_up_gpu(settings.server)
+        device = gpu.device_of(settings.cluster.client_gpus, torch.cuda.is_available())
+        if device == "cuda":
+            gpu.set_up_gpu(settings.server, gpu.client_memory_share(settings))
         self._make = {
             name: CopyFactory(name, module, settings, device, correct[name], computing[name])
             for name, module in modules.items()
@@ -117,8 +117,13 @@ class Client:
         self._by_sums = aggregators.aggregator_of(settings.aggregator).by_sums
         self._clips = settings.optimizer.clips_model  # a step waits until the norm of all segments' gradients is there
         self._guard = Guard("client")
+        self._device = device
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
         self._spare: dict[tuple[str, bool], list[Copies]] = {}
+
+    def device(self) -> str:
+        """What A and C compute on, for people."""
+        return torch.cuda.get_device_name() if self._device == "cuda" else "CPU"
 
     def initial_state(self) -> Ends:
         """A's and C's state before the first round."""
@@ -145,6 +150,7 @@ class Client:
         if self._guard.loaded(turn):
             for phones in list(self._cohorts):
                 self._release(phones)
+            self._reader.drop()
         self._release(turn.phones)
         states = ends if middle is None else {**ends, "b": middle}
         count = len(turn.phones) or 1
@@ -162,6 +168,8 @@ class Client:
             cohort.contrast = Contrast(self._contrasts, *still)
             cohort.contrast.load(states, terms, count)
         self._cohorts[turn.phones] = cohort
+        if start.trains:
+            self._reader.prepare(turn._replace(step=0), partial(self._steps, turn))
         if not turn.phones or not start.crosses:
             return Report(bytes_weights=received if start.crosses else 0)
         return Report(np.array(turn.phones), bytes_weights=np.full(count, received // count))
@@ -177,6 +185,8 @@ class Client:
 
     def _release(self, phones: tuple[int, ...]) -> None:
         cohort = self._cohorts.pop(phones, None)
+        if cohort is not None:
+            self._reader.drop(phones)
         for name, copies in (
             [*cohort.copies.items(), *(cohort.contrast.copies if cohort.contrast else [])] if cohort else ()
         ):
@@ -254,10 +264,9 @@ class Client:
 
     def _forward(self, turn: Turn) -> Message:
         cohort = self._cohorts[turn.phones]
-        if not cohort.batches:  # of the whole round at once, at its first step
-            cohort.batches = self._stream.cohort_batches(turn.round, turn.phones, cohort.steps)
-        groups = cohort.batches[turn.step]
+        groups = self._steps(turn)[turn.step]
         batches = self._reader.batches(turn, groups)
+        self._reader.prepare(turn._replace(step=turn.step + 1), partial(self._steps, turn))
         cohort.labels, cohort.counts = [labels for _, labels in batches], [len(group) for group in groups]
         sizes = batch_sizes(groups)
         seeds = self._seeds(turn, "a", cohort, len(sizes))
@@ -268,6 +277,13 @@ class Client:
         up = up + bytes_each(cohort.labels, cohort.counts) if self._last == "b" else up
         cohort.report, cohort.at = Report(phones, samples=sizes, bytes_up=up), turn
         return Message(activation, time.time(), tuple(sizes.tolist()), wanted=cohort.copies["a"].wanted)
+
+    def _steps(self, turn: Turn) -> list[list[Group]]:
+        """The batches of a cohort's steps: of the whole round at once."""
+        cohort = self._cohorts[turn.phones]
+        if not cohort.batches:
+            cohort.batches = self._stream.cohort_batches(turn.round, turn.phones, cohort.steps)
+        return cohort.batches
 
     def _seeds(self, turn: Turn, segment: str, cohort: _Cohort, count: int) -> list[int]:
         return self._stream.forward_seeds(turn, segment, count) if cohort.copies[segment].draws else []
@@ -428,6 +444,10 @@ class Client:
         here = [tree_map(lambda x: x.to(CPU) if isinstance(x, torch.Tensor) else x, each) for each in outputs]
         scored = [self._make["c"].computing.scored(each) for each in here]
         return evaluated(self._task, scored, labels, turn.phones, several)
+
+    def end(self) -> None:
+        """The run is over, or this client is: its threads end."""
+        self._reader.end()
 
     def after(self, *done: object) -> None:
         """Nothing: what is submitted after this is done once these are there."""

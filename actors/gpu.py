@@ -15,8 +15,15 @@ from ray_split.errors import DeviceMemoryError, first_line
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
-def set_up_gpu(server: config.Server) -> None:
+def device_of(gpus: float | str, is_there: bool) -> str:
+    """What a role computes on that has so much of a GPU, `auto` before it is settled; torch sees one, or none."""
+    return "cuda" if gpus not in ("auto", 0) and is_there else "cpu"
+
+
+def set_up_gpu(server: config.Server, share: float) -> None:
     """Let the same settings give the same bits on the same card, and TF32 be what is asked for, on or off.
+
+    `share`: of the card's memory that this process may take.
 
     Before this process starts CUDA: cuBLAS reads its workspace's size then. An operation that has no deterministic
     implementation is run all the same, and torch warns of it.
@@ -26,7 +33,7 @@ def set_up_gpu(server: config.Server) -> None:
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # takes time, and nobody reads it
-    if (share := memory_share(server)) < 1:
+    if share < 1:
         torch.cuda.set_per_process_memory_fraction(share)
     torch.backends.cuda.matmul.allow_tf32 = server.tf32
     torch.backends.cudnn.allow_tf32 = server.tf32
@@ -37,6 +44,13 @@ def memory_share(server: config.Server) -> float:
     if server.memory_fraction is not None:
         return server.memory_fraction
     return 1.0 if server.num_gpus == "auto" else min(1.0, server.num_gpus)
+
+
+def client_memory_share(settings: config.Config) -> float:
+    """The share of a GPU's memory that a client may take: of a process of its own what Ray gives it of the GPU."""
+    if settings.cluster.backend != "ray":
+        return memory_share(settings.server)
+    return min(1.0, settings.cluster.client_gpus)
 
 
 @contextmanager

@@ -92,7 +92,9 @@ class LocalHandle:
         self._actor = _with_threads(threads, make)
 
     def kill(self) -> None:
-        """As when the process of an actor dies: its state is gone, and every call fails."""
+        """As when the process of an actor dies: its state and its threads are gone, and every call fails."""
+        if isinstance(self._actor, Client):
+            self._actor.end()
         self._actor = None
 
     def rebuilt(self) -> bool:
@@ -274,4 +276,6 @@ class InProcessBackend:
         """Drop the actors."""
         if self._gateway is not None:
             self._gateway.shut_down(OVER)
+        for client in self._roles.clients if self._roles else ():
+            client.kill()
         self._roles = self._gateway = None

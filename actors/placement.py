@@ -89,12 +89,39 @@ def server_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
 def client_needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
     """What clients ask for: each on its own, or as many together as a node may have at most."""
     count, each = int(settings.cluster.client_actors), number(settings.cluster.cpus_per_client)
+    gpus = client_gpus(settings)
     labels = labels_for(CLIENT, nodes, settings.cluster.autoscaled)
     names = [f"client {i}" for i in range(count)]
     groups = -(-count // (settings.cluster.clients_per_node or 1))
     borders = [count * i // groups for i in range(groups + 1)]
     shares = [tuple(names[start:stop]) for start, stop in pairwise(borders)]
-    return [Need(share, each * len(share), 0.0, labels) for share in shares]
+    return [Need(share, each * len(share), gpus_together([gpus] * len(share)), labels) for share in shares]
+
+
+def client_gpus(settings: config.Config) -> float:
+    """The share of a GPU that Ray gives each client; in one process all are on the one that is there."""
+    return settings.cluster.client_gpus if settings.cluster.backend == "ray" else 0.0
+
+
+def gpus_together(each: Sequence[float]) -> float:
+    """What actors with these shares of GPUs ask for together: of one GPU their sum; else whole ones, none divided."""
+    total = round(math.fsum(each), 4)
+    if total <= 1:
+        return total
+    left: list[float] = []  # of GPUs that are shared
+    for share in sorted((share for share in each if 0 < share < 1), reverse=True):
+        place = next((i for i, free in enumerate(left) if share <= free + 1e-9), None)
+        if place is None:
+            left.append(1.0)
+            place = len(left) - 1
+        left[place] -= share
+    return len(left) + math.fsum(share for share in each if share >= 1)
+
+
+def _many_on(gpus: float, share: float) -> int:
+    """How many actors with this share fit on so many GPUs, none of them divided."""
+    whole_ones, rest = divmod(gpus, 1)
+    return int(whole_ones) * int(1 / share + 1e-9) + int(rest / share + 1e-9)
 
 
 def needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
@@ -103,8 +130,10 @@ def needs(settings: config.Config, nodes: Sequence[Node]) -> list[Need]:
     if settings.cluster.share_cpus != "always":
         return [*servers, *clients]
     cpus = max(servers[0].cpus, sum(need.cpus for need in clients))
+    shares = [client_gpus(settings)] * int(settings.cluster.client_actors)
+    gpus = gpus_together([servers[0].gpus, *shares]) if any(shares) else servers[0].gpus
     names = (name for need in (*servers, *clients) for name in need.names)
-    return [servers[0]._replace(names=tuple(names), cpus=cpus, shared=True)]
+    return [servers[0]._replace(names=tuple(names), cpus=cpus, gpus=gpus, shared=True)]
 
 
 def apart(settings: config.Config, wanted: Sequence[Need]) -> bool:
@@ -136,10 +165,13 @@ class Fit:
         free = need.cpus <= node.free_cpus and need.gpus <= node.free_gpus
         return free and suits(node, need.labels) and not (self._apart and self._taken[number])
 
-    def clients(self, labels: Labels, cpus: int, at_most: int | None) -> int:
+    def clients(self, labels: Labels, cpus: int, at_most: int | None, gpus: float = 0.0) -> int:
         """How many clients there is room for, on what is left."""
         left = [(n, taken) for n, taken in zip(self.nodes, self._taken, strict=True) if suits(n, labels)]
-        rooms = [int(node.free_cpus // cpus) for node, taken in left if not (self._apart and taken)]
+        free = [node for node, taken in left if not (self._apart and taken)]
+        rooms = [int(node.free_cpus // cpus) for node in free]
+        if gpus:
+            rooms = [min(room, _many_on(node.free_gpus, gpus)) for room, node in zip(rooms, free, strict=True)]
         return sum(min(room, at_most or room) for room in rooms)
 
 
@@ -155,7 +187,19 @@ def most_clients(settings: config.Config, nodes: Sequence[Node]) -> int:
     if None in [fit.place(need) for need in server_needs(settings, nodes)]:
         return 0
     labels = labels_for(CLIENT, nodes, settings.cluster.autoscaled)
-    return fit.clients(labels, number(settings.cluster.cpus_per_client), bound)
+    return fit.clients(labels, number(settings.cluster.cpus_per_client), bound, client_gpus(settings))
+
+
+def most_by_gpus(settings: config.Config, nodes: Sequence[Node]) -> int | None:
+    """How many clients the GPUs have room for beside the servers, whatever the CPUs; None if clients ask for none."""
+    share = client_gpus(settings)
+    if not share:
+        return None
+    fit = Fit([node._replace(free_cpus=math.inf) for node in in_all(nodes)])
+    if None in [fit.place(need) for need in server_needs(settings, nodes)]:
+        return 0
+    labels = labels_for(CLIENT, nodes, settings.cluster.autoscaled)
+    return sum(_many_on(node.free_gpus, share) for node in fit.nodes if suits(node, labels))
 
 
 def without_room(wanted: Sequence[Need], nodes: Sequence[Node], apart: bool) -> list[Need]:
@@ -249,7 +293,7 @@ def _asked_by(need: Need) -> str:
     """What each of a need's actors asks for."""
     if need.shared:
         return f"{amounts(need.cpus, need.gpus)}, shared"
-    return amounts(need.cpus / len(need.names), need.gpus)
+    return amounts(need.cpus / len(need.names), need.gpus / len(need.names))
 
 
 def _labels(node: Node) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from actors import channel, threads
-from actors.placement import SERVER, Node, labels_for, most_clients, number, suits
+from actors.placement import SERVER, Node, client_gpus, labels_for, most_by_gpus, most_clients, number, suits
 from actors.threads import Room, Share
 from ray_split import config, logs
 from ray_split.config.phones import Phones
@@ -36,12 +36,25 @@ def resolve(settings: config.Config, nodes: Sequence[Node], work: SegmentWork | 
     if on_ray and not autoscaled:
         _check_gpus(settings, each)
     if settings.server.num_gpus == "auto":
-        settings = settings.with_values(server={"num_gpus": 1.0 if sum(each) >= 1 else 0.0})
+        settings = settings.with_values(server={"num_gpus": _auto_gpus(settings, nodes, sum(each))})
+    if on_ray and not autoscaled:
+        _check_client_room(settings, nodes)
     settings = _share_out(settings, nodes, threads.on_gpu(work) if work and settings.server.num_gpus else work)
     if (idle := settings.server.replicas - cohorts(settings.phones)) > 0:
         few = "%d of the server's replicas have nothing to train: a round has fewer cohorts; see phones.cohort"
         logger.warning(few, idle)
     return settings
+
+
+def _auto_gpus(settings: config.Config, nodes: Sequence[Node], there: float) -> float:
+    """A GPU for each replica; where clients have a share of the only one, what they leave of it."""
+    if there < 1:
+        return 0.0
+    wanted = settings.cluster.client_actors
+    most = most_by_gpus(settings.with_values(server={"num_gpus": 1.0}), nodes)
+    clients = 1 if wanted == "auto" else wanted
+    rest = round(1 - clients * client_gpus(settings), 4)
+    return 1.0 if most is None or most >= clients or rest <= 0 else rest
 
 
 def _share_out(settings: config.Config, nodes: Sequence[Node], work: SegmentWork | None) -> config.Config:
@@ -86,7 +99,8 @@ def _shares(settings: config.Config, nodes: Sequence[Node], work: SegmentWork) -
         if cluster.share_cpus != "always":
             rooms.append((False, most_clients(_tried(settings, server, client), nodes)))
         if cluster.share_cpus != "never" and room.alone and max(server, client) <= room.largest:
-            rooms.append((True, room.largest // client))
+            by_gpus = most_by_gpus(settings, nodes)
+            rooms.append((True, room.largest // client if by_gpus is None else min(room.largest // client, by_gpus)))
         for same_cpus, most in rooms:
             wanted = cluster.client_actors
             enough = min(most, cohorts(settings.phones))
@@ -138,11 +152,23 @@ def _check_one_process(settings: config.Config) -> None:
 
 def _check_client_gpus(settings: config.Config, nodes: Sequence[Node]) -> None:
     gpus, field = settings.cluster.client_gpus, "cluster.client_gpus"
-    if gpus and settings.cluster.backend == "ray":
-        wrong = f"is {gpus:g}, and on Ray clients have no GPUs"
-        raise SettingsError(field, gpus, "Set it to 0, or cluster.backend to inprocess", wrong)
-    if gpus and not any(node.gpus for node in nodes):
-        raise SettingsError(field, gpus, "Set it to 0", f"is {gpus:g}, but torch sees no GPU in this process")
+    on_ray = settings.cluster.backend == "ray"
+    if gpus and not any(node.gpus for node in nodes) and not (on_ray and settings.cluster.autoscaled):
+        where = "the cluster has no GPU" if on_ray else "torch sees no GPU in this process"
+        hint = HINT if on_ray else ""
+        raise SettingsError(field, gpus, f"Set it to 0{hint}", f"is {gpus:g}, but {where}")
+
+
+def _check_client_room(settings: config.Config, nodes: Sequence[Node]) -> None:
+    """Raises SettingsError where the GPUs have no room for the clients beside the servers."""
+    most, wanted = most_by_gpus(settings, nodes), settings.cluster.client_actors
+    clients = 1 if wanted == "auto" else wanted
+    if most is not None and most < clients:
+        gpus, there = settings.cluster.client_gpus, sum(node.gpus for node in nodes)
+        servers = settings.server.replicas * float(settings.server.num_gpus)
+        beside = f", of which servers have {servers:g}," if servers else ""
+        wrong = f"is {gpus:g}, but of {there:g} GPU(s){beside} there is room for {most} client(s), not {clients}"
+        raise SettingsError("cluster.client_gpus", gpus, f"Set less of it, fewer cluster.client_actors{HINT}", wrong)
 
 
 def cohorts(phones: Phones) -> int:

@@ -59,14 +59,14 @@ class Server:
 
     def __init__(self, settings: config.Config, contract: Contract) -> None:
         torch.set_num_threads(number(settings.server.num_cpus))
-        on_gpu = settings.server.num_gpus not in ("auto", 0) and torch.cuda.is_available()
-        if on_gpu:
-            gpu.set_up_gpu(settings.server)
+        device = gpu.device_of(settings.server.num_gpus, torch.cuda.is_available())
+        if device == "cuda":
+            gpu.set_up_gpu(settings.server, gpu.memory_share(settings.server))
         model = registry.build(settings.model, settings.run.seed)
         segments = cut(model, settings.model.cuts or (), mask=settings.model.mask)
         self._settings = settings
         seed, max_norm = settings.run.seed, settings.phones.max_norm
-        device, correct = "cuda" if on_gpu else "cpu", corrects(settings)["b"]
+        correct = corrects(settings)["b"]
         self._computing = computing_at_server(settings, schedule_of(settings.schedule).on_server)
         self._make = make = CopyFactory("b", segments.b, settings, device, correct, self._computing)
         self._task = Task(settings.task, mixed=settings.data.mixup is not None)

@@ -110,7 +110,8 @@ class RayBackend:
         names, clients = Names(str(settings.run.name)), range(int(settings.cluster.client_actors))
         self._direct = channel.is_direct(settings)
         role, cpus = LeadingClient if self._direct else Client, number(settings.cluster.cpus_per_client)
-        client = self._maker(role, names, num_cpus=0 if settings.cluster.share_cpus == "always" else cpus)
+        cpus = 0 if settings.cluster.share_cpus == "always" else cpus
+        client = self._maker(role, names, num_cpus=cpus, num_gpus=settings.cluster.client_gpus)
         server = self._maker(Server, names, num_cpus=number(settings.server.num_cpus), num_gpus=gpus)
         fed_server = self._maker(FedServer, names, num_cpus=0)
         self._makers = {name: partial(client, name, *data) for name in (f"client {i}" for i in clients)}
@@ -169,7 +170,7 @@ class RayBackend:
         servers, count = self.roles.servers, len(self.roles.clients)
         devices = zip(server_names(len(servers)), self.get([each.device.remote() for each in servers]), strict=True)
         on = ", ".join(f"{name} on {_device(device, bool(settings.server.num_gpus))}" for name, device in devices)
-        roles = f"{on}, {count} client actor(s) on CPU, fed server beside the driver"
+        roles = f"{on}, {count} client actor(s) on {self._clients_device()}, fed server beside the driver"
         return [
             roles,
             threads.told(settings),
@@ -178,6 +179,13 @@ class RayBackend:
             self._connection.told,
             *(invitation(settings, self._port) if self.roles.gateway is not None else []),
         ]
+
+    def _clients_device(self) -> str:
+        gpus = self.settings.cluster.client_gpus
+        if not gpus:
+            return "CPU"
+        (name,) = self.get([self.roles.clients[0].device.remote()])
+        return "CPU (torch sees no GPU there)" if name == "CPU" else f"{name}, {gpus:g} of one each"
 
     def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
         """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back."""

@@ -22,6 +22,7 @@ import ray
 import torch
 
 from jobs.bench.channels import CHANNEL_ROWS
+from jobs.bench.decoding import decoding_row
 from jobs.bench.devices.wire import DEVICE_ROWS
 from jobs.bench.exchange import exchange_row
 from jobs.bench.holding import HOLDING_ROWS
@@ -54,6 +55,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **LARGE_MODEL_ROWS,
     **DEVICE_ROWS,
     "what is stacked": stacking_row,
+    "batches made ahead": decoding_row,
     **RECOVERY_ROWS,
     **SCALING_ROWS,
     **SUBMITTING_ROWS,

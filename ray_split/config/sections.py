@@ -134,6 +134,11 @@ class Data(Section):
         description="batches whose gradients are accumulated for a local step; each is forward and backward by itself",
     )
     eval_batch_size: Count = Field(256, description="batch size of validation and test")
+    decoders: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+        0,
+        description="threads of each client that make its phones' next batches while it computes or waits: a number, "
+        "or auto (1 where samples are read from files and threads may read them, else 0)",
+    )
     augment: by_value.Name | None = Field(
         None,
         description="changes training images at random: flip, crop_flip, random_resized_crop, trivial_augment, "
@@ -300,8 +305,10 @@ class Cluster(Section):
     cpus_per_client: Literal["auto"] | Few = Field(
         "auto", description="CPUs, and torch threads, of each client: auto (a rule over what it computes), or a number"
     )
-    client_gpus: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
-        0.0, description="A and C on this process's GPU too, where it is above 0: with backend inprocess alone"
+    client_gpus: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_as_ray_shares)] = Field(
+        0.0,
+        description="share of a GPU that each client has for A and C, 1 at most; 0: they are on CPUs. With backend "
+        "inprocess above 0: on this process's GPU",
     )
     share_cpus: Literal["auto", "never", "always"] = Field(
         "auto",

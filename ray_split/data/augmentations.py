@@ -15,6 +15,7 @@ import torch
 from ray_split.arrays import Array
 from ray_split.config.user_code.by_value import spoken
 from ray_split.config.user_code.plugins import blamed, call, find
+from ray_split.data.own_draws import seeded
 from ray_split.errors import MISFITS, SettingsError, shown, told
 
 # torchvision is imported where it is used: it costs a process 0.1 GB, and a run without augmentation needs none of it.
@@ -88,22 +89,27 @@ class Augmentation:
             wrong = f"{spoken(name)} returned {shown(self._transform)}, which isn't a function of an image"
             raise SettingsError("data.augment", name, "Return a transform of torchvision.transforms.v2", wrong)
 
-    def __call__(self, inputs: Array, labels: Array, seeds: Array) -> tuple[Array, Array]:
+    @property
+    def may_be_beside(self) -> bool:
+        """Whether a thread may compute it while others draw from torch: it is known of ours alone how they draw."""
+        return self._name in AUGMENTATIONS
+
+    def __call__(self, inputs: Array, labels: Array, seeds: Array, beside: bool = False) -> tuple[Array, Array]:
         """Inputs (k, n, channels, height, width) and labels (k, n, ...), changed by seeds (k, n); leaves what arrived.
 
-        torch's own generator is afterwards as it was. Raises SettingsError.
+        torch's own generator is afterwards as it was; `beside`: other threads use it. Raises SettingsError.
         """
         if labels.shape[2:] != self._size:
-            return self._all([inputs], seeds)[0], labels
-        images, maps = self._all([inputs, labels], seeds)
+            return self._all([inputs], seeds, beside)[0], labels
+        images, maps = self._all([inputs, labels], seeds, beside)
         return images, maps
 
-    def _all(self, arrays: list[Array], seeds: Array) -> list[Array]:
+    def _all(self, arrays: list[Array], seeds: Array, beside: bool) -> list[Array]:
         """New arrays (k, n, ...); those given are changed together."""
         changed = [np.empty_like(array) for array in arrays]
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with seeded(beside) as seed, torch.no_grad():
             for at in np.ndindex(seeds.shape):
-                torch.default_generator.manual_seed(int(seeds[at]))
+                seed(int(seeds[at]))
                 for after, tensor in zip(changed, self._one([array[at] for array in arrays]), strict=True):
                     after[at] = tensor.numpy()
         return changed

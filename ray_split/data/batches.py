@@ -47,14 +47,36 @@ class Batches:
 
         Raises SettingsError if augmenting fails.
         """
-        inputs, labels = self._batch(draw.round, np.array([draw.phone]), draw.step, draw.indices[None])
+        inputs, labels = self._batch(draw.round, np.array([draw.phone]), draw.step, *self._raw(draw.indices[None]))
         return row(inputs, 0), labels[0]
 
     def of_groups(self, turn: Turn, groups: Sequence[Group]) -> list[tuple[Inputs, Array]]:
         """The inputs (k, n, ...) and labels (k, n, ...) of each group of the turn's first phones, in their order."""
+        return self._changed(turn, groups, [self._raw(group) for group in groups])
+
+    def begun(self, turn: Turn, groups: Sequence[Group]) -> list[tuple[Any, Array]]:
+        """As much of `of_groups` as a thread may do while others draw from torch; `finished` does the rest."""
+        read = [self._raw(group) for group in groups]
+        return self._changed(turn, groups, read, beside=True) if self.is_whole_beside else read
+
+    def finished(
+        self, turn: Turn, groups: Sequence[Group], begun: list[tuple[Any, Array]]
+    ) -> list[tuple[Inputs, Array]]:
+        """The batches of `of_groups`."""
+        return begun if self.is_whole_beside else self._changed(turn, groups, begun)
+
+    @property
+    def is_whole_beside(self) -> bool:
+        """Whether `begun` leaves nothing to do."""
+        return self._augment is None or self._augment.may_be_beside
+
+    def _changed(
+        self, turn: Turn, groups: Sequence[Group], read: Sequence[tuple[Any, Array]], beside: bool = False
+    ) -> list[tuple[Inputs, Array]]:
         borders = np.cumsum([len(group) for group in groups])
-        phones = np.split(np.array(turn.phones[: borders[-1]]), borders[:-1])
-        return [self._batch(turn.round, p, turn.step, group) for p, group in zip(phones, groups, strict=True)]
+        each = np.split(np.array(turn.phones[: borders[-1]]), borders[:-1])
+        pairs = zip(each, read, strict=True)
+        return [self._batch(turn.round, phones, turn.step, *own, beside) for phones, own in pairs]
 
     def of_phones(self, turn: Turn, groups: Sequence[Group]) -> Iterator[Draw]:
         """Each phone's step of its own."""
@@ -69,10 +91,12 @@ class Batches:
             self._augment.check(inputs, labels, self._seeds(0, np.array([0]), 0, len(indices)))
         return self.of(Draw(0, 0, 0, 0, indices))
 
-    def _batch(self, round: int, phones: Array, step: int, group: Group) -> tuple[Inputs, Array]:
-        inputs, labels = self._raw(group)
+    def _batch(
+        self, round: int, phones: Array, step: int, inputs: Any, labels: Array, beside: bool = False
+    ) -> tuple[Inputs, Array]:
         if self._augment is not None:
-            inputs, labels = self._augment(inputs, labels, self._seeds(round, phones, step, group.shape[1]))
+            drawn = self._seeds(round, phones, step, labels.shape[1])
+            inputs, labels = self._augment(inputs, labels, drawn, beside)
         inputs = self._parts.normalised(inputs)
         return (inputs, labels) if self._mixup is None else self._mixup(round, phones, step, inputs, labels)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +24,15 @@ class LazyInputs:
     Like an array (N, *sample_shape) for who takes batches of it: len, shape, dtype, and indexing, which reads.
 
     `read` makes one sample from its row of `keys` (N, ...). It is called in the clients, so it is pickled, and should
-    carry no samples; keys go through the object store, once for each node.
+    carry no samples; keys go through the object store, once for each node. `thread_safe`: whether threads may call it,
+    beside each other: see data.decoders.
     """
 
     read: Callable[[Any], Array]
     keys: Array
     sample_shape: tuple[int, ...]
     dtype: np.dtype[Any] = BYTES
+    thread_safe: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", np.asarray(self.keys))
@@ -74,7 +76,7 @@ class LazyInputs:
 
     def subset(self, indices: Array) -> LazyInputs:
         """The samples at `indices`, as lazy; reads none."""
-        return LazyInputs(self.read, self.keys[indices], self.sample_shape, self.dtype)
+        return replace(self, keys=self.keys[indices])
 
 
 def _shown(key: Any) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 SMALLEST = 1 << 12  # bytes of a buffer: sizes are powers of two, so that batches of about a size share them
@@ -44,6 +45,9 @@ class Copier(Protocol):
     def await_on_device(self, event: Event, tensor: torch.Tensor) -> None:
         """Let the current stream wait for the event before it uses the tensor."""
 
+    def is_pinned(self, tensor: torch.Tensor) -> bool:
+        """Whether the GPU can read the tensor by itself."""
+
     def keep(self, tensor: torch.Tensor) -> None:
         """The stream for copies reads the tensor: its memory is nobody else's before that is done."""
 
@@ -60,11 +64,13 @@ class Staging:
     def __init__(self, copier: Copier, most: int = MOST) -> None:
         self._copier, self._most = copier, most
         self._buffers: list[_Buffer] = []  # the one that has waited longest first
+        self._pinned: list[_Buffer] = []  # others' memory, from which copies are under way
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy on the device, laid out as the tensor; it may still be under way, which the device knows."""
-        buffer, staged = self._taken(tensor)
-        staged.copy_(tensor)
+        buffer, staged = self._lent(tensor) if self._is_ready(tensor) else self._taken(tensor)
+        if staged is not tensor:
+            staged.copy_(tensor)
         with self._copier.beside(after=False):
             there = self._copier.empty_like(staged)
             there.copy_(staged, non_blocking=True)
@@ -82,6 +88,15 @@ class Staging:
             event = buffer.event = self._copier.mark()
         event.synchronize()
         return torch.empty_strided(staged.shape, staged.stride(), dtype=staged.dtype).copy_(staged)
+
+    def _is_ready(self, tensor: torch.Tensor) -> bool:
+        return tensor.is_contiguous() and self._copier.is_pinned(tensor)
+
+    def _lent(self, tensor: torch.Tensor) -> tuple[_Buffer, torch.Tensor]:
+        """A tensor that is pinned as it is. It is kept until its copy is through: its memory may be used again then."""
+        self._pinned = [each for each in self._pinned if each.event is not None and not each.event.query()]
+        self._pinned.append(_Buffer(tensor))
+        return self._pinned[-1], tensor
 
     def _taken(self, like: torch.Tensor) -> tuple[_Buffer, torch.Tensor]:
         """A buffer from which no copy is under way, and the part of it that lies as a copy of the tensor would."""
@@ -143,9 +158,18 @@ class CudaCopier:
         current.wait_event(event)
         tensor.record_stream(current)
 
+    def is_pinned(self, tensor: torch.Tensor) -> bool:
+        """As Copier.is_pinned."""
+        return tensor.is_pinned()
+
     def keep(self, tensor: torch.Tensor) -> None:
         """As Copier.keep."""
         tensor.record_stream(self._stream)
+
+
+def pinned(value: Any) -> Any:
+    """An array in memory that a GPU reads by itself, copied; what isn't one as it is."""
+    return torch.from_numpy(value).pin_memory().numpy() if isinstance(value, np.ndarray) else value
 
 
 @cache

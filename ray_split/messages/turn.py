@@ -92,6 +92,7 @@ class Start(NamedTuple):
     crosses: bool = True  # the weights come to the phones from outside, and their bytes are counted
     sender: tuple[int, ...] = ()  # the phone that handed them on
     steps: tuple[int, ...] | None = None  # how many each phone takes, if not all that it planned
+    trains: bool = False  # batches may be made ahead: the first forward is at step 0
 
 
 USUAL = Start()

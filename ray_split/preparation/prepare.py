@@ -39,7 +39,7 @@ from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
 from ray_split.preparation.settings.remote_settings import check_layers, check_remote
-from ray_split.preparation.settings.server_settings import check_compiled, check_dtypes
+from ray_split.preparation.settings.server_settings import check_compiled, check_compiled_stack, check_dtypes
 from ray_split.preparation.settings.stop_settings import check_stop
 from ray_split.preparation.settings.task_settings import (
     check_names,
@@ -126,6 +126,7 @@ def prepare(settings: config.Config) -> Prepared:
     # 6. How many phones train together, and which segments are computed for all of them at once.
     held_out = _held_out_sizes(settings, stream) if schedule.personal else []
     settings = settle(settings, segments, examples, stream.per_round, held_out)
+    check_compiled_stack(settings, segments)
     check_values(settings, segments, examples[-1])
     # 7. Virtual time: whom training fits, and who comes too late.
     clock = clock_of(settings, segments, examples, targets)

@@ -115,7 +115,7 @@ def submit_load(
     remembered: Ref | None = None,
 ) -> Ref:
     """Submit that a client begins to train the turn's phones, each as far as it comes: see Client.load."""
-    start = Start(fresh_optimizer, crosses, sender, stream.cut_short(at.round, at.phones))
+    start = Start(fresh_optimizer, crosses, sender, stream.cut_short(at.round, at.phones), trains=True)
     return client.load.remote(at, ends, own, middle, start, *([] if remembered is None else [remembered]))
 
 

@@ -14,7 +14,9 @@ from actors.placement import (
     apart,
     asked,
     client_needs,
+    gpus_together,
     labels_for,
+    most_by_gpus,
     most_clients,
     needs,
     server_needs,
@@ -154,3 +156,35 @@ def test_places_are_told_a_line_a_node_or_a_line_an_actor() -> None:
         "client 0    1 CPU and 0 GPUs    client 0  ray-split/role=client",
         "fed server  0 CPUs and 0 GPUs   head  ray-split/role=head",
     ]
+
+
+@pytest.mark.parametrize(
+    ("each", "together"),
+    [
+        ([], 0), ([0.25] * 3, 0.75), ([0.1] * 10, 1), ([0.6, 0.6], 2), ([1, 0.5], 2), ([1, 0.5, 0.5], 2),
+        ([0.5] * 5, 3), ([0.3334] * 3, 2), ([0.0, 0.0], 0),
+    ],
+)  # fmt: skip
+def test_shares_of_gpus_are_asked_for_as_ray_gives_them(each: list[float], together: float) -> None:
+    assert gpus_together(each) == together
+
+
+def test_clients_with_a_share_of_a_gpu_ask_for_it_beside_the_server_or_with_it() -> None:
+    asked_for = settings(clients=3, gpus=0.25, client_gpus=0.25, share_cpus="never")
+    assert [need.gpus for need in needs(asked_for, [whole("all", 8, 1)])] == [0.25, 0.25, 0.25, 0.25]
+    shared = asked_for.with_values(cluster={"share_cpus": "always"})
+    assert [(need.gpus, len(need.names)) for need in needs(shared, [whole("all", 8, 1)])] == [(1.0, 4)]
+    together = asked_for.with_values(cluster={"clients_per_node": 3})
+    assert [(need.gpus, len(need.names)) for need in client_needs(together, [whole("all", 8, 1)])] == [(0.75, 3)]
+    alone = asked_for.with_values(cluster={"backend": "inprocess"})
+    assert [need.gpus for need in client_needs(alone, [whole("all", 8, 1)])] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "server", "share", "clients"),
+    [(1, 0.5, 0.25, 2), (2, 1, 0.3, 3), (2, 0.5, 0.6, 1), (1, 1, 0.5, 0), (4, 1, 1, 3)],
+)
+def test_gpus_bound_how_many_clients_there_may_be(gpus: float, server: float, share: float, clients: int) -> None:
+    asked_for, nodes = settings(gpus=server, client_gpus=share), [whole("all", 64, gpus)]
+    assert (most_clients(asked_for, nodes), most_by_gpus(asked_for, nodes)) == (clients, clients)
+    assert most_by_gpus(settings(gpus=server), nodes) is None

@@ -118,3 +118,35 @@ def test_one_process_hosts_no_more_than_it_can(section: str, field: str, most: i
     line = rf"{section}\.{field}: must be at most {most} with cluster\.backend inprocess, not {most + 1}"
     with pytest.raises(rs.SettingsError, match=line):
         resolved(most + 1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "server", "cluster", "settled"),
+    [
+        (1, {}, {"client_gpus": 0.25}, (1, 0.75)),
+        (1, {}, {"client_gpus": 0.25, "client_actors": 3}, (3, 0.25)),
+        (2, {}, {"client_gpus": 0.5}, (2, 1.0)),
+        (1, {"num_gpus": 0}, {"client_gpus": 0.25}, (4, 0.0)),
+        (1, {"num_gpus": 0.5}, {"client_gpus": 0.1}, (5, 0.5)),
+    ],
+)
+def test_with_a_share_of_a_gpu_for_clients_auto_takes_what_the_gpus_have(
+    gpus: float, server: dict, cluster: dict, settled: tuple[int, float]
+) -> None:
+    assert resolved(16, gpus, server=server, cluster=cluster) == settled
+
+
+@pytest.mark.parametrize(
+    ("gpus", "server", "cluster", "wrong"),
+    [
+        (0, 0, {"client_gpus": 0.5}, r"is 0\.5, but the cluster has no GPU\. Set it to 0, or set cluster\.autoscaled"),
+        (1, 1, {"client_gpus": 0.5}, r"of 1 GPU\(s\), of which servers have 1, there is room for 0 client\(s\), not 1"),
+        (1, 0, {"client_gpus": 0.5, "client_actors": 3}, r"of 1 GPU\(s\) there is room for 2 client\(s\), not 3"),
+        (1, "auto", {"client_gpus": 1}, r"of which servers have 1, there is room for 0"),
+    ],
+)
+def test_clients_for_which_the_gpus_have_no_room_are_refused(
+    gpus: float, server: object, cluster: dict, wrong: str
+) -> None:
+    with pytest.raises(rs.SettingsError, match=rf"^cluster\.client_gpus: .*{wrong}"):
+        resolved(16, gpus, server={"num_gpus": server}, cluster=cluster)

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 import ray_split as rs
-from tests.tiers import thorough
+from ray_split.preparation.prepare import prepare
+from ray_split.segments.device.computing import compiled
+from tests.tiers import slow, thorough
 
 
 def fit(path: Path, schedule: str, server: dict[str, Any], **sections: Any) -> rs.Result:
@@ -45,8 +47,38 @@ def test_channels_last_is_the_same_training(tmp_path: Path, schedule: str) -> No
 @pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", "parallel"])
 def test_a_compiled_b_is_the_same_training(tmp_path: Path, schedule: str) -> None:
     model = {"name": "mlp", "kwargs": {"width": 16}}
-    plain, compiled = (fit(tmp_path, schedule, {"compile": each}, model=model) for each in (False, True))
-    assert_within_rounding(plain, compiled)
+    plain, faster = (fit(tmp_path, schedule, {"compile": each}, model=model) for each in (False, True))
+    assert_within_rounding(plain, faster)
+
+
+def drops(num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 16), nn.Dropout(0.5), nn.Linear(16, num_classes)
+    )
+
+
+def test_a_stacked_b_with_dropout_is_not_compiled_and_a_looped_one_may_be(tmp_path: Path) -> None:
+    model = {"name": drops, "cuts": ["1", "3"]}
+    phones = {"count": 4, "cohort": 4}
+    asked = rs.Config(
+        model=model, schedule={"name": "splitfed_v1"}, server={"compile": True}, run={"name": "x"}, phones=phones
+    )
+    stacked = asked.with_values(phones={"stacked": ["a", "b", "c"]})
+    with pytest.raises(rs.SettingsError, match=r"^server.compile: can't be true, because .*Set phones.stacked to a,c"):
+        prepare(stacked)
+    assert prepare(asked.with_values(phones={"stacked": ["a", "c"]})).settings.server.compile
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", *slow("inductor")])
+def test_masks_of_a_compiled_dropout_follow_from_the_seed_of_phone_and_step(backend: str) -> None:
+    run, module, masks = compiled(backend), nn.Dropout(0.5).train(), []
+    for seed in (1, 2, 3, 1):
+        torch.manual_seed(seed)
+        masks.append(run(module, torch.ones(200)) == 0)
+    assert torch.equal(masks[0], masks[3])
+    assert not any(torch.equal(masks[one], masks[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
+    torch.manual_seed(1)
+    assert torch.equal(masks[0], module(torch.ones(200)) == 0) or backend != "aot_eager"
 
 
 def test_a_b_that_breaks_the_graph_is_refused_before_an_actor_starts(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import torch
 
 from jobs.bench.gpu_check.copies import COPY_ROWS
 from jobs.bench.gpu_check.rows import MissingError, Row
+from jobs.bench.gpu_check.tests import TEST_ROWS
 from jobs.bench.gpu_check.training import TRAINING_ROWS
 
-ROWS = [*COPY_ROWS, *TRAINING_ROWS]
+ROWS = [*COPY_ROWS, *TRAINING_ROWS, *TEST_ROWS]
 SECONDS = 480.0
 """For all rows: one for which no time is left is skipped."""
 

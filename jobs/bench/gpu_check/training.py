@@ -123,7 +123,10 @@ def _as_on_cpu() -> Measured:
     return Measured(f"off by {off:.1e} at most", off <= 1e-3)
 
 
-def _same(schedule: str) -> Callable[[], Measured]:
+Measure = Callable[[], Measured]
+
+
+def _same(schedule: str) -> Measure:
     return lambda: _same_bits(schedule)
 
 

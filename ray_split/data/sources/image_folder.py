@@ -89,7 +89,8 @@ def _part(root: Path, folder: Path, classes: list[str], size: int) -> Part:
         found = [os.fsencode(file.removeprefix(f"{root}/")) for file in _images(folder / name)]
         names += found
         labels += [numbers[name]] * len(found)
-    return Part(LazyInputs(ImageFile(str(root), size), np.array(names), (3, size, size)), np.array(labels))
+    inputs = LazyInputs(ImageFile(str(root), size), np.array(names), (3, size, size), thread_safe=True)
+    return Part(inputs, np.array(labels))
 
 
 def _images(folder: Path) -> list[str]:

@@ -110,7 +110,7 @@ def fake_images(
     check_fits("data.kwargs", {"samples": samples, "shape": shape}, KEY_BYTES * total + prod(shape))
     labels = seeds.generator(seed, "fake_images").integers(0, num_classes, total)
     keys = np.stack([np.arange(total), labels], axis=1)
-    images = LazyInputs(FakeImage(tuple(shape), seed), keys, tuple(shape))
+    images = LazyInputs(FakeImage(tuple(shape), seed), keys, tuple(shape), thread_safe=True)
     everything = Part(images, labels)
     train, test = (everything.subset(at) for at in np.split(np.arange(total), [samples]))
     return DataSet(train, test, num_classes, scale=1 / 127.5, shift=-1.0)

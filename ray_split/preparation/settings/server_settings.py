@@ -49,6 +49,16 @@ def check_compiled(settings: config.Config, segments: Segments, example: Any) ->
             _traced(module, taken if isinstance(taken, tuple) else (taken,))
 
 
+def check_compiled_stack(settings: config.Config, segments: Segments) -> None:
+    """See that a B that is compiled and stacked has no Dropout, once it is known what is: each phone draws its own."""
+    trains = settings.server.compile and "b" not in settings.model.freeze
+    if not trains or "b" not in (settings.phones.stacked or ()) or not schedule_of(settings.schedule).on_server:
+        return
+    if any(isinstance(module, nn.Dropout) and module.p for module in segments.b.modules()):
+        wrong = "can't be true, because the server's part is stacked and has Dropout, whose masks are each phone's own"
+        raise SettingsError("server.compile", True, "Set phones.stacked to a,c, or server.compile to false", wrong)
+
+
 def _traced(module: nn.Module, arguments: tuple[Any, ...]) -> None:
     try:
         compiled("eager")(module, *arguments)

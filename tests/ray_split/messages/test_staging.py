@@ -33,6 +33,7 @@ class Device:
         self.awaited: list[Event] = []
         self.kept: list[torch.Tensor] = []
         self.after: list[bool] = []
+        self.ready: torch.Tensor | None = None  # what lies in pinned memory before
 
     def pinned(self, size: int) -> torch.Tensor:
         self.buffers.append(torch.zeros(size, dtype=torch.uint8))
@@ -52,6 +53,9 @@ class Device:
 
     def await_on_device(self, event: Event, tensor: torch.Tensor) -> None:
         self.awaited.append(event)
+
+    def is_pinned(self, tensor: torch.Tensor) -> bool:
+        return tensor is self.ready
 
     def keep(self, tensor: torch.Tensor) -> None:
         self.kept.append(tensor)
@@ -133,3 +137,15 @@ def test_a_tensor_larger_than_all_buffers_may_be_is_staged_all_the_same() -> Non
     staging.to_device(torch.ones(8))
     assert torch.equal(staging.to_device(large), large)
     assert device.events[0].waited
+
+
+def test_what_lies_in_pinned_memory_goes_over_from_there_and_is_kept_until_it_is_over() -> None:
+    device = Device()
+    staging, held = Staging(device), torch.arange(6.0)
+    device.ready = held
+    there = staging.to_device(held)
+    assert torch.equal(there, held) and there.data_ptr() != held.data_ptr()
+    assert not device.buffers and [each.memory is held for each in staging._pinned] == [True]
+    device.events[0].done, device.ready = True, torch.arange(3.0)
+    staging.to_device(device.ready)
+    assert [each.memory is device.ready for each in staging._pinned] == [True]
