@@ -49,6 +49,7 @@ from ray_split.preparation.settings.task_settings import (
     try_metrics,
     warn_of_sums,
 )
+from ray_split.preparation.settings.tied_settings import check_tied
 from ray_split.preparation.settings.virtual_time_settings import clock_of, described, fitting
 from ray_split.preparation.trials.contract import contract
 from ray_split.preparation.trials.crossing import check_crossing, check_values
@@ -117,6 +118,7 @@ def prepare(settings: config.Config) -> Prepared:
     for batch in shorter:
         _forward(settings, model, batch, stream)
     futile_settings.check_segments(settings, segments)
+    check_tied(settings, segments)
     try_hand_over(settings, segments)
     check_dtypes(settings, segments)
     check_crossing(settings, segments, examples[-1])
