@@ -25,7 +25,7 @@ from ray_split.preparation.trials.alike import Tolerance, different
 from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import can_have_gradient
 from ray_split.segments.copy_factory import CopyFactory
-from ray_split.segments.device.computing import computing_of
+from ray_split.segments.device.computing import computing_at_server, computing_of
 from ray_split.segments.optimization import stacked_optimizer
 from ray_split.segments.parameter_hooks import first_hooked
 from ray_split.segments.segment import call
@@ -138,7 +138,7 @@ def _stackable(
             do = f"Remove {alone[0]} from phones.stacked, or set elementwise=True in its rs.Algorithm if it is"
             raise SettingsError("phones.stacked", asked, do, wrong)
         names = [name for name in names if name not in looped]
-    names = _in_float32(settings, names)
+    names = _computed_once(settings, _in_float32(settings, names))
     accumulated = settings.schedule.kwargs.get("batch") == "accumulated"
     # A B that all phones share is stepped as it is.
     own = [name for name in names if not (accumulated and name == "b")]
@@ -189,6 +189,18 @@ def _in_float32(settings: config.Config, names: list[str]) -> list[str]:
         wrong = f"can't contain {half[0]}, because stacked it would not compute in bfloat16 as torch's autocast has it"
         raise SettingsError("phones.stacked", asked, f"Remove {half[0]} from phones.stacked", wrong)
     return [name for name in names if name not in half]
+
+
+def _computed_once(settings: config.Config, names: list[str]) -> list[str]:
+    """The segments but for a B whose blocks are computed once more in backward, which torch.func.vmap can't do."""
+    computing = computing_at_server(settings, schedule_of(settings.schedule).on_server)
+    asked = settings.phones.stacked
+    if "b" not in names or not computing.checkpointing:
+        return names
+    if asked is not None:
+        wrong = "can't contain b, because server.activation_checkpointing is for copies one after the other"
+        raise SettingsError("phones.stacked", asked, "Remove b from phones.stacked", wrong)
+    return [name for name in names if name != "b"]
 
 
 def _corrected_one_by_one(settings: config.Config) -> frozenset[str]:

@@ -39,7 +39,7 @@ from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
 from ray_split.preparation.settings.remote_settings import check_layers, check_remote
-from ray_split.preparation.settings.server_settings import check_compiled, check_dtypes
+from ray_split.preparation.settings.server_settings import check_checkpointing, check_compiled, check_dtypes
 from ray_split.preparation.settings.stop_settings import check_stop
 from ray_split.preparation.settings.task_settings import (
     check_names,
@@ -122,6 +122,7 @@ def prepare(settings: config.Config) -> Prepared:
     try_hand_over(settings, segments)
     check_dtypes(settings, segments)
     check_crossing(settings, segments, examples[-1])
+    check_checkpointing(settings, segments, examples[-1])
     check_compiled(settings, segments, examples[-1])
     check_representation(settings, segments, examples[-1])
     check_layers(settings, segments, parts)

@@ -105,7 +105,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", mostly_thorough(KINDS, "used often in A", "C has nothing else"))
 def test_a_model_of_ones_own_may_share_a_weight_between_a_and_c(tmp_path: Path, kind: str) -> None:
     result, settings = train(settings_of(tmp_path, **KINDS[kind]))
     assert_same_weights(BY_SCHEDULE["sequential"](settings, b=("b",)), result.path)
@@ -133,6 +133,7 @@ def test_in_every_schedule_it_is_one_weight(tmp_path: Path, schedule: str, stack
     assert_close_weights(lambda: BY_SCHEDULE[schedule](settings, b=("b",)), result.path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stacked", [[], ["a", "c"]], ids=["looped", "stacked"])
 def test_where_each_phone_keeps_its_own_it_keeps_one(tmp_path: Path, stacked: list[str]) -> None:
     phones = {"count": 3, "local_steps": 2, "stacked": stacked, "cohort": 3}
