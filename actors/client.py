@@ -54,8 +54,9 @@ from ray_split.segments import aggregators
 from ray_split.segments.copies import Copies
 from ray_split.segments.copy_factory import CopyFactory
 from ray_split.segments.device.computing import computing_of
-from ray_split.segments.optimization.gradient_norm import total_norm
+from ray_split.segments.optimization.gradient_norm import order_of, total_norm
 from ray_split.segments.optimization.learning_rates import length_of
+from ray_split.segments.tied_weight import tied_names
 from ray_split.tasks.task import Task
 
 
@@ -89,10 +90,11 @@ class Client:
     def __init__(self, settings: config.Config, parts: Parts, stream: Stream, contract: Contract) -> None:
         torch.set_num_threads(number(settings.cluster.cpus_per_client))
         model = registry.build(settings.model, settings.run.seed)
-        self._order = [name for name, _ in model.named_parameters()]
+        self._order = order_of(model)
         segments = cut(model, settings.model.cuts or (), mask=settings.model.mask)
         self._settings = settings
         modules, correct = segments.modules(), corrects(settings)
+        self._tied = segments.c is not None and bool(tied_names(segments.c))
         on_server = schedule_of(settings.schedule).on_server
         computing = {name: computing_of(settings, name, on_server) for name in modules}
         device = gpu.device_of(settings.cluster.client_gpus, torch.cuda.is_available())
@@ -161,6 +163,8 @@ class Client:
             copies.load(states[name], count, (own or {}).get(name), start.fresh_optimizer, terms.get(name))
             for name, copies in cohort.copies.items()
         )
+        if self._tied:
+            cohort.copies["a"].tie(cohort.copies["c"])
         received += count * sum(state_bytes(each.shared) for each in terms.values())
         if self._contrasts is not None and turn.phones and middle is not None:
             names = sorted(encoder(self._settings, states))

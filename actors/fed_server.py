@@ -5,7 +5,7 @@ It never sees an activation, a gradient or data. No torch in its process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -37,13 +37,16 @@ class FedServer:
         aggregator: config.Aggregator | None = None,
         side: Callable[[], ServerSide] | None = None,
         ema_decay: float | None = None,
+        tied: Mapping[str, str] | None = None,
     ) -> None:
         """`side` makes what the settings' algorithm and server optimizer do here, where they name any.
 
-        `ema_decay`: of the average of weights that is evaluated, if it is one.
+        `ema_decay`: of the average of weights that is evaluated, if it is one. `tied`: other names that weights have in
+        the model, and those that they have here.
         """
         self._folder = folder
         self._num_to_keep = num_to_keep
+        self._tied = tied or {}
         self._aggregator = aggregator or config.Aggregator()
         self._round = -1
         self._states: dict[str, State] = {}
@@ -202,6 +205,7 @@ class FedServer:
         merged: State = {}
         for state in self._personal.mean(states).values():
             merged.update(weights(state))
+        merged.update({name: merged[owner] for name, owner in self._tied.items()})
         with as_open_as(self._folder):
             checkpoint.write_model(path, merged)
         return str(path)

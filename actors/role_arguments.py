@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from ray_split import config
@@ -19,7 +19,16 @@ from ray_split.segments.optimization.correction import Correct
 
 def fed_server_arguments(
     settings: config.Config, contract: Contract
-) -> tuple[Place, int | None, int, Expected, config.Aggregator, Callable[[], ServerSide] | None, float | None]:
+) -> tuple[
+    Place,
+    int | None,
+    int,
+    Expected,
+    config.Aggregator,
+    Callable[[], ServerSide] | None,
+    float | None,
+    Mapping[str, str],
+]:
     """What the fed server is made with."""
     rows = not aggregators.aggregator_of(settings.aggregator).by_sums
     max_norm = settings.phones.max_norm.weights
@@ -35,7 +44,7 @@ def fed_server_arguments(
     trained, whole = _trained(settings, contract), _whole(settings, contract)
     side = partial(ServerSide, settings, trained, whole) if _has_side(settings) else None
     folder, keep, phones = settings.run.folder, settings.checkpoint.num_to_keep, settings.phones.count
-    return folder, keep, phones, expected, settings.aggregator, side, settings.optimizer.ema_decay
+    return folder, keep, phones, expected, settings.aggregator, side, settings.optimizer.ema_decay, contract.tied
 
 
 def remember(settings: config.Config) -> frozenset[str]:

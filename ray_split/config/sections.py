@@ -279,6 +279,11 @@ class Server(Section):
     compile: bool = Field(
         False, description="B is compiled by torch.compile: a slow start, and other bits. Refused where it can't be"
     )
+    activation_checkpointing: bool = Field(
+        False,
+        description="B's blocks keep their inputs alone, and are computed once more in backward: less memory, more "
+        "time, the same bits; for looped copies of B",
+    )
     device: DeviceSetting = Field(
         None,
         description="what the server is simulated to be, for virtual time: k80, rtx_2080, a100, h100, h200, or "

@@ -25,6 +25,7 @@ from ray_split.segments.autograd import as_floats
 from ray_split.segments.device.computing import Computing, computing_of
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.segment import HALF, call, learned_keys, tensors_of
+from ray_split.segments.tied_weight import owned
 
 
 class Line(NamedTuple):
@@ -96,7 +97,7 @@ def _weights(settings: config.Config, name: str, module: nn.Module) -> Weights:
     down = sum(bytes_of(tensor) for tensor in tensors.values())
     if name in settings.model.freeze:
         return Weights(down)
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trained = [parameter for _, parameter in owned(module) if parameter.requires_grad]
     optimizer = settings.optimizer.of(name)
     slots = len(optimizers.slots(optimizer)) * sum(bytes_of(parameter) for parameter in trained)
     counts = sum(kind.itemsize for kind in optimizers.numbers(optimizer).values()) * len(trained)

@@ -30,6 +30,11 @@ from ray_split.messages.message import leaves
 from ray_split.segments.base_weight import BaseWeight
 from ray_split.segments.parameter_hooks import copied
 from ray_split.segments.segment import call
+from ray_split.segments.tied_weight import make_end
+
+ENDS = (0, 2)
+"""The places of A and C, which are both on the phone."""
+APART = "Cut so that both stay in one segment, or one in A and the other in C, which are both on the phone"
 
 
 class Segments(NamedTuple):
@@ -279,7 +284,8 @@ def _adopt_unused(model: nn.Module, parts: list[SegmentModule]) -> None:
 def _apart(parts: Sequence[nn.Module]) -> tuple[list[nn.Module], list[str]]:
     """Copies that share nothing, and the names of the buffers that several of them have.
 
-    Such a buffer is in the state dict of the first. Raises CutError if a parameter is in two of them.
+    Such a buffer is in the state dict of the first. A parameter that A and C have, which are one phone's, is A's, and C
+    has an end of it. Raises CutError if another is in two of them.
     """
     owner: dict[int, tuple[int, str]] = {}
     copies: list[nn.Module] = [copied(part).train() for part in parts]
@@ -292,11 +298,14 @@ def _apart(parts: Sequence[nn.Module]) -> tuple[list[nn.Module], list[str]]:
                 continue
             if isinstance(tensor, BaseWeight) and name != other_name:
                 continue  # frozen, and in no state: each segment may read it
+            if name in parameters and (other, place) == ENDS:
+                make_end(copies[place], name, other_name)
+                continue
             if name in parameters:
                 both = f"{other_name} and {name}" if other_name != name else name
                 segments = f"{'ABC'[other]} and {'ABC'[place]}"
                 wrong = f"the tied weights {both} would be in both segments {segments}"
-                raise CutError(both, "Cut so that both stay in one segment", wrong)
+                raise CutError(both, APART, wrong)
             shared.update({name: None, other_name: None})
             if name in keys:
                 path, _, attribute = name.rpartition(".")

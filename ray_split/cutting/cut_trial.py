@@ -24,6 +24,7 @@ from ray_split.messages.message import leaves, send, tree_map, wanted_of
 from ray_split.segments.autograd import as_leaves, backward, gradients_of, own_copy
 from ray_split.segments.parameter_hooks import copied, first_hooked
 from ray_split.segments.segment import call
+from ray_split.segments.tied_weight import tie, tied_names, waiting
 
 logger = logs.get(__name__)
 Tensors = dict[str, torch.Tensor]
@@ -273,6 +274,7 @@ class _Segments:
 
     def __init__(self, segments: Sequence[nn.Module]) -> None:
         self._segments = segments
+        self._ties = tie(segments[0], segments[-1])
         self._passes: list[tuple[Any, Any]] = []
 
     def __call__(self, inputs: Any) -> Any:
@@ -291,9 +293,12 @@ class _Segments:
         if loss is None:
             return outputs, {}
         loss.backward()  # type: ignore[no-untyped-call]
+        _, first = self._passes[0]
         for (arrived, _), (_, left) in zip(self._passes[:0:-1], self._passes[-2::-1], strict=True):
-            backward(left, gradients_of(arrived), CPU)
-        return outputs, {name: g for segment in self._segments for name, g in _gradients(segment).items()}
+            backward(left, gradients_of(arrived), CPU, waiting=waiting(self._ties) if left is first else ())
+        found = {name: g for segment in self._segments for name, g in _gradients(segment).items()}
+        ends = {name: found[owner] for name, owner in tied_names(self._segments[-1]).items() if owner in found}
+        return outputs, {**found, **ends}
 
 
 def _norm(gradient: torch.Tensor) -> float:

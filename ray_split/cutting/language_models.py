@@ -80,7 +80,7 @@ def parts_of(model: nn.Module, family: Family, cuts: Sequence[str]) -> list[Bloc
     borders = pairwise([0, *places, len(names)])
     ends = len(cuts)
     parts = [Blocks(model, family, *some, place == 0, place == ends) for place, some in enumerate(borders)]
-    _check_ties(model, parts)
+    _keep_ties(model, parts)
     return parts
 
 
@@ -92,17 +92,25 @@ def usual_cuts(model: nn.Module) -> tuple[str, str] | None:
     return None
 
 
-def _check_ties(model: nn.Module, parts: Sequence[nn.Module]) -> None:
-    """Raises CutError if one trained weight of the model would be two, each in a segment of its own."""
+def _keep_ties(model: nn.Module, parts: Sequence[nn.Module]) -> None:
+    """A trained weight that the model has once is one in A and C too. Raises CutError if it would be in another two."""
     owners: dict[int, tuple[str, int]] = {}
     own = [dict(part.named_parameters(remove_duplicate=False)) for part in parts]
     for name, weight in model.named_parameters(remove_duplicate=False):
         place = next(number for number, names in enumerate(own) if name in names)
         other, first = owners.setdefault(id(weight), (name, place))
-        if first != place and weight.requires_grad:
+        if first == place or not weight.requires_grad:
+            continue
+        if {first, place} != {0, 2}:
             wrong = f"the tied weights {other} and {name} would be in both segments {'ABC'[first]} and {'ABC'[place]}"
-            do = "Cut so that both stay in one segment, or untie them (tie_word_embeddings=False)"
+            do = "Cut so that both stay on the phone, in A or in C, or untie them (tie_word_embeddings=False)"
             raise CutError(f"{other} and {name}", do, wrong)
+        _put(parts[place], name, parts[first].get_parameter(other))
+
+
+def _put(part: nn.Module, name: str, weight: nn.Parameter) -> None:
+    layer, _, attribute = name.rpartition(".")
+    part.get_submodule(layer).register_parameter(attribute, weight)
 
 
 class Blocks(nn.Module):

@@ -13,8 +13,9 @@ from ray_split import config
 from ray_split.config.user_code.by_value import spoken
 from ray_split.data.load import Parts
 from ray_split.devices.frames import VERSION
-from ray_split.devices.layers import Described, describe, hash_of
+from ray_split.devices.layers import Described, LayerError, describe, hash_of
 from ray_split.segments.optimization import optimizers
+from ray_split.segments.tied_weight import tied_names
 
 OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "sgd": ("momentum", "dampening", "nesterov", "weight_decay"),
@@ -26,6 +27,8 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
 
 def layers_of(segments: Mapping[str, nn.Module]) -> dict[str, Described]:
     """A's and C's layers. Raises LayerError for one that devices can't compute."""
+    if tied := tied_names(segments["c"]):
+        raise LayerError(f"A and C share a weight ({', '.join(tied)} in C), which devices would have twice")
     return {name: describe(segments[name]) for name in ("a", "c")}
 
 

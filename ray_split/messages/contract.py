@@ -104,6 +104,7 @@ class Contract:
     bounded: frozenset[str] = frozenset()  # the keys of what has a bounded norm: not of constants such as masks
     slots: frozenset[str] = frozenset()  # of the optimizer, for each weight
     numbers: Mapping[str, np.dtype[Any]] = field(default_factory=dict)  # those that are one for the whole weight
+    tied: Mapping[str, str] = field(default_factory=dict)  # names in C of weights of A's, and their names there
     apart: bool = False  # whether phones' batches are of different lengths, and each is a group of its own
 
 

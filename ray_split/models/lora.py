@@ -80,6 +80,17 @@ def _linear(module: nn.Module) -> list[str]:
     return [name for name in named if name]
 
 
+def _check_untied(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """peft would train a copy of a layer's tied weight, and leave the other as it is. Raises SettingsError."""
+    own = {id(weight) for weight in layer.parameters()}
+    inside = {id(each) for each in layer.modules()}
+    for other, module in model.named_modules():
+        if id(module) not in inside and own & {id(weight) for weight in module._parameters.values()}:
+            wrong = f"the weight of {name} is tied to that of {other}, and peft would train a copy of it, apart"
+            do = f"Leave {name} out, or untie them (model.kwargs tie_word_embeddings: false)"
+            raise SettingsError("model.lora.modules_to_save", name, do, wrong)
+
+
 def _train(model: nn.Module, name: str) -> None:
     """Have a layer trained as it is."""
     layers = [layer for other, layer in model.named_modules() if other == name or other.endswith(f".{name}")]
@@ -88,4 +99,5 @@ def _train(model: nn.Module, name: str) -> None:
         wrong = f"the model has no layer {name}"
         raise SettingsError("model.lora.modules_to_save", name, f"The model's parts are {there}", wrong)
     for layer in layers:
+        _check_untied(model, name, layer)
         train(layer)

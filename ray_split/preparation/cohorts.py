@@ -19,15 +19,17 @@ from ray_split.cutting.model_inputs import changed, count_of
 from ray_split.errors import MISFITS, SettingsError
 from ray_split.messages.message import leaves, send, tree_map
 from ray_split.preparation import cohort_rule
+from ray_split.preparation.settings.tied_settings import told
 from ray_split.preparation.trials import stacking_trial
 from ray_split.preparation.trials.alike import Tolerance, different
 from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import can_have_gradient
 from ray_split.segments.copy_factory import CopyFactory
-from ray_split.segments.device.computing import computing_of
+from ray_split.segments.device.computing import computing_at_server, computing_of
 from ray_split.segments.optimization import stacked_optimizer
 from ray_split.segments.parameter_hooks import first_hooked
 from ray_split.segments.segment import call
+from ray_split.segments.tied_weight import tied_names
 
 SEED = 1
 ROUNDING = Tolerance(0, 1e-5, 0)  # of batches of the same shape there is hardly any
@@ -136,7 +138,7 @@ def _stackable(
             do = f"Remove {alone[0]} from phones.stacked, or set elementwise=True in its rs.Algorithm if it is"
             raise SettingsError("phones.stacked", asked, do, wrong)
         names = [name for name in names if name not in looped]
-    names = _in_float32(settings, names)
+    names = _computed_once(settings, _in_float32(settings, names))
     accumulated = settings.schedule.kwargs.get("batch") == "accumulated"
     # A B that all phones share is stepped as it is.
     own = [name for name in names if not (accumulated and name == "b")]
@@ -164,7 +166,19 @@ def _stackable(
         if asked is not None:
             wrong = f"can't contain {name}, because {problems[name]}"
             raise SettingsError("phones.stacked", asked, f"Remove {name} from phones.stacked", wrong)
-    return {name for name in names if name not in problems}
+    return _with_their_ends(settings, modules, {name for name in names if name not in problems})
+
+
+def _with_their_ends(settings: config.Config, modules: dict[str, nn.Module], names: set[str]) -> set[str]:
+    """A and C that share a weight are stacked both, or neither. Raises SettingsError."""
+    tied, ends, asked = tied_names(modules["c"]) if "c" in modules else {}, {"a", "c"}, settings.phones.stacked
+    if not tied or len(names & ends) != 1:
+        return names
+    if asked is not None:
+        (one,) = names & ends
+        wrong = f"can't contain {one} alone, because a weight is in both A and C ({told(tied)})"
+        raise SettingsError("phones.stacked", asked, "Name a and c, or neither", wrong)
+    return names - ends
 
 
 def _in_float32(settings: config.Config, names: list[str]) -> list[str]:
@@ -175,6 +189,18 @@ def _in_float32(settings: config.Config, names: list[str]) -> list[str]:
         wrong = f"can't contain {half[0]}, because stacked it would not compute in bfloat16 as torch's autocast has it"
         raise SettingsError("phones.stacked", asked, f"Remove {half[0]} from phones.stacked", wrong)
     return [name for name in names if name not in half]
+
+
+def _computed_once(settings: config.Config, names: list[str]) -> list[str]:
+    """The segments but for a B whose blocks are computed once more in backward, which torch.func.vmap can't do."""
+    computing = computing_at_server(settings, schedule_of(settings.schedule).on_server)
+    asked = settings.phones.stacked
+    if "b" not in names or not computing.checkpointing:
+        return names
+    if asked is not None:
+        wrong = "can't contain b, because server.activation_checkpointing is for copies one after the other"
+        raise SettingsError("phones.stacked", asked, "Remove b from phones.stacked", wrong)
+    return [name for name in names if name != "b"]
 
 
 def _corrected_one_by_one(settings: config.Config) -> frozenset[str]:

@@ -39,7 +39,12 @@ from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
 from ray_split.preparation.settings.remote_settings import check_layers, check_remote
-from ray_split.preparation.settings.server_settings import check_compiled, check_compiled_stack, check_dtypes
+from ray_split.preparation.settings.server_settings import (
+    check_checkpointing,
+    check_compiled,
+    check_compiled_stack,
+    check_dtypes,
+)
 from ray_split.preparation.settings.stop_settings import check_stop
 from ray_split.preparation.settings.task_settings import (
     check_names,
@@ -49,6 +54,7 @@ from ray_split.preparation.settings.task_settings import (
     try_metrics,
     warn_of_sums,
 )
+from ray_split.preparation.settings.tied_settings import check_tied
 from ray_split.preparation.settings.virtual_time_settings import clock_of, described, fitting
 from ray_split.preparation.trials.contract import contract
 from ray_split.preparation.trials.crossing import check_crossing, check_values
@@ -117,9 +123,11 @@ def prepare(settings: config.Config) -> Prepared:
     for batch in shorter:
         _forward(settings, model, batch, stream)
     futile_settings.check_segments(settings, segments)
+    check_tied(settings, segments)
     try_hand_over(settings, segments)
     check_dtypes(settings, segments)
     check_crossing(settings, segments, examples[-1])
+    check_checkpointing(settings, segments, examples[-1])
     check_compiled(settings, segments, examples[-1])
     check_representation(settings, segments, examples[-1])
     check_layers(settings, segments, parts)

@@ -27,6 +27,7 @@ MAY_DIFFER = (
     *("run.min_phones", "run.wait_for_phones", "gateway."),
     "data.decoders",
     "server.memory_fraction",
+    "server.activation_checkpointing",  # the same bits
     "server.chunk",  # asked for otherwise, a smaller GPU can go on, to other last bits
     "server.num_cpus",  # as cluster.cpus_per_client: asked for otherwise, another machine can go on, to other last bits
 )

@@ -69,10 +69,19 @@ def gradients_of(arrived: Any) -> Tree:
     return tree_map(lambda x: send(x.grad) if isinstance(x, torch.Tensor) else None, arrived)
 
 
-def backward(outputs: Any, gradient: Any, device: torch.device, backprop: str = "autograd") -> None:
-    """Backward from outputs with the gradient that arrived; leaves that have none, or no graph, are passed over."""
+def backward(
+    outputs: Any,
+    gradient: Any,
+    device: torch.device,
+    backprop: str = "autograd",
+    waiting: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
+) -> None:
+    """Backward from outputs with the gradient that arrived; leaves that have none, or no graph, are passed over.
+
+    `waiting`: weights, each with a gradient that another segment found for it, to which this backward adds its own.
+    """
     both = zip(leaves(outputs), leaves(gradient), strict=True)
-    pairs = [(output, receive(g, device)) for output, g in both if _has_graph(output, g)]
+    pairs = [*waiting, *((output, receive(g, device)) for output, g in both if _has_graph(output, g))]
     if pairs:
         tensors, gradients = zip(*pairs, strict=True)
         BACKPROP[backprop](tensors, gradients)

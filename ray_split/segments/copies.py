@@ -35,6 +35,12 @@ class Copies(Protocol):
         `terms`: what is remembered of them for the algorithm that corrects their gradients, if it remembers anything.
         """
 
+    def tie(self, other: Copies) -> None:
+        """Have the phones' copies of C use the weights of these of A that they are tied to, until either is loaded.
+
+        The gradients that C's `learn` finds for them are added up in A's `backward`.
+        """
+
     def forward(self, arrived: Groups, seeds: Sequence[int], differentiable: Wanted = True) -> Groups:
         """The outputs in train mode; keeps the graphs."""
 

@@ -24,7 +24,7 @@ from ray_split.messages.message import (
 from ray_split.messages.state import State, Terms, place_of
 from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_floats, can_have_gradient
-from ray_split.segments.copies import Learned
+from ray_split.segments.copies import Copies, Learned
 from ray_split.segments.optimization.correction import Correction
 from ray_split.segments.segment import Segment, bounded_keys
 from ray_split.segments.weighted_mean import added, scaled
@@ -60,6 +60,12 @@ class LoopedCopies:
         return sum(
             segment.load({**state, **place_of(mine, i)}, fresh) for i, segment in enumerate(self._segments[:count])
         )
+
+    def tie(self, other: Copies) -> None:
+        """As Copies.tie."""
+        assert isinstance(other, LoopedCopies)  # preparation stacks both or neither
+        for own, end in zip(self._segments[: self._count], other._segments[: other._count], strict=True):
+            own.tie(end)
 
     def _each(self, groups: Groups) -> Iterator[tuple[int, int, Segment, Any]]:
         """The group, place in the group, segment and message of each phone."""

@@ -26,6 +26,7 @@ from ray_split.segments.device.computing import PLAIN, Computing, Run
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.optimization.gradient_norm import needed
 from ray_split.segments.optimization.learning_rates import rates_of, set_at
+from ray_split.segments.tied_weight import Tie, TiedWeight, owned, tie, waiting
 
 
 @dataclass
@@ -65,12 +66,13 @@ class Segment:
         self._pass: _Pass | None = None
         self._again: Callable[[], Any] | None = None
         self.buffers = Buffers(self.module)
-        self._fixed = {n: p for n, p in self.module.named_parameters() if not p.requires_grad}
+        self._fixed = {n: p for n, p in owned(self.module) if not p.requires_grad}
+        self._ties: list[Tie] = []
         self._versions: dict[str, tuple[int, int]] = {}  # of those that aren't trained, as they were loaded
         self._new_optimizer()
 
     def _new_optimizer(self) -> None:
-        self.optimizer = optimizers.make(self.module.parameters(), self._settings)
+        self.optimizer = optimizers.make((p for _, p in owned(self.module)), self._settings)
 
     def forward(self, arrived: Tree, seed: int, differentiable: Wanted = True) -> Any:
         """The outputs for what arrived, in train mode; keeps the graph for `backward`. `seed` is for Dropout.
@@ -126,7 +128,7 @@ class Segment:
         Raises RuntimeError if no forward is pending.
         """
         arrived, outputs = self._take_pass()
-        backward(outputs, gradient, self.device, self.backprop)
+        backward(outputs, gradient, self.device, self.backprop, waiting(self._ties))
         return gradients_of(arrived)
 
     def backward_loss(self, loss: torch.Tensor) -> Tree:
@@ -158,7 +160,7 @@ class Segment:
         optimizers.step(self.optimizer, set_at(self._rates, turn))
 
     def _clip(self, most: float, norm: float | None) -> None:
-        weights = list(self.module.parameters())
+        weights = [weight for _, weight in owned(self.module)]
         if self._settings.clip == "segment":
             nn.utils.clip_grad_norm_(weights, most)
         else:
@@ -166,7 +168,7 @@ class Segment:
 
     def gradient_norms(self) -> dict[str, torch.Tensor]:
         """By parameter the L2 norm of its gradient, of those that have one."""
-        weights = self.module.named_parameters()
+        weights = owned(self.module)
         return {n: torch.linalg.vector_norm(weight.grad) for n, weight in weights if weight.grad is not None}
 
     @torch.no_grad()
@@ -178,12 +180,12 @@ class Segment:
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that are trained, by name."""
-        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        return {name: p for name, p in owned(self.module) if p.requires_grad}
 
     def state(self) -> State:
         """Weights and optimizer as arrays that share no memory with the segment's own."""
         state = {key: as_state(tensor) for key, tensor in self.tensors().items()}
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in owned(self.module):
             for slot, value in self._remembered(parameter).items():
                 if value is not None:
                     state[f"optimizer/{name}/{slot}"] = self._slots[slot].array(value)
@@ -231,6 +233,10 @@ class Segment:
             self._load_optimizer(state)
         return state_bytes(state)
 
+    def tie(self, other: Segment) -> None:
+        """Have C of the same phone use the weights of this A that it is tied to, and leave their gradients here."""
+        self._ties = tie(self.module, other.module)
+
     def forget(self) -> None:
         """Drop what is pending, and the gradients."""
         self._pass = self._again = None
@@ -239,7 +245,7 @@ class Segment:
     def _load_optimizer(self, state: State) -> None:
         if self.optimizer is None:
             return
-        for name, parameter in self.module.named_parameters():
+        for name, parameter in owned(self.module):
             prefix = f"optimizer/{name}/"
             slots = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             if slots and optimizers.has_stepped(slots):
@@ -249,9 +255,9 @@ class Segment:
 
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Its weights and buffers by their keys in a state, which has no base weights."""
+    """Its weights and buffers by their keys in a state, which has no base weights, and none of another segment."""
     weights = module.state_dict(keep_vars=True)
-    own = {name: tensor for name, tensor in weights.items() if not isinstance(tensor, BaseWeight)}
+    own = {name: tensor for name, tensor in weights.items() if not isinstance(tensor, (BaseWeight, TiedWeight))}
     tensors = {f"weights/{name}": tensor.detach() for name, tensor in own.items()}
     return tensors | {f"buffers/{n}": b for n, b in module.named_buffers() if n not in weights}
 
@@ -266,7 +272,7 @@ def learned_keys(module: nn.Module) -> frozenset[str]:
 def bounded_keys(module: nn.Module) -> frozenset[str]:
     """The keys of a module's parameters and BatchNorm statistics: a buffer may be a mask that is honestly -inf."""
     weights = module.named_parameters(remove_duplicate=False)
-    names = [name for name, weight in weights if not isinstance(weight, BaseWeight)]
+    names = [name for name, weight in weights if not isinstance(weight, (BaseWeight, TiedWeight))]
     statistics = [name for name, _ in module.named_buffers() if is_statistic(name)]
     return frozenset(f"weights/{name}" for name in [*names, *statistics])
 

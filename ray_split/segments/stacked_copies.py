@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ from ray_split.messages.turn import Turn
 from ray_split.segments.autograd import as_floats, as_leaves, backward, can_have_gradient, gradients_of, own_copy
 from ray_split.segments.base_weight import base_keys
 from ray_split.segments.buffers import changing
-from ray_split.segments.copies import Learned
+from ray_split.segments.copies import Copies, Learned
 from ray_split.segments.device.computing import PLAIN, Computing, Run, compiled_over_phones
 from ray_split.segments.optimization.accumulated import Accumulated
 from ray_split.segments.optimization.correction import Correction
@@ -47,6 +47,7 @@ from ray_split.segments.optimization.stacked_optimizer import StackedOptimizer, 
 from ray_split.segments.pieces import Piece, joined, pieces_of
 from ray_split.segments.seeded_dropout import SeededDropout, replace_dropout
 from ray_split.segments.segment import HALF, as_array, as_state
+from ray_split.segments.tied_weight import TiedWeight, owned
 from ray_split.tasks.task import Task
 
 Tensors = dict[str, torch.Tensor]
@@ -60,6 +61,7 @@ class _Pass:
     low: int
     high: int
     weights: Tensors  # leaves (k, ...) that share memory with the stack
+    ends: Tensors = field(default_factory=dict)  # such leaves of weights that another segment owns
     arrived: Any = None
     outputs: Any = None
     again: Callable[[], None] | None = None  # computes these two once more, where they were not kept
@@ -81,7 +83,7 @@ class StackedCopies:
         self.device = torch.device(device)
         self._computing = computing
         self._module = replace_dropout(copy.deepcopy(module)).to(self.device)
-        self._trained = {n for n, p in self._module.named_parameters() if p.requires_grad and not frozen}
+        self._trained = {n for n, p in owned(self._module) if p.requires_grad and not frozen}
         self._module.train(not frozen)
         self._dropouts = [m for m in self._module.modules() if isinstance(m, SeededDropout)]
         self._changing = changing(self._module)
@@ -92,6 +94,10 @@ class StackedCopies:
         self._correction = correction
         self._weights: Tensors = {}
         self._buffers: Tensors = {}
+        self._end_of = {n: p for n, p in self._module.named_parameters() if isinstance(p, TiedWeight)}
+        self._ends: Tensors = {}  # the stacks of them, by the names that they have here
+        self._waiting: Tensors = {}  # their gradients, by the names that they have there
+        self._tied: StackedCopies | None = None  # the copies that leave their gradients for these weights here
         self._memory: dict[str, Tensors] = {}
         self._steps: Array = np.zeros(0)  # that each phone has taken
         self._skipped: dict[str, Array] = {}  # and how many of them left out a weight, which had no gradient
@@ -110,9 +116,11 @@ class StackedCopies:
         self._passes, self._updating, self._accumulated = [], [], Accumulated(count)
         own = own or {}
         base = base_keys(self._module)  # which all phones share: vmap takes the module's own
-        weights = {n: p for n, p in self._module.named_parameters() if n not in base}
+        weights = {n: p for n, p in owned(self._module) if n not in base}
         self._weights = {n: self._filled(n, p, state, own, count) for n, p in weights.items()}
         self._buffers = {n: self._filled(n, b, state, own, count) for n, b in self._module.named_buffers()}
+        self._ends = {n: p.detach().expand(count, *p.shape) for n, p in self._end_of.items()}
+        self._waiting, self._tied = {}, None
         self._steps, self._skipped = np.zeros(count), {}
         self._memory = {slot: {} for slot in (*self._optimizer.slots, *self._optimizer.numbers)}
         for name, weight in self._weights.items():
@@ -126,6 +134,12 @@ class StackedCopies:
             self._correction.begin(self._trained, state, terms, self.device)
         shared = sum(array.nbytes for key, array in state.items() if not key.startswith("optimizer/"))
         return shared * count + state_bytes({k: v for k, v in own.items() if k.startswith("optimizer/")})
+
+    def tie(self, other: Copies) -> None:
+        """As Copies.tie."""
+        assert isinstance(other, StackedCopies)  # preparation stacks both or neither
+        other._ends = {name: self._weights[end.owner] for name, end in other._end_of.items()}
+        self._tied = other
 
     def _load_steps(self, taken: dict[str, Array]) -> None:
         if taken:
@@ -164,7 +178,7 @@ class StackedCopies:
 
     def _forward(self, piece: Piece, group: Any, seeds: Sequence[int], differentiable: Wanted, exceeds: bool) -> _Pass:
         low, high = piece.low, piece.high
-        done = _Pass(low, high, self._leaves(low, high))
+        done = _Pass(low, high, self._leaves(low, high), self._end_leaves(low, high))
         buffers = {n: b[low:high] for n, b in self._buffers.items()}
         kept = {n: b.clone() for n, b in buffers.items()} if exceeds else {}
         self._keep(low, high, self._compute(done, buffers, group, seeds, differentiable))
@@ -185,7 +199,7 @@ class StackedCopies:
         for dropout in self._dropouts:
             dropout.generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         _share_generators(self._dropouts)
-        done.outputs, assigned = self._call(done.weights, buffers, own)
+        done.outputs, assigned = self._call({**done.weights, **done.ends}, buffers, own)
         return assigned
 
     def _call(self, weights: Tensors, buffers: Tensors, inputs: Any) -> tuple[Any, Tensors]:
@@ -194,6 +208,20 @@ class StackedCopies:
 
     def _leaves(self, low: int, high: int) -> Tensors:
         return {n: w[low:high].detach().requires_grad_(n in self._trained) for n, w in self._weights.items()}
+
+    def _end_leaves(self, low: int, high: int) -> Tensors:
+        trained = {name for name, end in self._end_of.items() if end.requires_grad and not self._frozen}
+        return {n: w[low:high].detach().requires_grad_(n in trained) for n, w in self._ends.items()}
+
+    def _keep_waiting(self) -> None:
+        """The gradients that the last `learn` found for weights that another segment owns."""
+        found = {end.owner: [done.ends[name].grad for done in self._passes] for name, end in self._end_of.items()}
+        whole = {owner: [g for g in each if g is not None] for owner, each in found.items()}
+        self._waiting = {owner: torch.cat(each) for owner, each in whole.items() if len(each) == len(self._passes)}
+
+    def _take_waiting(self) -> Tensors:
+        taken, self._waiting = self._waiting, {}
+        return taken
 
     def _keep(self, low: int, high: int, assigned: Tensors) -> None:
         """The buffers (k, ...) that forward has assigned, in a new stack: the graph may need what is in the old one."""
@@ -205,10 +233,12 @@ class StackedCopies:
     def backward(self, gradients: Groups, turn: Turn | None = None) -> Groups:
         """Backward with the gradients that arrived: the gradients of what arrived in `forward`."""
         found = []
+        tied = self._tied._take_waiting() if self._tied is not None else {}
         for piece, done in zip(self._pieces, self._pending(), strict=True):
             if done.again is not None:
                 done.again()
-            backward(done.outputs, piece.of(gradients), self.device, self._backprop)
+            waiting = [(done.weights[n], g[done.low : done.high]) for n, g in tied.items() if n in self._trained]
+            backward(done.outputs, piece.of(gradients), self.device, self._backprop, waiting)
             found.append(self._ended(done))
         self._end_backward(turn)
         return joined(self._pieces, found)
@@ -271,6 +301,7 @@ class StackedCopies:
             right.append(task.corrects(done.outputs, targets))
             gradients.append(self._ended(done))
         self.wanted = wanted_by_any(wanted)
+        self._keep_waiting()
         self._end_backward(turn)
         return Learned(joined(self._pieces, gradients), np.concatenate(losses), np.concatenate(right))
 
@@ -332,7 +363,9 @@ class StackedCopies:
         outputs, low = [], 0
         for group in arrived:
             high = low + group_size(group)
-            weights, buffers = ({n: t[low:high] for n, t in s.items()} for s in (self._weights, self._buffers))
+            weights, buffers = (
+                {n: t[low:high] for n, t in s.items()} for s in ({**self._weights, **self._ends}, self._buffers)
+            )
             buffers |= {name: tensor.clone() for name, tensor in buffers.items() if name in self._changing}
             outputs.append(self._call(weights, buffers, receive(group, self.device))[0])
             low = high

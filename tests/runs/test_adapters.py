@@ -337,6 +337,22 @@ def test_on_ray_they_are_the_same_bytes(ray_session: Any, tmp_path: Path) -> Non
     assert on("ray") == on("inprocess")
 
 
+TIED = {**DECODERS["llama"][1], "tie_word_embeddings": True}
+
+
+def test_a_tied_head_is_not_trained_apart_as_peft_would(tmp_path: Path) -> None:
+    name = name_of("llama", TIED)
+    model = pefts(transformers.AutoModelForCausalLM.from_config, "llama", TIED, modules_to_save=["lm_head"])
+    head, embedding = model.get_output_embeddings().modules_to_save["default"], model.get_input_embeddings()
+    assert head.weight.requires_grad and not embedding.weight.requires_grad  # peft's have come apart
+    with pytest.raises(rs.SettingsError) as caught:
+        lora = {"r": 4, "modules_to_save": ["lm_head"]}
+        rs.fit(settings_of(tmp_path, name, model={"name": name, "lora": lora}), callbacks=[])
+    assert str(caught.value).startswith(
+        "model.lora.modules_to_save: the weight of lm_head is tied to that of model.embed_tokens, and peft would train"
+    )
+
+
 @pytest.mark.parametrize(
     ("lora", "said"),
     [
@@ -367,5 +383,6 @@ def test_a_model_that_peft_does_not_know_is_asked_for_its_layers_and_then_has_ad
 
 def test_trained_weights_that_are_tied_across_the_border_stay_refused(tmp_path: Path) -> None:
     told = {**DECODERS["gpt2"][1], "tie_word_embeddings": True}
+    model = {"name": name_of("gpt2", told), "lora": {}, "cuts": ["transformer.h.1"]}
     with pytest.raises(CutError, match="tied weights"):
-        rs.fit(settings_of(tmp_path, "x", model={"name": name_of("gpt2", told), "lora": {}}), callbacks=[])
+        rs.fit(settings_of(tmp_path, "x", model=model), callbacks=[])

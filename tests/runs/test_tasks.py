@@ -161,11 +161,14 @@ def test_a_unet_whose_raw_input_would_cross_is_refused_and_the_input_named(tmp_p
         rs.fit(settings, callbacks=[])
 
 
-def test_a_head_tied_to_the_embedding_is_refused_and_both_weights_named(tmp_path: Path) -> None:
-    model = {"name": "transformer", "num_classes": 32, "kwargs": {"tied": True}}
-    settings = config(tmp_path, {"model": model, "data": TOKENS, "task": {"loss": "token_cross_entropy"}})
+def test_a_head_tied_to_the_embedding_is_the_phones_and_refused_on_the_server(tmp_path: Path) -> None:
+    model: dict[str, Any] = {"name": "transformer", "num_classes": 32, "kwargs": {"tied": True}}
+    sections = {"data": TOKENS, "task": {"loss": "token_cross_entropy"}}
+    result = rs.fit(config(tmp_path, {**sections, "model": model}), callbacks=[])
+    trained = rs.load_model(result.path)
+    assert trained.head.weight is trained.embedding.tokens.weight
     with pytest.raises(rs.SettingsError, match=r"the tied weights embedding\.tokens\.weight and head\.weight"):
-        rs.fit(settings, callbacks=[])
+        rs.fit(config(tmp_path, {**sections, "model": {**model, "cuts": ["blocks.0"]}}), callbacks=[])
 
 
 def test_a_regression_learns_and_its_best_round_has_the_lowest_validation_loss(tmp_path: Path) -> None:

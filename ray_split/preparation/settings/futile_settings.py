@@ -70,6 +70,7 @@ def warn_of_unused(settings: config.Config) -> None:
         (phones, "phones", "hostile_scale", bool(phones.hostile), "where no phone is hostile"),
         (server, "server", "dtype", on_server, f"with {schedule}, where B is the phones'"),
         (server, "server", "compile", on_server, f"with {schedule}, where B is the phones'"),
+        (server, "server", "activation_checkpointing", on_server, f"with {schedule}, where B is the phones'"),
         (phones, "phones", "on_misfit", phones.device is not None, "without phones.device"),
     ]
     for section, name, field, used, where in each:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,10 +15,14 @@ from ray_split.config.user_code.by_value import spoken
 from ray_split.cutting.cut import Segments
 from ray_split.cutting.model_inputs import changed
 from ray_split.errors import BROKEN, SettingsError, first_line
+from ray_split.messages.message import as_bits, leaves, send
+from ray_split.preparation.trials.alike import Tolerance, different
 from ray_split.schedules import schedule_of
 from ray_split.segments.buffers import changing
-from ray_split.segments.device.computing import compiled, computing_of
-from ray_split.segments.segment import HALF, call
+from ray_split.segments.device.checkpointing import blocks_of
+from ray_split.segments.device.computing import Computing, compiled, computing_of
+from ray_split.segments.parameter_hooks import copied
+from ray_split.segments.segment import HALF, Segment, call
 
 CPU = torch.device("cpu")
 
@@ -57,6 +63,52 @@ def check_compiled_stack(settings: config.Config, segments: Segments) -> None:
     if any(isinstance(module, nn.Dropout) and module.p for module in segments.b.modules()):
         wrong = "can't be true, because the server's part is stacked and has Dropout, whose masks are each phone's own"
         raise SettingsError("server.compile", True, "Set phones.stacked to a,c, or server.compile to false", wrong)
+
+
+CHECKPOINTING = "server.activation_checkpointing"
+EXACTLY = Tolerance(0, 0, 0)
+
+
+def check_checkpointing(settings: config.Config, segments: Segments, example: Any) -> None:
+    """See that B's blocks compute the same once more, if they are to; `example`: a batch's inputs."""
+    if not settings.server.activation_checkpointing or not schedule_of(settings.schedule).on_server:
+        return
+    if settings.server.compile:
+        raise SettingsError(CHECKPOINTING, True, "Set one of the two", "can't be used with server.compile")
+    if not blocks_of(segments.b):
+        wrong = "is of no use, because the server's part has no blocks (layers that have layers)"
+        raise SettingsError(CHECKPOINTING, True, "Leave server.activation_checkpointing out", wrong)
+    computing = computing_of(settings, "b")
+    with torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), computing_of(settings, "a").around(CPU):
+            arrived = send(call(copy.deepcopy(segments.a).train(), changed(example, torch.clone)))
+        if (problem := _problem(settings, segments.b, computing, arrived)) is not None:
+            wrong = f"can't be true, because a block of the server's part can't be computed once more: {problem}"
+            raise SettingsError(CHECKPOINTING, True, "Leave server.activation_checkpointing out", wrong)
+
+
+def _problem(settings: config.Config, module: nn.Module, computing: Computing, arrived: Any) -> str | None:
+    """What another forward of B's blocks in backward would make another of, if anything."""
+    expected = _learned(settings, module, computing, arrived)
+    try:
+        found = _learned(settings, module, replace(computing, checkpointing=True), arrived)
+    except BROKEN as error:
+        return f"{type(error).__name__}: {first_line(error)}"
+    name = different(expected, found, EXACTLY)
+    return None if name is None else f"{name} would be another"
+
+
+def _learned(settings: config.Config, module: nn.Module, computing: Computing, arrived: Any) -> dict[str, Any]:
+    """What a forward and a backward of B leave, by name."""
+    frozen = "b" in settings.model.freeze
+    segment = Segment(copied(module), config.Optimizer(), frozen=frozen, computing=computing)
+    outputs = [x for x in leaves(segment.forward(arrived, seed=1)) if isinstance(x, torch.Tensor) and x.requires_grad]
+    loss = torch.stack([x.abs().double().square().sum() for x in outputs]).sum() if outputs else torch.zeros(())
+    gradients = segment.backward_loss(loss)
+    found = {f"output {number}": as_bits(x.detach()) for number, x in enumerate(outputs)}
+    found |= {f"gradient {number}": x for number, x in enumerate(leaves(gradients)) if isinstance(x, np.ndarray)}
+    found |= {name: as_bits(weight.grad) for name, weight in segment.trained().items() if weight.grad is not None}
+    return {**found, **{key: array for key, array in segment.state().items() if not key.startswith("optimizer/")}}
 
 
 def _traced(module: nn.Module, arguments: tuple[Any, ...]) -> None:

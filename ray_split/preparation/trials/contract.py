@@ -18,6 +18,7 @@ from ray_split.messages.message import send
 from ray_split.segments.device.computing import Computing, computing_of
 from ray_split.segments.optimization import optimizers
 from ray_split.segments.segment import bounded_keys, call, learned_keys
+from ray_split.segments.tied_weight import tied_names
 from ray_split.tasks.losses import LOSSES, CrossEntropy, Distance, MultiLabel
 
 
@@ -50,6 +51,7 @@ def contract(
         {name: learned_keys(module) for name, module in modules.items() if name not in frozen},
         frozenset(key for module in modules.values() for key in bounded_keys(module)),
         *_remembered(settings, modules),
+        tied={} if segments.c is None else tied_names(segments.c),
         apart=bool(shorter),
     )
 

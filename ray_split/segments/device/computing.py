@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 from ray_split import config
 from ray_split.errors import SettingsError, first_line
 from ray_split.messages.message import tree_map
+from ray_split.segments.device.checkpointing import checkpoint_blocks
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Computing:
     widens: bool = False
     channels_last: bool = False
     compiled: bool = False
+    checkpointing: bool = False  # its blocks are computed once more in backward
 
     def around(self, device: torch.device) -> AbstractContextManager[Any]:
         """Around a forward and its loss."""
@@ -41,7 +43,9 @@ class Computing:
         return tree_map(_channels_last, tree) if self.channels_last else tree
 
     def laid_out(self, module: nn.Module) -> nn.Module:
-        """A module with its weights as they are to lie in memory."""
+        """A module with its weights as they are to lie in memory, and its blocks as they are to be computed."""
+        if self.checkpointing:
+            checkpoint_blocks(module)
         return module.to(memory_format=torch.channels_last) if self.channels_last else module
 
     def scored(self, outputs: Any) -> Any:
@@ -63,7 +67,12 @@ def computing_of(settings: config.Config, name: str, on_server: bool = True) -> 
 def computing_at_server(settings: config.Config, on_server: bool = True) -> Computing:
     """How the server computes B; where B is trained on the phone, it is evaluated as it is trained."""
     server, computing = settings.server, computing_of(settings, "b", on_server)
-    return replace(computing, channels_last=server.channels_last, compiled=server.compile and on_server)
+    return replace(
+        computing,
+        channels_last=server.channels_last,
+        compiled=server.compile and on_server,
+        checkpointing=server.activation_checkpointing and on_server,
+    )
 
 
 def widened(tree: Any) -> Any:

@@ -6,11 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from ray_split.arrays import Array
 from ray_split.messages.message import as_bits, receive_leaf
 
 T = TypeVar("T")
+
+
+def order_of(model: nn.Module) -> list[str]:
+    """The names of a model's parameters in their order, of one that has several all: a segment may call it by any."""
+    places: dict[int, int] = {}
+    named = dict(model.named_parameters(remove_duplicate=False))
+    return sorted(named, key=lambda name: places.setdefault(id(named[name]), len(places)))
 
 
 def total_norm(norms: Mapping[str, Array], order: Sequence[str]) -> Array:

@@ -11,7 +11,8 @@ from torch import nn
 
 import ray_split as rs
 from ray_split.cutting.cut import CutError, Segments, cut
-from ray_split.segments.segment import call
+from ray_split.segments.segment import call, tensors_of
+from ray_split.segments.tied_weight import tied_names
 from tests.language_nets import BLOCKS, DECODERS, LENGTH, VOCABULARY, decoder, next_token, tokens
 from tests.tiers import mostly_thorough
 
@@ -94,13 +95,20 @@ def test_elsewhere_it_is_not_cut(cuts: list[str], said: str) -> None:
     assert str(caught.value).startswith(said)
 
 
-def test_tied_embeddings_across_a_cut_are_refused_by_their_names() -> None:
+def test_tied_embeddings_across_the_servers_border_are_refused_by_their_names() -> None:
     with pytest.raises(CutError) as caught:
-        cut(made("gpt2", tie_word_embeddings=True), cuts_of("gpt2", 0, 2), batch(False))
+        cut(made("gpt2", tie_word_embeddings=True), cuts_of("gpt2", 0), batch(False))
     assert str(caught.value) == (
-        "model.cuts: the tied weights transformer.wte.weight and lm_head.weight would be in both segments A and C. "
-        "Cut so that both stay in one segment, or untie them (tie_word_embeddings=False)."
+        "model.cuts: the tied weights transformer.wte.weight and lm_head.weight would be in both segments A and B. "
+        "Cut so that both stay on the phone, in A or in C, or untie them (tie_word_embeddings=False)."
     )
+
+
+def test_tied_embeddings_in_a_and_c_are_one_weight_of_a() -> None:
+    segments = cut(made("gpt2", tie_word_embeddings=True), cuts_of("gpt2", 0, 2), batch(False))
+    assert segments.c is not None
+    assert tied_names(segments.c) == {"lm_head.weight": "transformer.wte.weight"}
+    assert not {key for key in tensors_of(segments.c) if "lm_head" in key}
 
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
