@@ -133,7 +133,10 @@ class Data(Section):
         1,
         description="batches whose gradients are accumulated for a local step; each is forward and backward by itself",
     )
-    eval_batch_size: Count = Field(256, description="batch size of validation and test")
+    eval_batch_size: Literal["auto"] | Count = Field(
+        "auto",
+        description="batch size of validation and test; auto: 256, or fewer of a model that returns very much",
+    )
     augment: by_value.Name | None = Field(
         None,
         description="changes training images at random: flip, crop_flip, random_resized_crop, trivial_augment, "
