@@ -21,6 +21,7 @@ import numpy as np
 import ray
 import torch
 
+from jobs.bench.adapters import ADAPTER_ROWS
 from jobs.bench.channels import CHANNEL_ROWS
 from jobs.bench.exchange import exchange_row
 from jobs.bench.holding import HOLDING_ROWS
@@ -49,6 +50,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **PHONE_ROWS,
     **RUN_ROWS,
     **MEMORY_ROWS,
+    **ADAPTER_ROWS,
     **HOLDING_ROWS,
     **LARGE_MODEL_ROWS,
     "what is stacked": stacking_row,
