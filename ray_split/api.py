@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -21,8 +22,9 @@ from ray_split.driver.backend import Backend
 from ray_split.driver.interrupted_start import stoppable
 from ray_split.driver.one_run import carry_out
 from ray_split.driver.stopping import Stop
-from ray_split.errors import SettingsError, first_line, shown, told
-from ray_split.filesystem import Place, place
+from ray_split.driver.text_sample import sample_of, writes
+from ray_split.errors import MISFITS, SettingsError, first_line, shown, told
+from ray_split.filesystem import Place, place, write
 from ray_split.messages.message import receive_leaf
 from ray_split.messages.state import weights
 from ray_split.models import registry
@@ -32,7 +34,7 @@ from ray_split.preparation.prepare import Prepared, prepare, with_held_out
 from ray_split.preparation.run_folder import Claimed, check_quarantine, claimed, inherit
 from ray_split.preparation.settings import named_callbacks
 from ray_split.results.adapter import write_adapter
-from ray_split.results.left_behind import BY_VALUE, CONFIG, MODEL, WITHOUT_EMA
+from ray_split.results.left_behind import BY_VALUE, CONFIG, MODEL, SUMMARY, WITHOUT_EMA
 from ray_split.results.personal_state import FOLDER, Personal
 from ray_split.results.result import Result
 from ray_split.schedules import schedule_of
@@ -82,9 +84,28 @@ def _connected(prepared: Prepared, folder: Claimed, callbacks: list[Callback]) -
             resolved = backend.resolve(prepared.settings, prepared.work)
             told = [*callbacks, *named_callbacks.made(resolved.run), *backend.callbacks()]
             with logs.run(resolved.run.name):
-                return carry_out(prepared._replace(settings=resolved), folder, backend, told, stop)
+                result = carry_out(prepared._replace(settings=resolved), folder, backend, told, stop)
+                return _with_sample(result, resolved, prepared)
     finally:
         backend.stop()
+
+
+def _with_sample(result: Result, settings: config.Config, prepared: Prepared) -> Result:
+    """What the trained model writes, in the log and in summary.json, where it is one of text."""
+    folder = settings.run.folder
+    if not writes(settings) or not (folder / MODEL).exists():
+        return result
+    try:
+        found = sample_of(_loaded(settings, folder), settings, prepared.parts)
+    except MISFITS as error:  # the run is complete: this was to show it
+        logger.warning("no sample of text was written: %s", first_line(error))
+        return result
+    if found is None:
+        return result
+    logger.info("a sample: %s | %s", found["prompt"], found["text"], extra=logs.about(sample=found))
+    summary = {**json.loads((folder / SUMMARY).read_text()), "sample": found}
+    write(folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+    return Result.from_path(folder)
 
 
 def connect(settings: config.Cluster) -> Backend:
@@ -125,13 +146,19 @@ def load_model(
     folder = _with_weights(path)
     settings = _with_model(config.Config.from_yaml(folder / CONFIG), folder, model)
     with named_by(folder, trust):
-        made = registry.build(settings.model, settings.run.seed)
+        made = _loaded(settings, folder, ema)
+    if phone is not None:
+        _fill(made, folder / FOLDER, _own_weights(folder, phone), strict=False)
+    return made
+
+
+def _loaded(settings: config.Config, folder: Place, ema: bool = True) -> nn.Module:
+    """The model with the weights that a run left, in eval mode."""
+    made = registry.build(settings.model, settings.run.seed)
     file = folder / (MODEL if ema or settings.optimizer.ema_decay is None else WITHOUT_EMA)
     base = base_keys(made)
     file_has = {**{key: tensor for key, tensor in made.state_dict().items() if key in base}, **_read_weights(file)}
     _fill(made, file, file_has, strict=True)
-    if phone is not None:
-        _fill(made, folder / FOLDER, _own_weights(folder, phone), strict=False)
     return made.eval()
 
 

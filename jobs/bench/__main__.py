@@ -21,6 +21,7 @@ import numpy as np
 import ray
 import torch
 
+from jobs.bench.adapters import ADAPTER_ROWS
 from jobs.bench.channels import CHANNEL_ROWS
 from jobs.bench.decoding import decoding_row
 from jobs.bench.devices.wire import DEVICE_ROWS
@@ -51,6 +52,7 @@ ROWS: dict[str, Callable[[int, int], Row]] = {
     **PHONE_ROWS,
     **RUN_ROWS,
     **MEMORY_ROWS,
+    **ADAPTER_ROWS,
     **HOLDING_ROWS,
     **LARGE_MODEL_ROWS,
     **DEVICE_ROWS,

@@ -95,7 +95,8 @@ class Partition(Section):
     name: by_value.Name = Field("iid", description="iid, dirichlet, shards, natural, or package.module:function")
     by: str | None = Field(
         None,
-        description="natural: the ids (a writer, a user) that make a phone; none: the only ones that there are",
+        description="natural: the ids (a writer, a user) that make a phone; none: the only ones that there are; "
+        "dirichlet, shards: length, to deal text by how long it is, as others by class",
     )
     alpha: Positive = Field(0.5, description="dirichlet: the smaller, the fewer classes a phone has")
     shards_per_phone: Count = Field(2, description="shards: pieces of the samples, sorted by class, that a phone has")
@@ -105,7 +106,7 @@ class Partition(Section):
     @classmethod
     def _by_is_naturals(cls, by: str | None, info: ValidationInfo) -> str | None:
         name = info.data.get("name", "natural")
-        if by is not None and name != "natural" and ":" not in name:
+        if by is not None and name != "natural" and ":" not in name and (by != "length" or name == "iid"):
             do = "Remove data.partition.by, or set data.partition.name to natural"
             raise SettingsError("", by, do, f"can't be used with data.partition.name {name}")
         return by
@@ -133,7 +134,10 @@ class Data(Section):
         1,
         description="batches whose gradients are accumulated for a local step; each is forward and backward by itself",
     )
-    eval_batch_size: Count = Field(256, description="batch size of validation and test")
+    eval_batch_size: Literal["auto"] | Count = Field(
+        "auto",
+        description="batch size of validation and test; auto: 256, or fewer of a model that returns very much",
+    )
     decoders: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         0,
         description="threads of each client that make its phones' next batches while it computes or waits: a number, "
@@ -382,6 +386,11 @@ class Run(Section):
     )
     wait_for_phones: Annotated[NotNegative, Field(le=1e6)] = Field(
         60.0, description="seconds that a round waits for its remote phones; then it begins without those missing"
+    )
+    sample: str = Field(
+        "auto",
+        description="how the text begins that a language model of text writes at the end, 40 tokens; "
+        "auto: as the first test sample does; off: none is written",
     )
     private: bool = Field(
         False, description="what is written is its owner's alone (0700, 0600); else as the umask says"

@@ -131,7 +131,7 @@ def positions_of(model: nn.Module, training: Trace, evaluating: Trace) -> list[P
     """
     modes = (training, evaluating)
     borders = [(_raw_until(trace), _ends_at(trace), _tied(model, trace)) for trace in modes]
-    trained = _first_trained(model, training)
+    trained = first_trained(model, training)
     found: dict[tuple[int, ...], list[str]] = {}
     for name in training.ends.keys() & evaluating.ends.keys():
         found.setdefault(tuple(trace.places[trace.ends[name]] for trace in modes), []).append(name)
@@ -182,6 +182,7 @@ def _tied(model: nn.Module, trace: Trace) -> set[tuple[int, int]]:
     return {(start, stop) for start, stop in spans.values() if start < stop}
 
 
-def _first_trained(model: nn.Module, trace: Trace) -> int:
+def first_trained(model: nn.Module, trace: Trace) -> int:
+    """The first place that uses a weight that is trained; beyond the last one if there is none."""
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     return min((place for place, tensor in uses(model, trace) if id(tensor) in trained), default=len(trace.places))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Trace, uses
 from ray_split.errors import BROKEN, SettingsError
 from ray_split.messages.message import leaves
+from ray_split.segments.base_weight import BaseWeight
 
 Shape = tuple[int, ...]
 
@@ -46,6 +47,9 @@ class Costs:
     shapes: list[tuple[Shape, ...]]  # of the tensors that would cross
     inputs: int  # bytes of the batch
     outputs: int  # bytes of what the model returns
+    labels: int  # bytes of a batch's labels: a class for each sample, or for each token of it
+    sent_before: Array  # bytes of the state of all up to the node: weights but a frozen base, and buffers
+    sent_after: Array  # the same of all after it
 
 
 def convolution_backward(
@@ -63,16 +67,29 @@ def convolution_backward(
 FORMULAS = {torch.ops.aten.convolution_backward: convolution_backward}
 
 
-def without_data(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The model itself, its parameters and buffers replaced by fake ones; what was tied stays tied."""
+OF_A_BASE = "_of_a_base"
+
+
+def without_data(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
+    """The model itself, its parameters and buffers replaced by fake ones; what was tied stays tied.
+
+    Without a mode they are on the meta device, where a module can be copied.
+    """
     made: dict[int, torch.Tensor] = {}
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in made:
-            with mode:
-                empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-            made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+            with mode or nullcontext():
+                empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu" if mode else "meta")
+            made[id(tensor)] = _like(tensor, empty)
         return made[id(tensor)]
+
+    def _like(tensor: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
+        if isinstance(tensor, BaseWeight):
+            found: torch.Tensor = BaseWeight(empty)
+            setattr(found, OF_A_BASE, True)  # a parameter that is fake has no class of ours
+            return found
+        return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
     for module in model.modules():
         tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
@@ -96,11 +113,29 @@ def costs_of(
         except BROKEN as error:
             said = " ".join(str(error).partition("While executing")[0].split())  # what follows is fx's own
             wrong = f"the model can't take a batch of shape {tuple(shape)}: {type(error).__name__}: {said}"
-            raise SettingsError(
-                "input", list(shape), "Give the shape of one sample, such as 3x224x224", wrong
-            ) from error
-    columns: dict[str, Any] = {**run.columns(), **_weights(model, trace, len(run.alive)), **_live(trace, run)}
-    return Costs(**columns, inputs=bytes_of(inputs), outputs=run.outputs)
+            raise SettingsError("input", list(shape), _what_to_give(dtype), wrong) from error
+    count = len(run.alive)
+    columns: dict[str, Any] = {**run.columns(), **_weights(model, trace, count), **_live(trace, run)}
+    sent: dict[str, Any] = {
+        "sent_before": _sent(model, trace, count),
+        "sent_after": _sent(model, trace, count, after=True),
+    }
+    return Costs(**columns, **sent, inputs=bytes_of(inputs), outputs=run.outputs, labels=_labels(inputs, run.shape))
+
+
+LABEL_BYTES = 8  # of a class: an int64
+
+
+def _labels(inputs: torch.Tensor, outputs: Shape) -> int:
+    """Scores of (samples, tokens, classes) are of the next token of each token."""
+    of_tokens = not inputs.is_floating_point() and len(outputs) == 3 and outputs[:2] == tuple(inputs.shape)
+    return LABEL_BYTES * (inputs.numel() if of_tokens else len(inputs))
+
+
+def _what_to_give(dtype: torch.dtype) -> str:
+    if not dtype.is_floating_point:
+        return "Give the number of tokens that the model takes, such as 128"
+    return "Give the shape of one sample, such as 3x224x224, or data.max_length for a model that reads tokens"
 
 
 @contextmanager
@@ -168,6 +203,7 @@ class _Run(fx.Interpreter):
         self.kept: dict[int, tuple[int, int]] = {}  # storage: the node that keeps it first, bytes
         self.values: dict[fx.Node, Value] = {}
         self.at, self.outputs = 0, 0
+        self.shape: Shape = ()  # of the first that the model returns
         self._known: set[Any] = set()
         self._counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
 
@@ -175,7 +211,7 @@ class _Run(fx.Interpreter):
         with torch.enable_grad(), self._counter:
             with saved_tensors_hooks(self._keep, lambda tensor: tensor):
                 outputs = [x for x in leaves(self.run(inputs)) if isinstance(x, torch.Tensor) and x.requires_grad]
-                self.outputs = bytes_of(outputs)
+                self.outputs, self.shape = bytes_of(outputs), tuple(outputs[0].shape) if outputs else ()
                 loss = sum((torch.log_softmax(_rows(x), 1).sum() for x in outputs), torch.zeros(()))
             self._count(self.forward)
             if outputs:
@@ -261,6 +297,16 @@ def _weights(model: nn.Module, trace: Trace, count: int) -> dict[str, Array]:
             columns["trained"][place] += trained
             columns["largest"][place] = max(columns["largest"][place], trained)
     return columns
+
+
+def _sent(model: nn.Module, trace: Trace, count: int, after: bool = False) -> Array:
+    """Bytes of the state of all up to each node (N,), or of all after it: a tensor that both use is in both."""
+    own, seen = np.zeros(count), set[int]()
+    for place, tensor in sorted(uses(model, trace), key=lambda use: use[0], reverse=after):
+        if id(tensor) not in seen and not hasattr(tensor, OF_A_BASE):
+            seen.add(id(tensor))
+            own[place] += bytes_of(tensor)
+    return np.asarray(np.cumsum(own[::-1])[::-1] - own if after else np.cumsum(own))
 
 
 def _live(trace: Trace, run: _Run) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from ray_split.costs.planner_hardware import Profile
 from ray_split.costs.position_costs import PositionCosts
 from ray_split.errors import SettingsError
 
-LABEL_BYTES = 8  # of a class: an int64
-
 
 class Candidates(NamedTuple):
     """Ways to cut the model (K,): by one position (single split: second is -1) or by two."""
@@ -25,6 +23,7 @@ class Candidates(NamedTuple):
     second: Array
     bytes_up: Array  # a step
     bytes_down: Array
+    bytes_weights: Array  # of A's and C's state, which crosses at a round's beginning, and again at its end
     phone_flops: Array  # a step
     phone_memory: Array  # bytes at the peak
     seconds: Array  # a sample
@@ -95,15 +94,17 @@ def candidates_of(scanned: PositionCosts, optimizer: config.Optimizer, profile: 
     flops = scanned.flops[first] + scanned.total_flops - scanned.flops[second]
     memory = phone_memory(scanned, optimizer, first, second)
     seconds = _seconds(scanned, profile, flops, up, down, messages=4)
-    return Candidates(first, second, up, down, flops, memory, seconds)
+    weights = scanned.at(scanned.costs.sent_before)[first] + scanned.at(scanned.costs.sent_after)[second]
+    return Candidates(first, second, up, down, weights, flops, memory, seconds)
 
 
 def _single(scanned: PositionCosts, first: Array, optimizer: config.Optimizer, profile: Profile) -> Candidates:
-    up = scanned.at(scanned.costs.crossing)[first] + LABEL_BYTES * scanned.batch
+    up = scanned.at(scanned.costs.crossing)[first] + scanned.costs.labels
     down, flops = scanned.at(scanned.costs.returning)[first], scanned.flops[first]
     memory = phone_memory(scanned, optimizer, first, None)
     seconds = _seconds(scanned, profile, flops, up, down, messages=2)
-    return Candidates(first, np.full(len(first), -1), up, down, flops, memory, seconds)
+    weights = scanned.at(scanned.costs.sent_before)[first]
+    return Candidates(first, np.full(len(first), -1), up, down, weights, flops, memory, seconds)
 
 
 def _seconds(scanned: PositionCosts, profile: Profile, flops: Array, up: Array, down: Array, messages: int) -> Array:

@@ -12,8 +12,10 @@ from torch._subclasses import FakeTensorMode
 
 from ray_split import config
 from ray_split.arrays import Array
-from ray_split.costs.cut_positions import Position, positions_of, trace
+from ray_split.costs.cut_positions import Position, Trace, positions_of, trace
+from ray_split.costs.decoder_blocks import chain_of
 from ray_split.costs.node_costs import Costs, Shape, costs_of, without_data
+from ray_split.cutting.language_models import family_of
 from ray_split.errors import SettingsError
 from ray_split.models import registry
 
@@ -51,11 +53,11 @@ def scan_of(
 ) -> PositionCosts:
     """Every position of a model for inputs (batch, *shape), and its costs. Raises SettingsError."""
     settings = settings.model_copy(update={"input_shape": list(shape)})
-    return scan(_weightless(settings), shape, batch, dtype)
+    return scan(weightless(settings), shape, batch, dtype)
 
 
-def _weightless(settings: config.Model) -> nn.Module:
-    """The model without numbers in its weights, where it can be built so: it is built several times faster."""
+def weightless(settings: config.Model) -> nn.Module:
+    """The model without numbers in its weights, where it can be built so: faster, and no memory is taken for them."""
     try:
         with torch.device("meta"):
             return registry.build(settings, seed=0)
@@ -65,16 +67,22 @@ def _weightless(settings: config.Model) -> nn.Module:
 
 def scan(model: nn.Module, shape: Sequence[int], batch: int, dtype: torch.dtype = torch.float32) -> PositionCosts:
     """Every position of a model, as `scan_of`. The model's own tensors are replaced by some without data."""
-    mode = FakeTensorMode()
-    model = without_data(model, mode)
-    training, evaluating = trace(model, training=True), trace(model, training=False)
-    positions = positions_of(model, training, evaluating)
+    mode, name = FakeTensorMode(), type(model).__name__
+    model, training, positions = _traced(model, mode)
     if not any(position.first for position in positions):
-        wrong = f"{type(model).__name__} can't be cut anywhere"
-        raise SettingsError("model.name", type(model).__name__, "Choose a model of several layers", wrong)
+        wrong = f"{name} can't be cut anywhere"
+        raise SettingsError("model.name", name, "Choose a model of several layers", wrong)
     costs = costs_of(model, training, (batch, *shape), mode, dtype)
     flops, places = costs.forward + costs.backward, [position.place for position in positions]
     left, numbers = np.cumsum(flops)[places], np.cumsum(costs.parameters)[places]
-    return PositionCosts(
-        type(model).__name__, positions, costs, batch, left, flops.sum(), numbers, costs.parameters.sum()
-    )
+    return PositionCosts(name, positions, costs, batch, left, flops.sum(), numbers, costs.parameters.sum())
+
+
+def _traced(model: nn.Module, mode: FakeTensorMode) -> tuple[nn.Module, Trace, list[Position]]:
+    """The model, or its blocks in a chain, with the order in which it runs and where it can be cut."""
+    if (family := family_of(model)) is not None:
+        chain, order, positions = chain_of(without_data(model, None), family)
+        return without_data(chain, mode), order, positions
+    model = without_data(model, mode)
+    training, evaluating = trace(model, training=True), trace(model, training=False)
+    return model, training, positions_of(model, training, evaluating)

@@ -84,6 +84,21 @@ def parts_of(model: nn.Module, family: Family, cuts: Sequence[str]) -> list[Bloc
     return parts
 
 
+def smallest_parts(model: nn.Module, family: Family) -> dict[str, Blocks]:
+    """The model in the smallest parts that cuts can make: each by the layer that it ends with, the last one by "".
+
+    They have no weights in common but the base's, whatever is tied in the model.
+    """
+    names = [name for name, _ in model.get_submodule(family.blocks).named_children()]
+    last = len(names)
+    ends = [family.embedding, *(f"{family.blocks}.{name}" for name in names), ""]
+    borders = [(0, 0), *pairwise(range(last + 1)), (last, last)]
+    return {
+        end: Blocks(model, family, *some, end == ends[0], end == ends[-1])
+        for end, some in zip(ends, borders, strict=True)
+    }
+
+
 def usual_cuts(model: nn.Module) -> tuple[str, str] | None:
     """After the first block and the last but one; None of a model that has no three blocks in a list."""
     for name, layers in model.named_modules():

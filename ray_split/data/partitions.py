@@ -19,8 +19,10 @@ from ray_split.config.user_code.by_value import spoken
 from ray_split.config.user_code.plugins import FIX, find, suggest
 from ray_split.data.phone_groups import PhoneGroups, named
 from ray_split.errors import BROKEN, SettingsError, failed, listed, shown
+from ray_split.messages.labels import IGNORED
 
 TRIES = 10
+LENGTH, LENGTH_BINS = "length", 10
 
 
 @dataclass(frozen=True)
@@ -213,14 +215,30 @@ def _check_same(wanted: config.Partition, owner: Array, again: Array) -> None:
 
 
 def _classes(labels: Array, settings: config.Partition) -> Array:
+    if settings.by == LENGTH:
+        return _length_bins(labels, settings)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise SettingsError(
             "data.partition.name",
             settings.name,
-            "Set iid",
+            "Set iid" + (", or data.partition.by to length" if _are_tokens(labels) else ""),
             f"can't be {settings.name}, because the labels aren't classes",
         )
     return labels
+
+
+def _are_tokens(labels: Array) -> bool:
+    return labels.ndim == 2 and np.issubdtype(labels.dtype, np.integer)
+
+
+def _length_bins(labels: Array, settings: config.Partition) -> Array:
+    """Of each text (N, tokens) the bin of its length, up to its last label that counts: in each about as many."""
+    if not _are_tokens(labels):
+        wrong = "can't be length, because the labels aren't tokens"
+        raise SettingsError("data.partition.by", settings.by, "Remove data.partition.by", wrong)
+    lengths = labels.shape[1] - np.argmax((labels != IGNORED)[:, ::-1], axis=1)
+    borders = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1]))
+    return np.searchsorted(borders, lengths)
 
 
 def _dealt(

@@ -20,7 +20,7 @@ class RowEvaluation:
     def __init__(self, runner: RoundRunner, settings: config.Config, sizes: dict[str, int]) -> None:
         """`sizes`: how many samples 'val' and 'test' have."""
         self._runner, self._sizes = runner, sizes
-        self._batch = settings.data.eval_batch_size
+        self._batch = int(settings.data.eval_batch_size)
         self._alone = schedule_of(settings.schedule).personal
         self._held_out = bool(settings.phones.held_out)
         self._task = Task(settings.task)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ray_split.config import yaml12
@@ -76,6 +77,8 @@ def named(name: str) -> Callable[..., nn.Module]:
             config = transformers.AutoConfig.from_pretrained(where, **own)
             kind = _class(transformers, name, config, head)
             labels = {} if num_classes is None or _is_causal(kind) else {"num_labels": num_classes}
+            if torch.get_default_device().type == "meta":  # only its shapes are wanted: no weights are read
+                return _shapes_alone(transformers, kind, where, {**labels, **kwargs})
             return _quietly(lambda: kind.from_pretrained(where, **{"dtype": "float32", **labels, **kwargs}))
         except OSError as error:
             do = "Give a folder with config.json and the weights, or the name of a model on the Hugging Face Hub"
@@ -83,6 +86,15 @@ def named(name: str) -> Callable[..., nn.Module]:
 
     build.__name__ = name
     return build
+
+
+def _shapes_alone(transformers: Any, kind: Any, where: str, kwargs: dict[str, Any]) -> nn.Module:
+    """The model that would be loaded, on the meta device."""
+    rest = dict(kwargs)
+    dtype = rest.pop("dtype", "float32")
+    config = transformers.AutoConfig.from_pretrained(where, **rest)
+    made: nn.Module = kind._from_config(config, dtype=getattr(torch, str(dtype).removeprefix("torch.")))
+    return made
 
 
 OF_THE_FILE = ("gguf_file", "revision", "subfolder", "cache_dir", "trust_remote_code")

@@ -37,6 +37,7 @@ from ray_split.preparation.cohorts import settle
 from ray_split.preparation.data_checks import check_data, warn_of_large
 from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
+from ray_split.preparation.settings.evaluation_settings import settle_evaluation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
 from ray_split.preparation.settings.remote_settings import check_layers, check_remote
 from ray_split.preparation.settings.server_settings import (
@@ -117,7 +118,8 @@ def prepare(settings: config.Config) -> Prepared:
     settings = with_mask(settings, model, parts)
     try_schedule(settings, stream)  # a round of it, with no actors
     settings = settle_task(settings, parts.train.labels)
-    segments, examples, targets = _try(settings, model, parts, stream)
+    segments, examples, targets, scored = _try(settings, model, parts, stream)
+    settings = settle_evaluation(settings, scored, examples)
     warn_of_large(settings, values_of(examples[-1]))
     shorter = shortest(parts, examples)
     for batch in shorter:
@@ -265,10 +267,10 @@ def _model(settings: config.Config) -> nn.Module:
 
 def _try(
     settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream
-) -> tuple[Segments, list[Any], torch.Tensor]:
+) -> tuple[Segments, list[Any], torch.Tensor, Any]:
     """Cut the model, and take a training step's forward with the smallest and the largest batch of the stream.
 
-    Returns the segments, these batches' inputs, and the largest one's labels.
+    Returns the segments, these batches' inputs, and the largest one's labels and outputs in eval mode.
     """
     cuts = settings.model.cuts or []
     if not 1 <= len(cuts) <= 2:
@@ -295,7 +297,7 @@ def _try(
     try_metrics(settings, scored, unmixed)
     warn_of_sums(settings, scored, targets)
     _try_test(settings, model, parts, stream)
-    return segments, examples, targets
+    return segments, examples, targets, scored
 
 
 def _unmixed(parts: data.Parts, stream: Stream, targets: torch.Tensor) -> torch.Tensor:
@@ -338,7 +340,7 @@ def _batch_sizes(stream: Stream) -> set[int]:
 def _held_out_sizes(settings: config.Config, stream: Stream) -> list[int]:
     """On how many of their own samples at a time phones may be evaluated, the fewest and the most."""
     most = max(int(stream.partition.held_out_sizes(part).max(initial=0)) for part in ("val", "test"))
-    return sorted({1, min(most, settings.data.eval_batch_size)}) if most else []
+    return sorted({1, min(most, int(settings.data.eval_batch_size))}) if most else []
 
 
 def _try_test(settings: config.Config, model: nn.Module, parts: data.Parts, stream: Stream) -> None:

@@ -22,7 +22,7 @@ from ray_split.schedules import schedule_of
 MAY_DIFFER = (
     "model.input_shape",  # as the data has it, which may not differ; older runs don't tell it
     *("run.name", "run.storage_path", "run.rounds", "run.resume", "run.eval_every", "run.max_failures"),
-    *("run.stop", "run.callbacks", "run.test_every"),
+    *("run.stop", "run.callbacks", "run.test_every", "run.sample"),
     *("run.max_hours", "run.on_bad_phone", "run.log_format", "run.private", "checkpoint.", "cluster.", "server.lanes"),
     *("run.min_phones", "run.wait_for_phones", "gateway."),
     "data.decoders",

@@ -97,7 +97,8 @@ class Killer:
 class Rows:
     """Stands for the run's records."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.rows: list[dict[str, Any]] = []
         self.last: dict[str, Any] = {}
         self.stopped_by: str | None = None
@@ -140,7 +141,7 @@ def prepared(path: Path, schedule: str, cuts: str) -> Prepared:
 def fit(what: Prepared, folder: Path, killer: Killer) -> tuple[list[dict[str, Any]], dict[str, bytes], int]:
     """The run's rows, what it leaves, and how often it recovered."""
     settings = what.settings.with_values(run={"storage_path": str(folder.parent), "name": folder.name})
-    backend, records, original = InProcessBackend(), Rows(), LocalHandle.call
+    backend, records, original = InProcessBackend(), Rows(folder), LocalHandle.call
     loop = RoundRunner(settings, what.stream, backend, [])
     sizes = {"val": len(what.parts.val.inputs), "test": len(what.parts.test.inputs)}
     folder.mkdir()
@@ -156,6 +157,8 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "model", (folder / "model.safetensors").read_bytes()
     for path in sorted(folder.glob("checkpoints/round_000002/*.safetensors")):
         yield path.name, path.read_bytes()
+    if (adapters := folder / "adapter" / "adapter_model.safetensors").exists():
+        yield "adapter", adapters.read_bytes()
     if (folder / "personal").exists():
         own = Personal.open(folder / "personal")
         for phone in np.flatnonzero(own.trained):

@@ -74,7 +74,7 @@ def fit(what: Prepared, folder: Path, spoil: Call | None = None, **sections: Any
     where = {"storage_path": str(folder.parent), "name": folder.name, "on_bad_phone": "skip"}
     settings = what.settings.with_values(**{"run": {}, **sections} | {"run": where | sections.get("run", {})})
     stream = type(what.stream)(settings, what.stream.partition)
-    backend, records, original = InProcessBackend(), Rows(), LocalHandle.call
+    backend, records, original = InProcessBackend(), Rows(folder), LocalHandle.call
     loop = RoundRunner(settings, stream, backend, [])
     sizes = {"val": len(what.parts.val.inputs), "test": len(what.parts.test.inputs)}
     folder.mkdir()

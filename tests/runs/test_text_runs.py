@@ -85,7 +85,27 @@ def test_the_model_of_text_that_is_told_nothing_says_what_it_needs(tmp_path: Pat
     data = rs.Config(data={"name": "shakespeare", "path": tmp_path, "kwargs": {"max_length": 9}}).data
     classes = len(rs.load_data(data).classes)
     assert str(caught.value).endswith(f"Set model.kwargs to '{{vocabulary: {classes}, length: 9}}', or more of either.")
-    assert run(tmp_path, model={"kwargs": {"vocabulary": classes, "length": 9}}).error is None
+    result = run(tmp_path, model={"kwargs": {"vocabulary": classes, "length": 9}})
+    assert result.error is None
+    check_sample_of_characters(result, "auto")
+    told = {"storage_path": str(tmp_path), "name": "told", "rounds": 1, "sample": "Who€"}
+    check_sample_of_characters(run(tmp_path, model={"kwargs": {"vocabulary": classes, "length": 9}}, run=told), "told")
+    told |= {"name": "none", "sample": "off"}
+    assert "sample" not in run(tmp_path, model={"kwargs": {"vocabulary": classes, "length": 9}}, run=told).metrics
+
+
+def check_sample_of_characters(result: rs.Result, kind: str) -> None:
+    """What a loop over the trained model writes, taking the likeliest character each time."""
+    settings = rs.Config.from_yaml(Path(result.path) / "config.yaml")
+    data, model = rs.load_data(settings.data), rs.load_model(result.path)
+    letters = list(data.classes)
+    start = data.test.inputs[0][:8].tolist() if kind == "auto" else [*map(letters.index, "Who"), 0]
+    found = list(start)
+    with torch.no_grad():
+        for _ in range(40):
+            found.append(int(model(torch.tensor([found[-9:]]))[0, -1].argmax()))
+    said = ["".join(letters[token] for token in some) for some in (start, found[len(start) :])]
+    assert result.metrics["sample"] == dict(zip(("prompt", "text"), said, strict=True))
 
 
 def test_its_loss_is_that_of_tokens_and_with_another_a_line_says_which(tmp_path: Path) -> None:
@@ -125,3 +145,7 @@ def test_a_model_by_name_reads_the_play_in_its_own_tokens(tmp_path: Path) -> Non
     told = tokenizer.decode(data.train.inputs[0]).split()
     assert data.num_classes == len(words) and len(told) == 9 and {"Who", "ate"} & set(told)
     assert result.metrics["test_perplexity"] > 1
+    prompt = torch.from_numpy(data.test.inputs[:1, : min(8, int((data.test.labels[0] != -100).sum()))])
+    trained = rs.load_model(result.path)
+    theirs = trained.generate(prompt, max_new_tokens=40, do_sample=False, pad_token_id=0)[0, len(prompt[0]) :]
+    assert result.metrics["sample"] == {"prompt": tokenizer.decode(prompt[0]), "text": tokenizer.decode(theirs)}

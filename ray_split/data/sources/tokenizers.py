@@ -24,13 +24,14 @@ AT_ONCE = 1000  # texts that transformers is given: its lists of numbers take se
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How text becomes numbers: `encode` gives those (length,) of each text, int32.
+    """How text becomes numbers: `encode` gives those (length,) of each text, int32, and `decode` the text of some.
 
     `begin` and `end` stand before and after each document, `pad` where a sample has no more. `size`: of the
     vocabulary; None where it is that of the training samples (`with_vocabulary`).
     """
 
     encode: Callable[[Sequence[str]], list[Array]]
+    decode: Callable[[Array], str]
     size: int | None
     begin: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
@@ -63,10 +64,18 @@ def _bytes(texts: Sequence[str]) -> list[Array]:
     return [np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int32) for text in texts]
 
 
+def _of_characters(tokens: Array) -> str:
+    return "".join(map(chr, tokens.tolist()))
+
+
+def _of_bytes(tokens: Array) -> str:
+    return bytes(tokens.tolist()).decode("utf-8", "replace")
+
+
 LINE_BREAK = (ord("\n"),)
 OURS = {
-    "characters": Tokenizer(_characters, None, end=LINE_BREAK),
-    "bytes": Tokenizer(_bytes, 256, end=LINE_BREAK),
+    "characters": Tokenizer(_characters, _of_characters, None, end=LINE_BREAK),
+    "bytes": Tokenizer(_bytes, _of_bytes, 256, end=LINE_BREAK),
 }
 
 
@@ -95,6 +104,7 @@ def _of_transformers(name: str, gguf_file: str | None) -> Tokenizer:
     begins = begin is not None and begin in found("")["input_ids"]
     return Tokenizer(
         partial(_encoded, found),
+        lambda tokens: str(found.decode(tokens.tolist())),
         len(found),
         begin=(begin,) if begins else (),
         end=() if end is None else (end,),

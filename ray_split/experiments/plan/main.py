@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ray_split.config import Model
 from ray_split.costs.planner import Plan, plan
-from ray_split.costs.position_costs import scan_of
+from ray_split.costs.position_costs import scan, weightless
 from ray_split.experiments.command import exit_status, parser_of, settings_of
 from ray_split.experiments.out_folder import check_writable
 from ray_split.experiments.plan.plots import figure_of
@@ -33,7 +32,11 @@ FILES = ("positions.csv", "pareto.csv", "plan.png")
 def plan_of(settings: Settings) -> Plan:
     """The plan for these settings. Raises SettingsError."""
     optimizer = settings.trained_with()  # first: what is wrong with it is known in no time
-    scanned = scan_of(Model(**settings.model.model_dump()), settings.input, settings.batch)
+    length = settings.data.max_length
+    told = {"input_shape": settings.input if length is None else [length]}
+    model = weightless(settings.model.built().model_copy(update=told))
+    shape, dtype = settings.sample(reads_tokens=getattr(model, "main_input_name", None) == "input_ids")
+    scanned = scan(model, shape, settings.batch, dtype)
     return plan(scanned, optimizer, settings.profile(), double=settings.split == "double")
 
 
@@ -43,7 +46,7 @@ def write(found: Plan, settings: Settings) -> None:
     print(to_text(rows))
     print(recommendation(found, settings))
     write_csv({"positions": rows, "pareto": front_rows(found)}, out)
-    save({"plan.png": lambda: figure_of(found, rows, settings.model.name)}, out)
+    save({"plan.png": lambda: figure_of(found, rows, settings.title)}, out)
     print(f"results: {out}")
 
 

@@ -32,6 +32,7 @@ def position_rows(found: Plan, optimizer: config.Optimizer) -> list[dict[str, An
         "flops_before": scanned.flops / scanned.batch,
         "flops_after": (scanned.total_flops - scanned.flops) / scanned.batch,
         "memory_before": a, "memory_after": c,
+        "weights_before": scanned.at(scanned.costs.sent_before), "weights_after": scanned.at(scanned.costs.sent_after),
     }  # fmt: skip
     sides = (found.candidates.first, found.candidates.second)
     front = set(np.concatenate([side[found.pareto] for side in sides]).tolist())
@@ -63,6 +64,7 @@ def front_rows(found: Plan) -> list[dict[str, Any]]:
         after = scanned.total_parameters - scanned.parameters[c.second[i]] if second else 0
         numbers = {
             "bytes_up": c.bytes_up[i] / scanned.batch, "bytes_down": c.bytes_down[i] / scanned.batch,
+            "bytes_weights": c.bytes_weights[i],
             "parameters": scanned.parameters[c.first[i]] + after, "flops": c.phone_flops[i] / scanned.batch,
             "memory": c.phone_memory[i], "seconds": c.seconds[i],
         }  # fmt: skip

@@ -5,13 +5,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BeforeValidator, Field
 
 from ray_split import config
 from ray_split.config import fields
+from ray_split.config.lora import Lora
 from ray_split.config.validation import Root
 from ray_split.costs.planner_hardware import Link, Phone, Profile, Server
+from ray_split.errors import SettingsError
 from ray_split.filesystem import Place, place
+from ray_split.models.transformers_by_name import is_named, short_name
+
+USUAL_LENGTH = 128
+"""Tokens of a sample, as data.name text has them."""
 
 SIZE = re.compile("[0-9]{1,9}")
 
@@ -34,6 +41,22 @@ class Model(fields.Section):
         10, ge=1, le=10**7, description="passed to the model's function if it has a place for it"
     )
     kwargs: fields.Mapping = Field({}, description="passed to the model's function, as YAML")
+    lora: Lora = Lora()
+
+    def built(self) -> config.Model:
+        """As training has it. A model of transformers has as many classes as its configuration says, if not told."""
+        given = self.model_dump()
+        if is_named(self.name) and "num_classes" not in self.model_fields_set:
+            given["num_classes"] = None
+        return config.Model(**given)
+
+
+class Data(fields.Section):
+    """What a language model is trained on."""
+
+    max_length: fields.Count | None = Field(
+        None, description="tokens of a sample, for a model of text; none: input, or 128 of a language model by name"
+    )
 
 
 class Optimizer(fields.Section):
@@ -51,6 +74,7 @@ class Settings(Root):
     input: Annotated[list[int], BeforeValidator(_sizes), Field(min_length=1)] = Field(
         [1, 8, 8], description="shape of a sample, as 3x224x224"
     )
+    data: Data = Data()
     batch: fields.Count = Field(16, description="samples in a step")
     split: Literal["double", "single"] = Field(
         "double", description="double: two cuts, the labels stay on the phone; single: one cut, they go to the server"
@@ -69,6 +93,21 @@ class Settings(Root):
         """Phone, server and link."""
         return Profile(phone=self.phone, server=self.server, link=self.link)
 
+    def sample(self, reads_tokens: bool) -> tuple[list[int], torch.dtype]:
+        """Shape and type of a sample, for a model that reads tokens or doesn't. Raises SettingsError."""
+        length, shape_given = self.data.max_length, "input" in self.model_fields_set
+        if length is not None and shape_given:
+            wrong = "can't be set beside input"
+            raise SettingsError("data.max_length", length, "Set one of the two", wrong)
+        if length is None and not (reads_tokens and not shape_given):
+            return self.input, torch.int64 if reads_tokens else torch.float32
+        return [length or USUAL_LENGTH], torch.int64
+
+    @property
+    def title(self) -> str:
+        """The model's name in a word."""
+        return short_name(self.model.name) if is_named(self.model.name) else self.model.name.rpartition(":")[2]
+
     def folder(self) -> Place:
         """Where CSV and plot go."""
-        return place(self.out or f"plan_{self.model.name.rpartition(':')[2]}")
+        return place(self.out or f"plan_{self.title}")

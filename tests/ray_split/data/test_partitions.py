@@ -206,3 +206,26 @@ def test_phones_are_called_by_their_ids_where_these_are_text():
         assert sorted(set(ids[two.indices[two.offsets[phone] : two.offsets[phone + 1]]])) == names.split(", ")
     assert deal(labels, 3, groups={"speaker": np.array([2, 1, 2, 3, 1, 3])}, name="natural").groups is None
     assert deal(labels, 3, groups={"speaker": ids}, name="iid").groups is None
+
+
+@pytest.mark.parametrize("name", ["dirichlet", "shards"])
+def test_text_is_dealt_by_its_length_as_others_by_class(name):
+    lengths = np.random.default_rng(0).integers(1, 101, 2000)
+    labels = np.where(np.arange(100) < lengths[:, None], 7, -100)
+    dealt = deal(labels, 20, name=name, by="length", alpha=0.05)
+    assert sorted(dealt.indices) == list(range(2000))
+    spreads = [np.ptp(lengths[dealt.of(phone)]) for phone in range(20)]
+    assert np.median(spreads) < 60 and np.ptp(lengths) == 99
+
+
+def test_ten_bins_of_length_have_as_many_texts_each():
+    lengths = np.arange(1, 101).repeat(3)
+    labels = np.where(np.arange(100) < lengths[:, None], 7, -100)
+    bins = partitions._length_bins(labels, config.Partition(name="dirichlet", by="length"))
+    assert np.bincount(bins).tolist() == [30] * 10
+    assert (np.diff(bins) >= 0).all()
+
+
+def test_labels_that_are_no_tokens_have_no_length():
+    with pytest.raises(SettingsError, match=r"data\.partition\.by: can't be length, because the labels aren't tokens"):
+        deal(CLASSES, 20, name="dirichlet", by="length")

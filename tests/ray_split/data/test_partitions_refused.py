@@ -99,7 +99,8 @@ def test_more_shards_than_samples_are_refused():
 def test_labels_that_are_no_classes_are_dealt_by_iid_alone(name, labels):
     error = refusal(labels, 3, name=name)
     assert (error.field, error.value) == ("data.partition.name", name)
-    assert str(error).endswith("because the labels aren't classes. Set iid.")
+    length = ", or data.partition.by to length" if labels.ndim == 2 else ""
+    assert str(error).endswith(f"because the labels aren't classes. Set iid{length}.")
     assert len(deal(labels, 3)) == 3
 
 
