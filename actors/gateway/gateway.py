@@ -307,7 +307,7 @@ def _share(parts: Parts, stream: Stream, phone: int) -> tuple[Array, Array]:
 def _most_at_once(settings: config.Config, stream: Stream) -> int:
     """How many samples a device is asked about at once, at most: a batch's, or some of those that it holds out."""
     held = max(int(stream.partition.held_out_sizes(part).max(initial=0)) for part in ("val", "test"))
-    return max(settings.data.batch_size, min(held, settings.data.eval_batch_size))
+    return max(settings.data.batch_size, min(held, int(settings.data.eval_batch_size)))
 
 
 def _largest(samples: int, like: Ends, contract: Contract, middle: nn.Module) -> int:
