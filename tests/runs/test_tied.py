@@ -91,7 +91,8 @@ def test_an_embedding_that_is_the_head_too_trains_as_in_the_model_that_was_never
 @pytest.mark.thorough
 def test_three_phones_of_a_language_model_are_fedavg_of_three_loops(tmp_path: Path) -> None:
     phones = {"count": 3, "local_steps": 2}
-    sections = {**language("llama"), "phones": phones, "schedule": {"name": "splitfed_v1"}, "run": {"rounds": 2}}
+    optimizer = {"name": "sgd"}  # Adam divides rounding by rounding, where a gradient is hardly any
+    sections = {**language("llama"), "phones": phones, "schedule": {"name": "splitfed_v1"}, "optimizer": optimizer}
     result, settings = train(settings_of(tmp_path, **sections))
     assert_close_weights(lambda: BY_SCHEDULE["fedavg"](settings, loss=next_token, b=()), result.path)
 
