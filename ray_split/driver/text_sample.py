@@ -30,7 +30,7 @@ def sample_of(model: nn.Module, settings: config.Config, parts: Parts) -> dict[s
 
     The prompt is run.sample, or with `auto` the beginning of the first test sample.
     """
-    tokens, length = _prompt(settings, parts), int(parts.test.inputs.shape[1])
+    tokens, length = _prompt(settings, parts), np.asarray(parts.test.inputs[:1]).shape[1]
     if isinstance(model, Transformer):
         written = _next_by_next(model, tokens, length)
     elif hasattr(model, "generate") and type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
@@ -43,7 +43,8 @@ def sample_of(model: nn.Module, settings: config.Config, parts: Parts) -> dict[s
 def _prompt(settings: config.Config, parts: Parts) -> Array:
     if settings.run.sample == "auto":
         own = np.flatnonzero(np.asarray(parts.test.labels[:1])[0] != IGNORED)  # what follows is padding
-        return np.asarray(parts.test.inputs[:1])[0][: min(BEGINNING, int(own[-1]) + 1)]
+        beginning: Array = np.asarray(parts.test.inputs[:1])[0][: min(BEGINNING, int(own[-1]) + 1)]
+        return beginning
     kwargs = settings.data.kwargs
     name = kwargs.get("tokenizer", "characters")
     found = tokenizer_of(name, kwargs.get("gguf_file")).encode([settings.run.sample])[0].astype(np.int64)
