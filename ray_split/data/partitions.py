@@ -238,8 +238,7 @@ def _length_bins(labels: Array, settings: config.Partition) -> Array:
         raise SettingsError("data.partition.by", settings.by, "Remove data.partition.by", wrong)
     lengths = labels.shape[1] - np.argmax((labels != IGNORED)[:, ::-1], axis=1)
     borders = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1]))
-    bins: Array = np.searchsorted(borders, lengths)
-    return bins
+    return np.asarray(np.searchsorted(borders, lengths))
 
 
 def _dealt(
