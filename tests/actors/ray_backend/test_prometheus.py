@@ -136,7 +136,7 @@ def test_the_table_in_the_docs_names_every_metric_and_no_other(seen: Seen) -> No
     assert set(re.findall(r"^\| `(ray_split_\w+)`", text, re.M)) == set(seen.metrics) | OF_DEVICES
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_prometheus_scrapes_what_crossed_to_and_from_each_device(tmp_path: Path, ray_session: object) -> None:
     """Of two devices: bytes are those of the rows, by phone. A run without devices has none of these metrics."""
     simulated = config(tmp_path, "simulated")
