@@ -30,7 +30,7 @@ STEPPING = ("forward", "loss", "backward", "learn")
 METHODS = {
     "client": (*STEPPING[:3], *("load", "state", "close", "release", "norms", "train_alone", "initial_state"),
                *("evaluate_forward", "evaluate_loss", "evaluate_own_forward", "evaluate_own_loss", "begin", "spent"),
-               "after"),
+               *("device", "after", "end")),
     "server": (*STEPPING[:1], *STEPPING[2:], *("open", "close", "step", "state", "load", "rows", "pass_on", "take"),
                *("average", "device", "initial_state", "evaluate", "evaluate_loss", "begin", "spent", "after")),
     "fed server": ("collect", "client_state", "own_state", "remembered", "server_state", "commit", "reach",
