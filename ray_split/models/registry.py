@@ -49,8 +49,8 @@ MODELS: dict[str, Known] = {
     "cnn": Known(CNN, ("block1", "hidden")),
     "cnn1d": Known(CNN1d, ("block1", "hidden")),
     "lstm": Known(LSTM, ("embedding", "recurrent")),
-    "mlp": Known(MLP, ("layers.0", "layers.1")),
     "char_lstm": Known(CharLSTM, ("recurrent1", "recurrent2")),
+    "mlp": Known(MLP, ("layers.0", "layers.1")),
     "unet": Known(UNet, ("stem", "up1")),
     "transformer": Known(Transformer, ("blocks.0", "blocks.2")),
 }
