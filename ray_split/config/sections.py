@@ -54,7 +54,8 @@ class Model(Section):
 
     name: by_value.Name = Field(
         "digits_cnn",
-        description="digits_cnn, tiny_cnn, cnn, cnn1d, lstm, char_lstm, mlp, unet, transformer, a model of torchvision or timm, "
+        description="digits_cnn, tiny_cnn, cnn, cnn1d, lstm, char_lstm, mlp, unet, transformer, a model of torchvision "
+        "or timm, "
         "hf:NAME-OR-FOLDER of transformers, or package.module:function; the default is that of data.name",
     )
     num_classes: int | None = Field(
