@@ -90,8 +90,8 @@ LINES = {
     # Names.
     "train --model.name mpl": (
         "model.name: there is no model 'mpl'. Did you mean mlp? The built-in models are digits_cnn, tiny_cnn, cnn, "
-        "cnn1d, lstm, char_lstm, mlp, unet and transformer. You can also name a torchvision or timm model, or your own function "
-        "as package.module:function."
+        "cnn1d, lstm, char_lstm, mlp, unet and transformer. You can also name a torchvision or timm model, or your own "
+        "function as package.module:function."
     ),
     "train --schedule.name sequentail": (
         "schedule.name: there is no schedule 'sequentail'. Did you mean sequential? The schedules are fedavg, "
