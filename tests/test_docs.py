@@ -200,6 +200,7 @@ def test_the_readmes_own_model_and_data_are_trained_by_its_command(rings: Path) 
     [("README.md", 1), ("docs/read_results.md", 0), ("docs/equality.md", 0)],
     ids=lambda each: str(each),
 )
+@pytest.mark.few(1)
 def test_examples_with_its_results_run(rings: Path, page: str, number: int) -> None:
     run(["-c", blocks(ROOT / page)[number]], rings)
 

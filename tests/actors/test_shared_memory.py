@@ -98,6 +98,7 @@ def test_an_inplace_relu_first_in_copies_of_b_leaves_the_sent_object_as_it_was(
 
 
 @pytest.mark.parametrize("way", ["shared_step", "joint_batch"])
+@pytest.mark.few(1)
 def test_an_inplace_relu_first_in_a_shared_b_leaves_the_sent_object_as_it_was(server: Any, way: str) -> None:
     turn, sent = TURN._replace(phones=PHONES, joint=JointStep(400, 800)), ray.put(activation(200, 3))
     ray.get(server.load.remote(turn, server.initial_state.remote(), way))

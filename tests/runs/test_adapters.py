@@ -164,6 +164,7 @@ def test_a_decoders_adapters_are_those_that_peft_trains(tmp_path: Path, family: 
     check_same_as_peft(settings, path, model, tokens_loss, OPTIMIZERS[optimizer](weights, lr=0.01, weight_decay=0.1))
 
 
+@pytest.mark.thorough
 def test_beside_a_base_in_half_precision_they_are_pefts_too_and_half_of_the_bytes_cross(tmp_path: Path) -> None:
     told, rows = DECODERS["llama"][1], {}
     torch.manual_seed(1)
@@ -206,6 +207,7 @@ def labelled_tokens() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("stacked", [["a", "b", "c"], []], ids=["stacked", "looped"])
+@pytest.mark.few(1)
 def test_splitfed_v1_averages_adapters(tmp_path: Path, stacked: list[str]) -> None:
     name = name_of("llama", DECODERS["llama"][1])
     path, settings = train(settings_of(
@@ -298,6 +300,7 @@ def test_a_phones_own_adapter_is_written_for_peft(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("segments", [["b"], ["a", "c"]], ids="+".join)
+@pytest.mark.few(1)
 def test_adapters_are_in_the_segments_that_are_named(tmp_path: Path, segments: list[str]) -> None:
     name = name_of("llama", DECODERS["llama"][1])
     path, _ = train(settings_of(tmp_path, name, model={"name": name, "lora": {"r": 4, "segments": segments}}))

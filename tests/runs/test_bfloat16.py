@@ -86,6 +86,7 @@ def test_one_phone_after_the_other_is_the_uncut_model_under_the_same_autocast(
     assert {array.dtype.name for array in found.values()} == {"float32"}
 
 
+@pytest.mark.thorough
 def test_what_autocast_makes_crosses_in_half_the_bytes(tmp_path: Path) -> None:
     each = {
         (server, phones): fit(tmp_path, server, phones).metrics_dataframe.iloc[-1]

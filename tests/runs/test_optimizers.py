@@ -184,7 +184,7 @@ def test_each_segment_may_have_an_optimizer_of_its_own(tmp_path: Path, model: st
         ),
     ],
 )  # fmt: skip
-@pytest.mark.few(2, thorough=3)
+@pytest.mark.few(1, thorough=3)
 def test_many_phones_at_once_are_the_reference_of_their_schedule(tmp_path: Path, schedule: str, name: str) -> None:
     cohort = {} if schedule == "splitfed_v2" else {"cohort": 3, "stacked": "a,b,c"}
     phones = {**cohort, **({"held_out": 0.2} if schedule == "splitfed_v3" else {})}
@@ -196,7 +196,7 @@ def test_many_phones_at_once_are_the_reference_of_their_schedule(tmp_path: Path,
 
 @pytest.mark.parametrize("optimizer", [MIXED, *thorough(PLAIN["adagrad"].ours)], ids=["mixed", "adagrad"])
 @pytest.mark.parametrize("schedule", ["sequential", "splitfed_v3", *thorough("splitfed_v1", "splitfed_v2", "parallel")])
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_resumed_in_the_middle_it_is_the_same_bytes(tmp_path: Path, schedule: str, optimizer: dict[str, Any]) -> None:
     phones = {
         "count": 5,

@@ -112,6 +112,7 @@ def test_failures_are_counted_and_what_did_not_happen_is_zero(seen: Seen) -> Non
         assert seen.metrics[f"ray_split_{name}"] == 0
 
 
+@pytest.mark.thorough
 def test_actors_are_listed_by_run_and_role_and_who_replaces_one_has_a_name_of_its_own(seen: Seen) -> None:
     before, after, _ = seen.killer.names
     assert before == {f"watched/{role}" for role in ROLES}
