@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors import gpu
 from actors.contrast import Contrast
 from actors.evaluation_report import CPU, batch_sizes, bytes_each, evaluated
-from actors.placement import number
+from actors.resources import gpu
+from actors.resources.placement import number
 from actors.role_arguments import corrects
 from actors.sample_reader import Reader
 from actors.state_guard import Guard

@@ -19,8 +19,8 @@ from actors.client import Client
 from actors.fed_server import FedServer
 from actors.gateway.gateway import Gateway
 from actors.gateway.invitation import OVER, gateway_arguments, invitation
-from actors.placement import cpus_here, number, whole
-from actors.resources import resolve
+from actors.resources.placement import cpus_here, number, whole
+from actors.resources.resolve import resolve
 from actors.role_arguments import fed_server_arguments, remember
 from actors.server import Server
 from ray_split import config

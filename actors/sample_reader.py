@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from actors.gpu import device_of
+from actors.resources.gpu import device_of
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.data.batches import Batches

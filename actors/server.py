@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import torch
 
-from actors import gpu
 from actors.b_average import Averaging, Kept
 from actors.b_ways.in_turn import InTurn
 from actors.b_ways.joint_batch import JointBatch
@@ -19,7 +18,8 @@ from actors.b_ways.shared_step import SharedStep
 from actors.b_ways.stepping import Stepping
 from actors.b_ways.way import Call, Way
 from actors.evaluation_report import CPU, evaluated
-from actors.placement import number
+from actors.resources import gpu
+from actors.resources.placement import number
 from actors.role_arguments import corrects
 from actors.state_guard import Guard
 from ray_split import config

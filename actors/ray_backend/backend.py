@@ -31,8 +31,9 @@ from actors.ray_backend.leading_client import LeadingClient
 from actors.ray_backend.prometheus import Telemetry
 from actors.ray_backend.sent_by_value import check_sent
 from actors.ray_backend.waiting import Watch, has_process, id_of
-from actors import channel, placement, threads
-from actors.placement import number
+from actors import channel
+from actors.resources import placement, threads
+from actors.resources.placement import number
 from ray_split.segments.segment_work import SegmentWork
 from ray_split import config, logs
 from ray_split.callbacks import Callback
@@ -40,7 +41,7 @@ from ray_split.config.user_code import by_value
 from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
 from ray_split.errors import RunFailedError
-from actors.resources import resolve
+from actors.resources.resolve import resolve
 from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, GATEWAY, Handle, Ref, Roles, is_single, server_names
 from actors.role_arguments import fed_server_arguments, remember

@@ -17,8 +17,8 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors import placement
-from actors.placement import Need, Node
+from actors.resources import placement
+from actors.resources.placement import Need, Node
 from ray_split import config, logs
 from ray_split.errors import RunFailedError
 

@@ -21,22 +21,22 @@ import numpy as np
 import ray
 import torch
 
-from jobs.bench.adapters import ADAPTER_ROWS
 from jobs.bench.channels import CHANNEL_ROWS
+from jobs.bench.clusters.recovery import RECOVERY_ROWS
+from jobs.bench.clusters.scaling import SCALING_ROWS
+from jobs.bench.clusters.submitting import SUBMITTING_ROWS
 from jobs.bench.decoding import decoding_row
 from jobs.bench.devices.wire import DEVICE_ROWS
 from jobs.bench.exchange import exchange_row
 from jobs.bench.holding import HOLDING_ROWS
-from jobs.bench.large_models import LARGE_MODEL_ROWS
-from jobs.bench.memory import MEMORY_ROWS
 from jobs.bench.phones import PHONE_ROWS
-from jobs.bench.recovery import RECOVERY_ROWS
-from jobs.bench.runs import RUN_ROWS
-from jobs.bench.scaling import SCALING_ROWS
 from jobs.bench.stacking import stacking_row
-from jobs.bench.submitting import SUBMITTING_ROWS
 from jobs.bench.thread_grid import THREAD_ROWS
 from jobs.bench.timing import Row
+from jobs.bench.whole_runs.adapters import ADAPTER_ROWS
+from jobs.bench.whole_runs.large_models import LARGE_MODEL_ROWS
+from jobs.bench.whole_runs.memory import MEMORY_ROWS
+from jobs.bench.whole_runs.runs import RUN_ROWS
 from jobs.ray_head import head
 from ray_split.command_line.parser import Parser
 from ray_split.config.user_code.plugins import suggest

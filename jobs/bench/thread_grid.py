@@ -1,4 +1,4 @@
-"""The rule that shares out CPUs (actors/threads.py) beside the other ways of sharing out two: is it near the best?"""
+"""The rule that shares out CPUs (actors/resources/threads.py) beside other ways of sharing out two."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from statistics import median
 
 import ray_split as rs
-from actors.placement import whole
-from actors.resources import resolve
-from actors.threads import Share
+from actors.resources.placement import whole
+from actors.resources.resolve import resolve
+from actors.resources.threads import Share
 from jobs.bench.phones import Rounds, settings_of
 from jobs.bench.timing import Row, interleaved
 from ray_split.preparation.prepare import prepare

@@ -39,7 +39,7 @@ from ray_split.config.fields import (
     segments,
 )
 from ray_split.config.gateway import Gateway
-from ray_split.config.lora import Lora
+from ray_split.config.language.lora import Lora
 from ray_split.config.optimizer import Optimizers
 from ray_split.config.phones import Phones
 from ray_split.config.stop import Stop

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ray_split import config
-from ray_split.config.language_packages import language_package
+from ray_split.config.language.packages import language_package
 from ray_split.cutting.cut import cut
 from ray_split.errors import SettingsError, first_line, listed
 from ray_split.segments.base_weight import hold_base, train

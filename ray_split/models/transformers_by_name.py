@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ray_split.config import yaml12
-from ray_split.config.language_packages import language_package
+from ray_split.config.language.packages import language_package
 from ray_split.config.user_code.plugins import check_trusted
 from ray_split.cutting.language_models import FAMILIES
 from ray_split.errors import SettingsError, first_line, listed, shown

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from jobs.bench.memory import SMALL, full_store, many_rounds
+from jobs.bench.whole_runs.memory import SMALL, full_store, many_rounds
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.kuberay.utils import parse_quantity
 from ray.scripts.scripts import start
 
-from actors.placement import whole
-from actors.resources import resolve
+from actors.resources.placement import whole
+from actors.resources.resolve import resolve
 from ray_split import config
 from ray_split.command_line.training import settings_of
 from tests.conftest import ROOT

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import ray_split as rs
-from actors import gpu
+from actors.resources import gpu
 
 MEMORY = gpu.within_memory
 

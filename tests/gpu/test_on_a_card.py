@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ray_split as rs
-from actors import gpu
+from actors.resources import gpu
 from jobs.bench.gpu_check import training
 from jobs.bench.gpu_check.rows import Sections, trained
 from ray_split.errors import DeviceMemoryError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.placement import cpus_here
+from actors.resources.placement import cpus_here
 from actors.ray_backend.joining.auth import make_token, use_token
 
 use_token()  # before ray is imported

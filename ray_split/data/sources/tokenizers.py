@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ray_split.arrays import Array
-from ray_split.config.language_packages import language_package
+from ray_split.config.language.packages import language_package
 from ray_split.config.user_code.plugins import suggest
 from ray_split.data.types import DataSet, Part
 from ray_split.errors import MISFITS, SettingsError, shown, told

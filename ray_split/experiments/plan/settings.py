@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from ray_split import config
 from ray_split.config import fields
-from ray_split.config.lora import Lora
+from ray_split.config.language.lora import Lora
 from ray_split.config.validation import Root
 from ray_split.costs.planner_hardware import Link, Phone, Profile, Server
 from ray_split.errors import SettingsError

@@ -12,7 +12,7 @@ from typing import Any
 from actors.ray_backend.placement_group import nodes, room  # first: it sets what ray reads when it is imported
 from ray_split.experiments.sweep.axes import settings_at
 from ray.tune import PlacementGroupFactory, Trainable
-from actors import placement
+from actors.resources import placement
 from ray_split import config
 from ray_split.api import fit
 from ray_split.callbacks import Callback

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import ray_split as rs
-from actors.placement import (
+from actors.resources.placement import (
     Fit,
     Need,
     Node,
@@ -27,7 +27,7 @@ from actors.placement import (
     whole,
     without_room,
 )
-from actors.resources import resolve
+from actors.resources.resolve import resolve
 
 HEAD = whole("head", 0, 0, {"ray-split/role": "head"})
 SERVER = whole("server", 2, 1, {"ray-split/role": "server"})

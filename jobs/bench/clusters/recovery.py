@@ -86,10 +86,10 @@ def _median(each: list[dict[str, float]], name: str, less: float) -> float:
 
 
 def nodes(repeats: int, **health_check: str) -> dict[str, Any]:
-    """What jobs/bench/nodes.py measures, on a cluster of its own with these settings of Ray's health check."""
+    """What jobs/bench/clusters/nodes.py measures, on a cluster of its own with these settings of Ray's health check."""
     settings = {f"RAY_health_check_{name}": value for name, value in health_check.items()}
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | settings
-    command = [sys.executable, "-m", "jobs.bench.nodes", str(repeats)]
+    command = [sys.executable, "-m", "jobs.bench.clusters.nodes", str(repeats)]
     done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found | {"health_check": health_check or "Ray's own"}

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import ray_split as rs
-from actors import threads
-from actors.placement import Node, needs, table, whole
-from actors.resources import resolve
+from actors.resources import threads
+from actors.resources.placement import Node, needs, table, whole
+from actors.resources.resolve import resolve
 from ray_split.cutting.cut import cut
 from ray_split.preparation.run_folder import inherit
 from ray_split.segments.segment_work import SegmentWork, segment_work

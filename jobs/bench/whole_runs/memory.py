@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jobs.bench.runs import SYNTHETIC, typical, watched
 from jobs.bench.timing import Row
+from jobs.bench.whole_runs.runs import SYNTHETIC, typical, watched
 
 ROUNDS = 2000
 OURS = ("driver", "ray::Client", "ray::Server", "ray::FedServer")

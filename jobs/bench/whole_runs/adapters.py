@@ -7,8 +7,8 @@ import json
 import numpy as np
 
 import ray_split as rs
-from jobs.bench.runs import figures, watched
 from jobs.bench.timing import Row
+from jobs.bench.whole_runs.runs import figures, watched
 
 LENGTH, FEW = 16, 16
 LLAMA = {
@@ -17,7 +17,7 @@ LLAMA = {
 }  # fmt: skip
 RUN = [
     "--model.name", "hf-config:" + json.dumps(LLAMA), "--model.cuts", "model.layers.0,model.layers.6",
-    "--model.lora.r", "32", "--data.name", "jobs.bench.adapters:tokens", "--data.batch_size", "1",
+    "--model.lora.r", "32", "--data.name", "jobs.bench.whole_runs.adapters:tokens", "--data.batch_size", "1",
     "--data.val_fraction", "0", "--task.loss", "token_cross_entropy", "--optimizer.name", "adamw",
     "--phones.count", "10000", "--phones.per_round", "1000", "--phones.local_steps", "1",
     "--schedule.name", "splitfed_v1", "--server.num_gpus", "0", "--cluster.client_actors", "1",

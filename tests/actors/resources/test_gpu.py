@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import ray_split as rs
-from actors import gpu
-from actors.placement import whole
-from actors.resources import resolve
+from actors.resources import gpu
+from actors.resources.placement import whole
+from actors.resources.resolve import resolve
 from ray_split.errors import DeviceMemoryError
 
 

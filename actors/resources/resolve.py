@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from actors import channel, threads
-from actors.placement import SERVER, Node, client_gpus, labels_for, most_by_gpus, most_clients, number, suits
-from actors.threads import Room, Share
+from actors import channel
+from actors.resources import threads
+from actors.resources.placement import SERVER, Node, client_gpus, labels_for, most_by_gpus, most_clients, number, suits
+from actors.resources.threads import Room, Share
 from ray_split import config, logs
 from ray_split.config.phones import Phones
 from ray_split.data.participation import drawn

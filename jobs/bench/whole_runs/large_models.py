@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jobs.bench.runs import figures, watched
 from jobs.bench.timing import Row
+from jobs.bench.whole_runs.runs import figures, watched
 
 RUN = [
     "--phones.count", "4", "--data.name", "fake_images", "--data.kwargs", "{samples: 71, shape: [3, 224, 224]}",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import ray_split as rs
-from actors.placement import whole
-from actors.resources import resolve
+from actors.resources.placement import whole
+from actors.resources.resolve import resolve
 
 
 def resolved(cpus: int, gpus: float = 0, **sections: dict) -> tuple[object, object]:

@@ -1,0 +1,1 @@
+"""Rows of nodes, jobs, and actors that die."""
