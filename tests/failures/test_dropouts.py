@@ -160,7 +160,7 @@ PATTERNS = st.dictionaries(st.integers(0, 4), st.integers(0, 1), max_size=4)
 @pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("splitfed_v3", "fedavg")])
 @given(dropped=PATTERNS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.few(1)
+@pytest.mark.few(1, thorough=1)
 def test_whoever_drops_out_the_weights_are_those_of_a_run_without_them(
     tmp_path: Path, schedule: str, dropped: dict[int, int]
 ) -> None:

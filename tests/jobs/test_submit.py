@@ -147,7 +147,7 @@ def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayH
     wait_for_no_actors()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_session: RayHead, start: Start) -> None:
     process = start(
         [sys.executable, "-m", "jobs.submit", "python", "-m", "jobs.train", "--run.storage_path", "results"],

@@ -22,6 +22,7 @@ def config(path: Path, schedule: str, **sections: Any) -> rs.Config:
 
 
 @pytest.mark.parametrize("schedule", mostly_thorough(BY_SCHEDULE, "sequential"))
+@pytest.mark.few(thorough=1)
 def test_training_is_the_untouched_models_on_whole_batches(tmp_path: Path, schedule: str) -> None:
     settings = config(tmp_path, schedule)
     result = rs.fit(settings, callbacks=[])
