@@ -74,8 +74,8 @@ class RemotePhones:
     def pass_over(self, round: int, phones: tuple[int, ...], reason: str) -> None:
         """Evaluate without these phones, once. They go on training: nothing of it depends on an evaluation."""
         self._gone |= set(phones)
-        who = f"phone{'s' * (len(phones) > 1)} {listed(map(str, phones))}"
-        logger.warning("after round %d %s not scored: %s", round, f"{who} {_are(phones)}", reason)
+        are = "are" if len(phones) > 1 else "is"
+        logger.warning("after round %d %s %s not scored: %s", round, _named(phones), are, reason)
 
     def gone(self, round: int) -> frozenset[int]:
         """The remote phones that an evaluation of the start of `round` is without.
@@ -117,11 +117,11 @@ class RemotePhones:
         self._backend.get([self._backend.roles.gateway.tell.remote(state, text, round)])  # type: ignore[union-attr]
 
 
-def _are(phones: Sequence[int]) -> str:
-    return "are" if len(phones) > 1 else "is"
+def _named(phones: Sequence[int]) -> str:
+    """The first ten by their numbers."""
+    return f"phone{'s' * (len(phones) > 1)} {listed(map(str, phones[:10]))}{', ...' * (len(phones) > 10)}"
 
 
 def _say(round: int, missing: Sequence[int], enough: bool) -> None:
-    who = f"phone{'s' * (len(missing) > 1)} {listed(map(str, missing[:10]))}{', ...' * (len(missing) > 10)}"
     more = "" if enough else ", without which there are too few (run.min_phones)"
-    logger.warning("round %d waits for %s%s", round + 1, who, more, extra=logs.about(round, missing))
+    logger.warning("round %d waits for %s%s", round + 1, _named(missing), more, extra=logs.about(round, missing))

@@ -11,7 +11,7 @@ from torch import nn
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.config.default_models import TEXTS
-from ray_split.data.sources.tokenizers import tokenizer_of
+from ray_split.data.sources.tokenizers import Tokenizer, tokenizer_of
 from ray_split.data.types import Parts
 from ray_split.messages.labels import IGNORED
 from ray_split.models.char_lstm import CharLSTM
@@ -46,9 +46,8 @@ def _prompt(settings: config.Config, parts: Parts) -> Array:
         own = np.flatnonzero(np.asarray(parts.test.labels[:1])[0] != IGNORED)  # what follows is padding
         beginning: Array = np.asarray(parts.test.inputs[:1])[0][: min(BEGINNING, int(own[-1]) + 1)]
         return beginning
-    kwargs = settings.data.kwargs
-    name = kwargs.get("tokenizer", "characters")
-    found = tokenizer_of(name, kwargs.get("gguf_file")).encode([settings.run.sample])[0].astype(np.int64)
+    name, tokenizer = _tokenizer(settings)
+    found = tokenizer.encode([settings.run.sample])[0].astype(np.int64)
     if name != "characters":
         return found
     numbers = {letter: number for number, letter in enumerate(parts.classes or ())}
@@ -76,8 +75,14 @@ def _generated(model: Any, tokens: Array) -> Array:
     return np.asarray(found[0, len(tokens) :])
 
 
-def _text(settings: config.Config, parts: Parts, tokens: Array) -> str:
+def _tokenizer(settings: config.Config) -> tuple[str, Tokenizer]:
+    """The data's, and its name."""
     name = settings.data.kwargs.get("tokenizer", "characters")
+    return name, tokenizer_of(name, settings.data.kwargs.get("gguf_file"))
+
+
+def _text(settings: config.Config, parts: Parts, tokens: Array) -> str:
+    name, tokenizer = _tokenizer(settings)
     if name == "characters":
         return "".join((parts.classes or ())[token] for token in tokens.tolist())
-    return tokenizer_of(name, settings.data.kwargs.get("gguf_file")).decode(tokens)
+    return tokenizer.decode(tokens)
