@@ -17,7 +17,7 @@ from ray_split import logs
 from ray_split.cutting.cut_error import ADVICE, DRAW_FROM_TORCH, OTHER, CutError
 from ray_split.cutting.model_inputs import changed as inputs_of
 from ray_split.cutting.model_inputs import values_of, whole
-from ray_split.cutting.random_generators import Generators, drawing_line
+from ray_split.cutting.random_generators import Generators, drawing_line, seed_everywhere
 from ray_split.cutting.unsaved_state import Place, Snapshot, changed, proxied, snapshot
 from ray_split.errors import MISFITS, SettingsError, listed, told
 from ray_split.messages.message import leaves, send, tree_map, wanted_of
@@ -124,7 +124,7 @@ class Trial:
 
     def _whole(self, inputs: Any, seeded: bool = True) -> Any:
         if seeded:
-            torch.manual_seed(SEED)
+            seed_everywhere(SEED)
         return self._called(self._model, inputs)
 
     def _called(self, model: nn.Module, inputs: Any) -> Any:
@@ -181,7 +181,7 @@ class Trial:
         cut = _Segments(self._segments)
         with self._running():
             with torch.no_grad():
-                torch.manual_seed(SEED)
+                seed_everywhere(SEED)
                 got = cut(self._few[0])
             again, theirs = cut.learn(self._few[1])
         if not (_alike(first, got) and _alike(second, again)):
@@ -204,10 +204,10 @@ class Trial:
 
     def _compare_evaluation(self) -> None:
         with torch.no_grad(), self._running():
-            torch.manual_seed(SEED)
+            seed_everywhere(SEED)
             got = _Segments([segment.eval() for segment in self._segments])(self._example)
         with torch.no_grad():
-            torch.manual_seed(SEED)
+            seed_everywhere(SEED)
             expected = self._called(self._model.eval(), self._example)
         self._kept.append(snapshot(self._model))
         if not _alike(expected, got):
@@ -258,7 +258,7 @@ class Trial:
         return _gradients(model)
 
     def _after(self, model: nn.Module) -> Any:
-        torch.manual_seed(SEED)
+        seed_everywhere(SEED)
         return self._called(model, self._few[0])
 
     @contextmanager
@@ -287,7 +287,7 @@ class _Segments:
 
     def learn(self, inputs: Any) -> tuple[Any, Tensors]:
         """The outputs, and the gradient of each parameter that gets one."""
-        torch.manual_seed(SEED)
+        seed_everywhere(SEED)
         outputs = self(inputs)
         loss = _loss(outputs)
         if loss is None:

@@ -20,7 +20,7 @@ from ray_split.config.user_code.plugins import blamed, call, find, signature_of,
 from ray_split.cutting.cut import Segments, cut
 from ray_split.cutting.language_models import usual_cuts, without_cache
 from ray_split.cutting.own_segments import Chain
-from ray_split.cutting.random_generators import Generators
+from ray_split.cutting.random_generators import Generators, seed_everywhere
 from ray_split.errors import SettingsError, brief, listed, shown
 from ray_split.memory_limit import check_fits
 from ray_split.messages.state import State
@@ -112,7 +112,7 @@ def _offered(settings: config.Model, function: Callable[..., Any]) -> dict[str, 
 def _seeded(seed: int) -> Iterator[None]:
     """torch's, numpy's and Python's generators begin with a seed, and go on afterwards where they were."""
     before = Generators()
-    torch.manual_seed(seed)
+    seed_everywhere(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     try:

@@ -16,6 +16,7 @@ from ray_split.config.phones import Phones
 from ray_split.config.user_code.by_value import spoken
 from ray_split.cutting.cut import Segments
 from ray_split.cutting.model_inputs import changed, count_of
+from ray_split.cutting.random_generators import seed_everywhere
 from ray_split.errors import MISFITS, SettingsError
 from ray_split.messages.message import leaves, send, tree_map
 from ray_split.preparation import cohort_rule
@@ -290,7 +291,7 @@ def _forward(module: nn.Module, inputs: Any) -> _Forward:
     made = copy.deepcopy(module).train()
     before = _versions(made)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(SEED)
+        seed_everywhere(SEED)
         outputs = call(made, tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, inputs))
     return _Forward(leaves(outputs), list(made.buffers()), _versions(made) != before)
 

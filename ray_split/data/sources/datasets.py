@@ -6,6 +6,7 @@ given `data.kwargs`, and `data.path` if it has a place for it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +39,21 @@ def digits(size: int = 8, channels: int = 1) -> DataSet:
     if not (whole(size) and size > 0 and whole(channels) and channels > 0):
         raise SettingsError("data.kwargs", {"size": size, "channels": channels}, "a size and channels of 1 or more")
     check_fits("data.kwargs", {"size": size, "channels": channels}, 4 * 1797 * channels * size**2)
-    # The file itself: importing scikit-learn takes seconds, with scipy and all, and gives the same numbers.
-    rows = np.loadtxt(file_of("digits", "sklearn", "datasets/data/digits.csv.gz"), delimiter=",")
+    rows = _digit_rows()
     images = (rows[:, :64].reshape(-1, 1, 8, 8) / 16.0).astype(np.float32)
     images = np.repeat(_resized(images, size), channels, axis=1)
     return without_test_part(images, rows[:, 64].astype(np.int64), num_classes=10)
+
+
+@functools.cache
+def _digit_rows() -> Array:
+    """64 grey values and the class of each. Read once by a process: as text they take longer than a short run's round.
+
+    It is the file itself: importing scikit-learn takes seconds, with scipy and all, and gives the same numbers.
+    """
+    rows = np.loadtxt(file_of("digits", "sklearn", "datasets/data/digits.csv.gz"), delimiter=",")
+    rows.flags.writeable = False
+    return rows
 
 
 def _resized(images: Array, size: int) -> Array:
