@@ -45,15 +45,15 @@ demo-devices: .venv/.installed
 	@$(BIN)/python -m jobs.submit python -m jobs.train --config jobs/configs/devices.yaml $(ARGS)
 
 smoke: .venv/.dev
-	@echo "make smoke: at most 2 minutes (make test: 15)"
+	@echo "make smoke: at most 2 minutes (make test: 12)"
 	$(PYTEST) -q $(SMOKE) $(ARGS)
 
 test: .venv/.dev
-	@echo "make test: about 15 minutes on two cores (make smoke: 2; make test-thorough: the rest of what CI runs)"
+	@echo "make test: about 12 minutes on two cores (make smoke: 2; make test-thorough: the rest of what CI runs)"
 	$(BOTH) -m "not slow and not thorough" $(ARGS)
 
 test-thorough: .venv/.dev
-	@echo "make test-thorough: some 30 minutes on two cores, beside the 15 of make test"
+	@echo "make test-thorough: some 30 minutes on two cores, beside the 12 of make test"
 	$(BOTH) -m "thorough and not slow" $(ARGS)
 
 test-all: .venv/.dev

@@ -90,6 +90,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
     fetched = re.compile(
         r"""<(?:script|img|iframe)[^>]+src="?(?:https?:)?//|<link[^>]+href="?(?:https?:)?//|url\(["']?http"""
@@ -98,6 +99,7 @@ def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
     assert pages and [page.name for page in pages if fetched.search(page.read_text())] == []
 
 
+@pytest.mark.thorough
 def test_the_pictures_are_in_their_pages(site: Path) -> None:
     assert '<figure><svg class="picture"' in (site / "index.html").read_text()
     assert (site / "concepts.html").read_text().count('<figure><svg class="picture"') == 2
@@ -226,6 +228,7 @@ def cells() -> list[str]:
     return ["".join(cell["source"]) for cell in found if cell["cell_type"] == "code"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", ["inprocess", on_ray("ray")])
 def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, backend: str
@@ -291,7 +294,7 @@ def columns(folder: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     "more", [[], ["--phones.held_out", "0.4", "--phones.link", "wifi", "--phones.dropout", "0.1"]], ids=["plain", "all"]
 )
-@pytest.mark.few(1)
+@pytest.mark.thorough
 def test_the_reference_has_every_column_of_a_runs_files(tmp_path: Path, more: list[str]) -> None:
     flags = ["--model.name", "mlp", "--phones.count", "4", "--run.rounds", "1", "--schedule.name", "splitfed_v1"]
     train(["train", *flags, "--run.storage_path", "results", "--run.name", "r"], tmp_path, *more)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-SELDOM = 2  # cases of a test that run with `make test-thorough`, if it says nothing else
+SELDOM = 1  # thorough cases of a test that run with `make test-thorough`, if it says nothing else
 
 
 def thorough(*cases: Any) -> list[Any]:
@@ -40,7 +40,7 @@ def on_ray(case: Any) -> Any:
 def leave_few(items: Iterable[pytest.Item]) -> None:
     """Of a test's cases n run with `make test`, where it says `@pytest.mark.few(n)`; others are thorough.
 
-    Of the thorough ones, however they came to be, two run with `make test-thorough`, or m with `few(thorough=m)`, and
+    Of the thorough ones, however they came to be, one runs with `make test-thorough`, or m with `few(thorough=m)`, and
     the others are slow: CI has no time for more repetitions.
     """
     families: dict[str, list[pytest.Item]] = {}

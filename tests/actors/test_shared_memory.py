@@ -73,6 +73,7 @@ def equal(a: State, b: State) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("samples", [*thorough(2), 500], ids=["inlined", "shared memory"])
 def test_an_inplace_relu_first_in_b_leaves_the_sent_object_as_it_was(server: Any, samples: int) -> None:
     sent = ray.put(activation(samples))
@@ -163,6 +164,7 @@ def test_the_fed_servers_process_has_no_torch(fed_server: Any) -> None:
     assert ray.get(loaded) == []
 
 
+@pytest.mark.thorough
 def test_tensors_at_odd_offsets_give_the_bits_of_aligned_ones(server: Any) -> None:
     aligned = values(3)
     ray.get(server.load.remote(TURN, server.initial_state.remote()))

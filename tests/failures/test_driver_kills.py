@@ -35,6 +35,7 @@ def resumed_after(path: Path, rounds: int, plan: list[str]) -> list[int]:
     return statuses
 
 
+@pytest.mark.thorough
 def test_a_driver_killed_three_times_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
     # In the first checkpoint's first file; in a later one's manifest; in a round.
     assert resumed_after(tmp_path, 12, ["write 1", "write 12", "call 70"]) == [-signal.SIGKILL] * 3

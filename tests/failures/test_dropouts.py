@@ -160,7 +160,8 @@ PATTERNS = st.dictionaries(st.integers(0, 4), st.integers(0, 1), max_size=4)
 @pytest.mark.parametrize("schedule", ["splitfed_v1", *thorough("splitfed_v3", "fedavg")])
 @given(dropped=PATTERNS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.few(1, thorough=1)
+@pytest.mark.thorough
+@pytest.mark.few(thorough=1)
 def test_whoever_drops_out_the_weights_are_those_of_a_run_without_them(
     tmp_path: Path, schedule: str, dropped: dict[int, int]
 ) -> None:
@@ -224,7 +225,7 @@ def test_a_deadline_needs_virtual_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1"))
-@pytest.mark.few(1)
+@pytest.mark.thorough
 def test_a_round_lasts_until_its_deadline_at_most(tmp_path: Path, schedule: str) -> None:
     def run(name: str, **phones: Any) -> rs.Result:
         described = {"device": [{"of": "low_end", "weight": 1}, {"of": "high_end", "weight": 1}], "link": "4g"}

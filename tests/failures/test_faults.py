@@ -165,7 +165,7 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield f"phone {phone}", b"".join(a.tobytes() for s in own.own(int(phone)).values() for a in s.values())
 
 
-@pytest.mark.few(3, thorough=3)
+@pytest.mark.few(1, thorough=3)
 @pytest.mark.parametrize("cuts", ["three", pytest.param("two", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("schedule", "part"), [pytest.param(name, part, marks=tier(name, part)) for part in PARTS for name in EVERY]

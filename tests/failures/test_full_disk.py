@@ -92,6 +92,7 @@ def test_a_disk_that_is_full_is_one_line_before_ray_starts_and_nothing_is_left_t
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_a_disk_that_fills_ends_the_run_in_order_and_it_goes_on_when_there_is_room(
     tmp_path: Path, mounted: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_disk_that_fills_ends_the_run_in_order_and_it_goes_on_when_there_is_ro
     assert model_bytes(resumed(what)) == model_bytes(whole)
 
 
+@pytest.mark.thorough
 def test_a_write_that_fails_at_any_time_is_named_and_the_run_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

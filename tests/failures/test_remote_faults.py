@@ -60,7 +60,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], bytes
     return model
 
 
-@pytest.mark.few(4, thorough=5)
+@pytest.mark.few(2, thorough=5)
 @pytest.mark.parametrize("number", range(QUESTIONS * ROUNDS))
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "sequential", "parallel", "splitfed_v2", "splitfed_v3"])
 def test_a_device_that_dies_at_any_question_is_off_in_that_round_and_back_in_the_next(
@@ -112,7 +112,7 @@ WRONG: dict[str, Callable[[Frame], Frame | bytes]] = {
 }
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("at", ["forward", "loss", "close"])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_device_that_sends_what_it_may_not_is_left_out_and_the_others_finish(

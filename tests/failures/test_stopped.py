@@ -87,6 +87,7 @@ def check_stopped_at(path: Path, schedule: str, whole: rs.Result, at_call: Any, 
     assert phones[0].reset_index(drop=True).equals(phones[1].reset_index(drop=True))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("schedule", "step"),
     [("splitfed_v3", 17), *[pytest.param(name, 3, marks=pytest.mark.slow) for name in SCHEDULES]],

@@ -196,7 +196,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
         pass  # one side has gone: so does the other
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_behind_a_proxy_with_https_the_token_goes_the_same_way(
     job: Job, https: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayH
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_session: RayHead, start: Start) -> None:
     process = start(
         [sys.executable, "-m", "jobs.submit", "python", "-m", "jobs.train", "--run.storage_path", "results"],
@@ -162,6 +163,7 @@ def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_ses
     assert "exited with code 2" in output or "exit code 2" in output or "code: 2" in output
 
 
+@pytest.mark.thorough
 def test_a_job_without_the_token_is_refused(ray_session: RayHead, start: Start, tmp_path: Path) -> None:
     process = start(
         [sys.executable, "-m", "jobs.submit", "python", "-c", "print('ran')"],

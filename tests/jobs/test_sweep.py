@@ -116,6 +116,7 @@ def test_nothing_of_a_sweep_is_left_on_the_cluster(swept: Swept, ray_session: Ra
     assert all(group["state"] == "REMOVED" for group in ray.util.placement_group_table().values())
 
 
+@pytest.mark.slow
 def test_one_that_is_interrupted_ends_in_order_says_so_and_goes_on(tmp_path: Path, ray_head: RayHead) -> None:
     env = environment(RAY_ADDRESS=ray_head.address, PYTHONPATH=os.pathsep.join([str(ROOT)]))
     axes = ["--over", "optimizer.lr=0.3,0.1", "--seeds", "5", "--concurrent", "1", "--server.num_gpus", "0"]

@@ -148,6 +148,7 @@ def test_an_algorithm_of_ones_own_trains_as_the_docs_tell(tmp_path: Path, python
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_submitted_job_trains_it(empty: Path, python: Path, wheel_head: tuple[str, str], tmp_path: Path) -> None:
     results = tmp_path / "results"
     entrypoint = ["ray-split", "train", *FLAGS, "--run.storage_path", str(results), "--run.name", "job"]

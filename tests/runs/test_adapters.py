@@ -281,6 +281,7 @@ def test_peft_loads_what_a_run_leaves_and_merges_it(tmp_path: Path) -> None:
     assert torch.allclose(merged, found, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_phones_own_adapter_is_written_for_peft(tmp_path: Path) -> None:
     name = name_of("llama", DECODERS["llama"][1])
     path, _ = train(settings_of(tmp_path, name, schedule={"name": "splitfed_v3"}, phones={"count": 3}))

@@ -101,6 +101,7 @@ def test_what_autocast_makes_crosses_in_half_the_bytes(tmp_path: Path) -> None:
         assert (own_up < up, own_down < down) == ((server, phones) != ("float32", "float32"),) * 2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "parallel", *thorough("splitfed_v2", "splitfed_v3", "fedavg")])
 @pytest.mark.parametrize(("server", "phones"), [("bfloat16", "float32"), *thorough(("float32", "bfloat16"))])
 def test_other_schedules_are_no_further_from_float32_than_bfloat16_is(

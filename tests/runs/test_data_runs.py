@@ -129,6 +129,7 @@ def numbered(named: bool = True) -> tuple[np.ndarray, np.ndarray]:
     return (inputs.astype(">f8"), NAMES[labels]) if named else (inputs, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cluster", [{}, on_ray({"backend": "ray", "client_actors": 2})], ids=["in process", "on Ray"])
 def test_classes_with_names_are_trained_as_their_numbers_and_named_in_the_results(
     tmp_path: Path, cluster: dict[str, Any], request: pytest.FixtureRequest

@@ -120,7 +120,7 @@ def test_of_several_phones_one_after_the_other_each_step_of_the_run_counts(tmp_p
 
 
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "splitfed_v2", "parallel", *thorough("splitfed_v3", "fedavg")])
-@pytest.mark.few(2, thorough=1)
+@pytest.mark.few(1, thorough=1)
 def test_of_phones_at_once_a_round_counts_as_the_steps_of_the_one_that_takes_most(
     tmp_path: Path, schedule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +172,8 @@ MIXED = {
 
 
 @pytest.mark.parametrize("schedule", ["sequential", "splitfed_v1", *thorough("splitfed_v2", "splitfed_v3", "parallel")])
-@pytest.mark.few(1, thorough=1)
+@pytest.mark.thorough
+@pytest.mark.few(thorough=1)
 def test_resumed_in_the_middle_it_is_the_same_bytes(tmp_path: Path, schedule: str) -> None:
     phones = {"count": 5, "held_out": 0.2, "per_round": 3, "dropout": 0.2}
     _, whole = fit(tmp_path, schedule, MIXED, phones=phones, run={"rounds": 3, "name": "whole"})

@@ -73,7 +73,7 @@ def test_resumed_and_with_other_clients_it_is_the_same_bytes(tmp_path: Path) -> 
     assert left(part) == left(whole)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_on_ray_it_leaves_the_same_bytes(tmp_path: Path, ray_session: object) -> None:
     single = {"name": "tests.nets:three_linear", "cuts": None}
     told: dict[str, Any] = {"phones": {**SOME_DROP_OUT, **STACKED}, "model": single, **MOON}

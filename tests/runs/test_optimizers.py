@@ -184,7 +184,8 @@ def test_each_segment_may_have_an_optimizer_of_its_own(tmp_path: Path, model: st
         ),
     ],
 )  # fmt: skip
-@pytest.mark.few(1, thorough=3)
+@pytest.mark.thorough
+@pytest.mark.few(thorough=3)
 def test_many_phones_at_once_are_the_reference_of_their_schedule(tmp_path: Path, schedule: str, name: str) -> None:
     cohort = {} if schedule == "splitfed_v2" else {"cohort": 3, "stacked": "a,b,c"}
     phones = {**cohort, **({"held_out": 0.2} if schedule == "splitfed_v3" else {})}

@@ -73,6 +73,7 @@ def drawn(settings: rs.Config) -> list[tuple[Any, ...]]:
     return [(*draw[:4], draw.indices.tolist(), draw.finishes) for draw in rs.stream(settings)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("phones", [SLOW, LATE], ids=["all finish", "some are late or drop out"])
 def test_one_that_takes_turns_is_sequential_in_bits_stream_and_virtual_time(
     tmp_path: Path, module: str, phones: dict[str, Any]

@@ -99,7 +99,7 @@ CASES += [(schedule, lost_weights, 0) for schedule in ("sequential", "unsplit")]
 @pytest.mark.parametrize(
     ("schedule", "spoil", "round"), mostly_thorough(CASES, *CASES[::3]), ids=lambda x: getattr(x, "__name__", str(x))
 )
-@pytest.mark.few(12, thorough=4)
+@pytest.mark.few(6, thorough=4)
 def test_the_run_goes_on_as_one_that_leaves_it_out(tmp_path: Path, schedule: str, spoil: Call, round: int) -> None:
     what = prepared(tmp_path, schedule, "three")
     rows, left, out = fit(what, tmp_path / "spoilt", spoil)

@@ -40,7 +40,7 @@ def config(path: Path, name: str, case: str, backend: str = "inprocess") -> rs.C
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_three_devices_beside_two_simulated_phones_train_to_the_bytes_of_five_simulated(
     tmp_path: Path, case: str
 ) -> None:

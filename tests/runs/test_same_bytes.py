@@ -101,6 +101,7 @@ def test_resuming_cuts_what_lies_beyond_the_checkpoint(tmp_path: Path) -> None:
     assert sorted(zip(phones["round"], phones["phone"], strict=True)) == [(r, p) for r in range(4) for p in range(4)]
 
 
+@pytest.mark.thorough
 def test_a_run_resumed_by_its_path_may_have_more_rounds(tmp_path: Path, whole: rs.Result) -> None:
     first = rs.fit(config(tmp_path, "first", rounds=2), callbacks=[])
     more = config(tmp_path / "elsewhere", "ignored", rounds=4, resume=first.path)
@@ -119,6 +120,7 @@ def test_resuming_with_another_setting_is_refused_and_named(tmp_path: Path) -> N
     assert model_bytes(first.path) == before
 
 
+@pytest.mark.thorough
 def test_any_actor_that_dies_is_replaced_and_the_bytes_are_the_same(
     tmp_path: Path, ray_session: object, whole: rs.Result
 ) -> None:

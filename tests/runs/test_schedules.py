@@ -181,6 +181,7 @@ def test_stacked_is_looped_within_rounding(tmp_path: Path, schedule: str) -> Non
         assert result.metrics["train_loss"] == pytest.approx(looped.metrics["train_loss"], rel=1e-5)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("schedule", COHORTS)
 def test_stacked_is_looped_with_batchnorm_and_dropout(tmp_path: Path, schedule: str) -> None:
     model = {"name": "tests.nets:with_batchnorm_and_dropout", "cuts": "3,9"}
@@ -314,7 +315,7 @@ def test_a_joint_batch_of_what_does_not_begin_with_the_batch_is_refused(tmp_path
 
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1", "parallel"))
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 def test_weights_that_a_model_does_not_train_stay_to_the_last_bit(tmp_path: Path, schedule: str, stacked: bool) -> None:
     model = {"name": "tests.nets:partly_fixed", "cuts": "1,4"}
     phones = {"count": 3, "held_out": 0.2, **({"cohort": 3 if stacked else 1} if schedule in COHORTS else {})}

@@ -54,6 +54,7 @@ def trained(folder: Path) -> int:
     return len(list(folder.glob("*/model.safetensors")))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", [["one_file.py"], *thorough(["-m", "one_file"])], ids=["file", "module"])
 def test_in_one_process_the_running_script_is_not_imported_again(tmp_path: Path, command: list[str]) -> None:
     done = run(tmp_path, *command)
@@ -96,6 +97,7 @@ def test_the_command_uses_what_stands_above_and_says_so(tmp_path: Path) -> None:
     assert [path.parent.name for path in tmp_path.glob("*/model.safetensors")] == ["by_command"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -38,6 +38,7 @@ def assert_within_rounding(one: rs.Result, other: rs.Result) -> None:
         np.testing.assert_allclose(own, weights_of(other)[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("schedule", ["sequential", *thorough("splitfed_v1", "parallel")])
 def test_channels_last_is_the_same_training(tmp_path: Path, schedule: str) -> None:
     assert_within_rounding(fit(tmp_path, schedule, {}), fit(tmp_path, schedule, {"channels_last": True}))

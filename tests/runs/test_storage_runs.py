@@ -117,6 +117,7 @@ def phone_rows(folder: filesystem.Place) -> list[tuple[int, int]]:
     return sorted(zip(table["round"], table["phone"], strict=True))
 
 
+@pytest.mark.thorough
 def test_on_s3_a_run_stopped_and_resumed_leaves_what_a_local_one_does(tmp_path: Path, bucket: str) -> None:
     schedule = "splitfed_v3"
     local = rs.fit(config(tmp_path, schedule, schedule), callbacks=[])

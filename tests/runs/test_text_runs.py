@@ -117,6 +117,7 @@ def test_its_loss_is_that_of_tokens_and_with_another_a_line_says_which(tmp_path:
     )
 
 
+@pytest.mark.thorough
 def test_a_model_by_name_reads_the_play_in_its_own_tokens(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers isn't installed")
     pytest.importorskip("peft", reason="peft isn't installed")

@@ -71,6 +71,7 @@ def assert_types(path: str, dtype: str) -> None:
 
 
 # Not Adam with float16: its epsilon is 0 there, and the untouched model is not a number after a step.
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("dtype", "optimizer"), [(t, o) for t in TYPES for o in ("sgd", "adam") if (t, o) != ("float16", "adam")]
 )

@@ -54,6 +54,7 @@ def test_where_nothing_could_be_ray_this_is_known_soon(silent: str) -> None:
     assert reachable.complaint("nosuch.invalid:6379", 5) is not None
 
 
+@pytest.mark.thorough
 def test_addresses_of_another_form_are_left_to_ray_and_a_ray_is_one(ray_session: tuple[str, str]) -> None:
     for address in (ray_session[0], "auto", "local", "nonsense", "127.0.0.1:port"):
         assert reachable.complaint(address) is None, address

@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_it_is_said_where_the_actors_code_lies(tmp_path: Path, own_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     other, elsewhere = tmp_path / "other", tmp_path / "elsewhere"
     elsewhere.mkdir()

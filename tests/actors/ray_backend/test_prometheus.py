@@ -186,7 +186,7 @@ def test_each_devices_bytes_are_told_by_its_phones_number_and_add_up_to_the_rows
     assert told["device_answer_seconds", "2"] > 0
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_two_runs_of_one_name_at_the_same_time_have_both_their_actors(tmp_path: Path, ray_session: object) -> None:
     listed: list[tuple[str, str]] = []
     settings = config(tmp_path, "twin", cluster={"client_actors": 1}, server={"num_gpus": 0}, run={"rounds": 1})

@@ -112,6 +112,7 @@ def test_an_actor_that_hangs_is_told_of_and_replaced_and_the_bytes_are_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_max_hours_ends_a_run_that_waits_for_an_actor_that_hangs(tmp_path: Path, ray_session: object) -> None:
     stopper = Stopper("Server")
     settings = config(tmp_path, "hung", "splitfed_v1", client_actors=1, silent_seconds=None)

@@ -70,6 +70,7 @@ RUNS = [
 CASES = [RUNS[0], *thorough(RUNS[1], RUNS[6]), *slow(*RUNS[2:6], *RUNS[7:])]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("family", "cuts", "lora", "schedule"), CASES)
 def test_bytes_are_those_that_a_run_of_a_language_model_counts(
     tmp_path: Path, family: str, cuts: list[str], lora: dict[str, Any], schedule: str

@@ -73,6 +73,7 @@ def test_bytes_are_augmented_before_they_are_normalised():
     assert set(np.unique(found)) == {-0.5, 0.5}  # what is shifted in is black, not grey
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("schedule", ["sequential", "splitfed_v2"])
 def test_augmented_training_is_the_references_bit_for_bit(tmp_path, schedule):
     config, result = fit(tmp_path, schedule=schedule)

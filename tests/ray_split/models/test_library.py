@@ -202,6 +202,7 @@ FULL_SIZE = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_each_family_has_cuts_that_suit_it(name: str) -> None:
     size, cuts, kilobytes = FULL_SIZE[name]

@@ -30,6 +30,7 @@ def bars(path: Path, pid: int) -> list[dict[str, Any]]:
 SCHEDULES = [{"name": "splitfed_v1"}, {"name": "sequential"}, {"name": "parallel", "kwargs": {"batch": "joint"}}]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_phones_bars_fill_its_round_without_a_gap(schedule: dict[str, Any], tmp_path: Path) -> None:
     folder = run(tmp_path, schedule=schedule)
