@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from operator import or_
 from typing import Any
@@ -30,7 +30,7 @@ from ray_split.data import byzantine
 from ray_split.data.load import Parts
 from ray_split.data.stream import Group, Stream
 from ray_split.messages.contract import Contract
-from ray_split.messages.message import Groups, Message, send, times, tree_map
+from ray_split.messages.message import Groups, Message, times, tree_map
 from ray_split.messages.message_checks import check_weights
 from ray_split.messages.report import Report, Spent, padded_sum
 from ray_split.messages.state import (
@@ -96,7 +96,8 @@ class Client:
         modules, correct = segments.modules(), corrects(settings)
         self._tied = segments.c is not None and bool(tied_names(segments.c))
         on_server = schedule_of(settings.schedule).on_server
-        computing = {name: computing_of(settings, name, on_server) for name in modules}
+        card = gpu.common_card(settings)
+        computing = {name: replace(computing_of(settings, name, on_server), staying=card) for name in modules}
         device = gpu.device_of(settings.cluster.client_gpus, torch.cuda.is_available())
         if device == "cuda":
             gpu.set_up_gpu(settings.server, gpu.client_memory_share(settings))
@@ -439,7 +440,7 @@ class Client:
 
     def _evaluate_a(self, turn: Turn, groups: Groups) -> Message:
         outputs = self._cohorts[turn.phones].copies["a"].evaluate(groups)
-        return Message(send(outputs), time.time())
+        return Message(self._make["a"].computing.sent(outputs), time.time())
 
     def _evaluate_c(
         self, turn: Turn, hidden: Message, labels: list[Array], several: frozenset[int] = frozenset()

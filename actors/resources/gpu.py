@@ -20,6 +20,18 @@ def device_of(gpus: float | str, is_there: bool) -> str:
     return "cuda" if gpus not in ("auto", 0) and is_there else "cpu"
 
 
+def common_card(settings: config.Config) -> torch.device | None:
+    """The card that A, B and C are on, if they are in one process: what crosses stays there. None if there is none.
+
+    Devices outside the process are sent arrays.
+    """
+    if settings.cluster.backend != "inprocess" or settings.phones.remote_phones:
+        return None
+    there = torch.cuda.is_available()
+    devices = {device_of(gpus, there) for gpus in (settings.server.num_gpus, settings.cluster.client_gpus)}
+    return torch.device("cuda") if devices == {"cuda"} else None
+
+
 def set_up_gpu(server: config.Server, share: float) -> None:
     """Let the same settings give the same bits on the same card, and TF32 be what is asked for, on or off.
 
