@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from ray_split import config
-from ray_split.errors import DeviceMemoryError, first_line
+from ray_split.errors import ClientMemoryError, DeviceMemoryError, first_line
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -71,6 +71,19 @@ def within_memory(drop: Callable[[], None]) -> Iterator[None]:
 
     `drop` lets go of what is pending: first of all of what the frames hold that the error has come through.
     """
+    with _letting_go(drop, DeviceMemoryError):
+        yield
+
+
+@contextmanager
+def clients_within_memory(drop: Callable[[], None], no_room: Callable[[str], ClientMemoryError]) -> Iterator[None]:
+    """As `within_memory`, around what a client computes: raises `no_room`, which is told torch's reason."""
+    with _letting_go(drop, no_room):
+        yield
+
+
+@contextmanager
+def _letting_go(drop: Callable[[], None], no_room: Callable[[str], DeviceMemoryError]) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -78,4 +91,4 @@ def within_memory(drop: Callable[[], None]) -> Iterator[None]:
         drop()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        raise DeviceMemoryError(first_line(error)) from None
+        raise no_room(first_line(error)) from None
