@@ -11,13 +11,12 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from actors.client import Client
 from actors.fed_server import FedServer
-from actors.gateway.gateway import Gateway
 from actors.gateway.invitation import OVER, gateway_arguments, invitation
 from actors.local_pickle import Pickled, dump, load
 from actors.resources import gpu
@@ -33,6 +32,9 @@ from ray_split.errors import ActorLostError
 from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, GATEWAY, Roles, is_single, server_names
 from ray_split.segments.segment_work import SegmentWork
+
+if TYPE_CHECKING:
+    from actors.gateway.gateway import Gateway
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,8 @@ class InProcessBackend:
         fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, contract)), 1)
         remote = settings.phones.remote_phones
         if remote:
+            from actors.gateway.gateway import Gateway  # with aiohttp, 140 modules that are wanted here alone
+
             arguments = gateway_arguments(settings)
             self._gateway = GatewayHandle(
                 lambda: Gateway(settings, parts, stream, contract, *arguments, one_by_one=True)

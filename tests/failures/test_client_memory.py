@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,3 +122,10 @@ def test_without_room_in_any_call_the_run_ends_in_order(
     said = [assert_ends_in_order(tmp_path, schedule, number, inject, sections) for number in range(1, calls + 1)]
     assert all("has no room for" in line and line.endswith(END) for line in said)
     assert any("data.eval_batch_size" in line for line in said)
+
+
+def test_the_error_crosses_between_processes_and_names_a_dozen_phones_briefly() -> None:
+    error = pickle.loads(pickle.dumps(ClientMemoryError(tuple(range(12)), "A", "NVIDIA L4", "out of memory")))
+    phones = "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..."
+    assert str(error) == f"NVIDIA L4 has no room for A of phones {phones} (out of memory)"
+    assert str(ClientMemoryError((), "C", "NVIDIA L4", "full")) == "NVIDIA L4 has no room for C (full)"
