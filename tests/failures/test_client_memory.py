@@ -86,8 +86,8 @@ COHORT = {"phones": {"count": 4, "local_steps": 1, "cohort": 4, "stacked": ["a",
 
 def assert_ends_in_order(
     path: Path, schedule: str, number: int, inject: Inject, sections: dict[str, Any], part: str | None = None
-) -> str:
-    """Returns what the run says whose client has no room in the call of this number; it can be resumed."""
+) -> tuple[str, bytes]:
+    """What the run says whose client has no room in the call of this number, and its model, once it was resumed."""
     inject(number, part=part)
     with pytest.raises(rs.RunFailedError) as raised:
         fit(path, schedule, run={"name": f"run_{number}"}, **sections)
@@ -95,20 +95,21 @@ def assert_ends_in_order(
     inject()
     resumed = fit(path, schedule, run={"name": f"run_{number}", "resume": "auto"}, **sections)
     assert [row["round"] for row in rows_of(resumed)] == [0, 1]
-    return lines_of(raised.value) if model_of(resumed) == model_of(fit(path, schedule, **sections)) else "other bytes"
+    return lines_of(raised.value), model_of(resumed)
 
 
 def test_a_phone_alone_is_named_with_its_segment_and_what_to_set(tmp_path: Path, inject: Inject) -> None:
-    said = assert_ends_in_order(tmp_path, "sequential", 6, inject, ONE, part="C")
+    said, model = assert_ends_in_order(tmp_path, "sequential", 6, inject, ONE, part="C")
     phone = said.partition(" of phone ")[2][0]
     assert phone in "0123"
     wanted = f"set a smaller data.batch_size, phones.dtype bfloat16, {END}"
     assert said == f"CPU has no room for C of phone {phone} (REASON): {wanted}"
+    assert model == model_of(fit(tmp_path, "sequential", **ONE))
 
 
 @pytest.mark.parametrize("part", ["A", *thorough("the copies")])
 def test_of_a_cohort_all_phones_are_named(tmp_path: Path, part: str, inject: Inject) -> None:
-    said = assert_ends_in_order(tmp_path, "splitfed_v1", 1, inject, COHORT, part=part)
+    said, _ = assert_ends_in_order(tmp_path, "splitfed_v1", 1, inject, COHORT, part=part)
     wanted = f"set a smaller data.batch_size or phones.cohort, phones.dtype bfloat16, {END}"
     assert said == f"CPU has no room for {part} of phones 0, 1, 2, 3 (REASON): {wanted}"
 
@@ -118,10 +119,11 @@ def test_of_a_cohort_all_phones_are_named(tmp_path: Path, part: str, inject: Inj
 def test_without_room_in_any_call_the_run_ends_in_order(
     tmp_path: Path, schedule: str, sections: dict[str, Any], inject: Inject
 ) -> None:
-    calls, _ = calls_of(inject, tmp_path, schedule, **sections)
-    said = [assert_ends_in_order(tmp_path, schedule, number, inject, sections) for number in range(1, calls + 1)]
-    assert all("has no room for" in line and line.endswith(END) for line in said)
-    assert any("data.eval_batch_size" in line for line in said)
+    calls, undisturbed = calls_of(inject, tmp_path, schedule, **sections)
+    found = [assert_ends_in_order(tmp_path, schedule, number, inject, sections) for number in range(1, calls + 1)]
+    assert {model for _, model in found} == {undisturbed}
+    assert all("has no room for" in said and said.endswith(END) for said, _ in found)
+    assert any("data.eval_batch_size" in said for said, _ in found)
 
 
 def test_the_error_crosses_between_processes_and_names_a_dozen_phones_briefly() -> None:
