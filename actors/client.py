@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from operator import or_
 from typing import Any
@@ -29,8 +30,9 @@ from ray_split.cutting.cut import cut
 from ray_split.data import byzantine
 from ray_split.data.load import Parts
 from ray_split.data.stream import Group, Stream
+from ray_split.errors import ClientMemoryError
 from ray_split.messages.contract import Contract
-from ray_split.messages.message import Groups, Message, send, times, tree_map
+from ray_split.messages.message import Groups, Message, times, tree_map
 from ray_split.messages.message_checks import check_weights
 from ray_split.messages.report import Report, Spent, padded_sum
 from ray_split.messages.state import (
@@ -96,7 +98,8 @@ class Client:
         modules, correct = segments.modules(), corrects(settings)
         self._tied = segments.c is not None and bool(tied_names(segments.c))
         on_server = schedule_of(settings.schedule).on_server
-        computing = {name: computing_of(settings, name, on_server) for name in modules}
+        card = gpu.common_card(settings)
+        computing = {name: replace(computing_of(settings, name, on_server), staying=card) for name in modules}
         device = gpu.device_of(settings.cluster.client_gpus, torch.cuda.is_available())
         if device == "cuda":
             gpu.set_up_gpu(settings.server, gpu.client_memory_share(settings))
@@ -129,7 +132,8 @@ class Client:
 
     def initial_state(self) -> Ends:
         """A's and C's state before the first round."""
-        states = first_states(self._settings, self._make)
+        with self._within_memory((), "A and C"):
+            states = first_states(self._settings, self._make)
         return {name: state for name, state in states.items() if name != "b"}
 
     def load(
@@ -153,6 +157,18 @@ class Client:
             for phones in list(self._cohorts):
                 self._release(phones)
             self._reader.drop()
+        with self._guard.failing(turn), self._within_memory(turn.phones, "the copies"):
+            return self._load(turn, ends, own, middle, start, remembered)
+
+    def _load(
+        self,
+        turn: Turn,
+        ends: Ends,
+        own: Ends | None,
+        middle: State | None,
+        start: Start,
+        remembered: Remembered | None,
+    ) -> Report:
         self._release(turn.phones)
         states = ends if middle is None else {**ends, "b": middle}
         count = len(turn.phones) or 1
@@ -178,6 +194,22 @@ class Client:
             return Report(bytes_weights=received if start.crosses else 0)
         return Report(np.array(turn.phones), bytes_weights=np.full(count, received // count))
 
+    @contextmanager
+    def _during(self, turn: Turn, part: str, *arrived: Message) -> Iterator[None]:
+        with self._guard.during(turn, *arrived), self._within_memory(turn.phones, part):
+            yield
+
+    def _within_memory(self, phones: tuple[int, ...], part: str) -> AbstractContextManager[None]:
+        """Around what computes a part of the model. Raises ClientMemoryError where the GPU has no room for it."""
+        return gpu.clients_within_memory(
+            self._drop, lambda reason: ClientMemoryError(tuple(sorted(phones)), part, self.device(), reason)
+        )
+
+    def _drop(self) -> None:
+        """Let go of all that is pending: what is next is a load."""
+        self._cohorts, self._spare = {}, {}
+        self._reader.drop()
+
     def _first_states(self) -> dict[str, State]:
         if not self._like:
             self._like = {name: make.first_state() for name, make in self._make.items()}
@@ -198,7 +230,7 @@ class Client:
 
     def state(self, turn: Turn) -> Ends:
         """End the turn of one phone: its state as it is now, to be handed on."""
-        with self._guard.during(turn):
+        with self._during(turn, "A and C"):
             copies = self._checked(turn, np.zeros(1, int))
             ends = {name: place_of(c.states(), 0) for name, c in copies.items()}
             self._release(turn.phones)
@@ -210,7 +242,7 @@ class Client:
         Of each phone instead of added up, if the aggregator wants them so. Phones without a share did not finish the
         round, and leave nothing.
         """
-        with self._guard.during(turn):
+        with self._during(turn, "A and C"):
             finished = np.flatnonzero(shares)
             if not len(finished):
                 self._release(turn.phones)
@@ -259,7 +291,7 @@ class Client:
 
     def forward(self, turn: Turn) -> Message:
         """A forward on the turn's batches: the activation."""
-        with self._guard.during(turn):
+        with self._during(turn, "A"):
             return self._with_labels(self._forward(turn), self._cohorts[turn.phones].labels)
 
     def _with_labels(self, activation: Message, labels: list[Array]) -> Message:
@@ -294,7 +326,7 @@ class Client:
 
     def loss(self, turn: Turn, hidden: Message) -> Message:
         """C forward, loss, C backward, C step: the gradient of hidden."""
-        with self._guard.during(turn, hidden):
+        with self._during(turn, self._last.upper(), hidden):
             gradient = self._learn(turn, hidden)
             self._step_last(turn)
             return gradient
@@ -322,7 +354,7 @@ class Client:
 
     def backward(self, turn: Turn, activation_gradient: Message) -> Report:
         """A backward, A step: the report of the exchange."""
-        with self._guard.during(turn, activation_gradient):
+        with self._during(turn, "A", activation_gradient):
             return self._backward(turn, activation_gradient)
 
     def _backward(self, turn: Turn, activation_gradient: Message) -> Report:
@@ -376,7 +408,7 @@ class Client:
 
     def train_alone(self, turn: Turn, steps: int) -> Report:
         """All of the round's steps of phones that have the whole model: nothing crosses."""
-        with self._guard.during(turn):
+        with self._during(turn, "the model"):
             reports = [self._step_alone(turn._replace(step=step)) for step in range(steps)]
             return padded_sum([report._replace(bytes_up=0, bytes_down=0) for report in reports])
 
@@ -407,19 +439,19 @@ class Client:
 
     def evaluate_forward(self, turn: Turn, part: str, start: int, stop: int) -> Message:
         """A in eval mode on samples start:stop of 'val' or 'test': the activation."""
-        with self._guard.during(turn):
+        with self._during(turn, "A"):
             inputs, labels = self._reader.part(part, start, stop)
             return self._with_labels(self._evaluate_a(turn, [tree_map(lambda x: x[None], inputs)]), [labels[None]])
 
     def evaluate_loss(self, turn: Turn, part: str, start: int, stop: int, hidden: Message) -> Report:
         """C in eval mode and the loss: how many of the samples came out right."""
-        with self._guard.during(turn, hidden):
+        with self._during(turn, "C", hidden):
             labels = self._parts.labels(part, slice(start, stop))
             return self._evaluate_c(turn, hidden, [labels[None]])._replace(phones=None)
 
     def evaluate_own_forward(self, turn: Turn, part: str, start: int, stop: int) -> Message:
         """A in eval mode on samples start:stop of what each phone holds out for 'val' or 'test': the activation."""
-        with self._guard.during(turn):
+        with self._during(turn, "A"):
             batches = self._reader.held_out(turn.phones, part, start, stop)
             activation = self._evaluate_a(turn, [inputs for inputs, _ in batches])
             return self._with_labels(activation, [labels for _, labels in batches])
@@ -428,7 +460,7 @@ class Client:
         self, turn: Turn, part: str, start: int, stop: int, hidden: Message, several: frozenset[int] = frozenset()
     ) -> Report:
         """C in eval mode and the loss, phone by phone; `several`: those that belong beside others, remote ones."""
-        with self._guard.during(turn, hidden):
+        with self._during(turn, "C", hidden):
             held = self._stream.held_out(turn.phones, part, start, stop)
             return self._evaluate_c(turn, hidden, [self._parts.labels("train", indices) for indices in held], several)
 
@@ -439,7 +471,7 @@ class Client:
 
     def _evaluate_a(self, turn: Turn, groups: Groups) -> Message:
         outputs = self._cohorts[turn.phones].copies["a"].evaluate(groups)
-        return Message(send(outputs), time.time())
+        return Message(self._make["a"].computing.sent(outputs), time.time())
 
     def _evaluate_c(
         self, turn: Turn, hidden: Message, labels: list[Array], several: frozenset[int] = frozenset()

@@ -1,7 +1,7 @@
 """Backend 1: all actors in this process, called at once. The readable specification of the other one.
 
 What crosses is pickled on the way in and on the way out, so that no actor can see another's memory, and each call
-runs with its role's number of threads.
+runs with its role's number of threads. Where all segments are on one card what crosses stays there (local_pickle.py).
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from actors.client import Client
 from actors.fed_server import FedServer
-from actors.gateway.gateway import Gateway
 from actors.gateway.invitation import OVER, gateway_arguments, invitation
+from actors.local_pickle import Pickled, dump, load
+from actors.resources import gpu
 from actors.resources.placement import cpus_here, number, whole
 from actors.resources.resolve import resolve
 from actors.role_arguments import fed_server_arguments, remember
@@ -32,19 +33,22 @@ from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, GATEWAY, Roles, is_single, server_names
 from ray_split.segments.segment_work import SegmentWork
 
+if TYPE_CHECKING:
+    from actors.gateway.gateway import Gateway
+
 
 @dataclass(frozen=True)
 class LocalRef:
     """A call's result, pickled, or the exception that it raised."""
 
-    content: bytes = b""
+    content: Pickled | bytes = b""
     error: Exception | None = None
 
     def value(self) -> Any:
         """The result, a fresh copy each time. Raises what the call raised."""
         if self.error is not None:
             raise self.error
-        return pickle.loads(self.content)
+        return load(self.content)
 
     def parts(self, count: int) -> list[Any]:
         """The elements of the result; of a call that failed, as many of nothing."""
@@ -68,7 +72,7 @@ class LocalMethod:
         ref = self._call(arguments)
         if self.num_returns == 1:
             return ref
-        return [ref if ref.error else LocalRef(pickle.dumps(part, 5)) for part in ref.parts(self.num_returns)]
+        return [ref if ref.error else LocalRef(self._dumped(part)) for part in ref.parts(self.num_returns)]
 
     def _call(self, arguments: tuple[Any, ...]) -> LocalRef:
         for argument in arguments:
@@ -77,16 +81,20 @@ class LocalMethod:
             if isinstance(argument, (list, tuple, dict)) and _holds_ref(argument):
                 raise TypeError("refs are passed as arguments of their own: Ray does not resolve nested ones")
         try:
-            return LocalRef(pickle.dumps(self.handle.call(self.name, [_resolve(a) for a in arguments]), 5))
+            return LocalRef(self._dumped(self.handle.call(self.name, [_resolve(a) for a in arguments])))
         except Exception as error:  # noqa: BLE001  whatever a call raises is its ref's to raise, as in Ray
             return LocalRef(error=error)
+
+    def _dumped(self, value: Any) -> Pickled | bytes:
+        return dump(value, self.handle.card)
 
 
 class LocalHandle:
     """An actor in this process: `handle.method.remote(*arguments)`."""
 
-    def __init__(self, name: str, make: Callable[[], Any], threads: int) -> None:
-        self.name = name
+    def __init__(self, name: str, make: Callable[[], Any], threads: int, card: torch.device | None = None) -> None:
+        """`card`: tensors on it are handed over as they are, by reference."""
+        self.name, self.card = name, card
         self._make = make
         self._threads = threads
         self._actor = _with_threads(threads, make)
@@ -205,17 +213,20 @@ class InProcessBackend:
     def start(self, settings: config.Config, parts: Parts, stream: Stream, contract: Contract) -> None:
         """Make the actors."""
         client_threads, count = number(settings.cluster.cpus_per_client), settings.cluster.client_actors
+        card = gpu.common_card(settings)
         clients = [
-            LocalHandle(f"client {i}", lambda: Client(settings, parts, stream, contract), client_threads)
+            LocalHandle(f"client {i}", lambda: Client(settings, parts, stream, contract), client_threads, card)
             for i in range(int(count))
         ]
         servers = [
-            LocalHandle(name, lambda: Server(settings, contract), number(settings.server.num_cpus))
+            LocalHandle(name, lambda: Server(settings, contract), number(settings.server.num_cpus), card)
             for name in server_names(settings.server.replicas)
         ]
         fed_server = LocalHandle(FED_SERVER, lambda: FedServer(*fed_server_arguments(settings, contract)), 1)
         remote = settings.phones.remote_phones
         if remote:
+            from actors.gateway.gateway import Gateway  # with aiohttp, 140 modules that are wanted here alone
+
             arguments = gateway_arguments(settings)
             self._gateway = GatewayHandle(
                 lambda: Gateway(settings, parts, stream, contract, *arguments, one_by_one=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -67,7 +68,9 @@ class Server:
         self._settings = settings
         seed, max_norm = settings.run.seed, settings.phones.max_norm
         correct = corrects(settings)["b"]
-        self._computing = computing_at_server(settings, schedule_of(settings.schedule).on_server)
+        card = gpu.common_card(settings)
+        computing = computing_at_server(settings, schedule_of(settings.schedule).on_server)
+        self._computing = replace(computing, staying=card)
         self._make = make = CopyFactory("b", segments.b, settings, device, correct, self._computing)
         self._task = Task(settings.task, mixed=settings.data.mixup is not None)
         self.b = make.segment()
@@ -84,7 +87,7 @@ class Server:
         }
         self._named: WayOfB = "in_turn"
         self._guard = Guard("server")
-        self._checks = Checks(contract, max_norm, labels=segments.c is None)
+        self._checks = Checks(contract, max_norm, labels=segments.c is None, staying=card)
 
     def device(self) -> str:
         """What B computes on, for people."""

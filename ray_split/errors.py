@@ -152,7 +152,20 @@ class ActorLostError(RuntimeError):
 
 
 class DeviceMemoryError(RuntimeError):
-    """The server's GPU has no room for what a call computes. The round can be run again in smaller pieces."""
+    """A GPU has no room for what a call computes: the server's. The round can be run again in smaller pieces."""
+
+
+class ClientMemoryError(DeviceMemoryError):
+    """A client's GPU has no room for its part of the model. The round can be run again with fewer cohorts at once."""
+
+    def __init__(self, phones: tuple[int, ...], part: str, device: str, reason: str) -> None:
+        """`phones`: that are computed at once; none: it evaluates what all have in common. `part`: such as 'A'."""
+        super().__init__(phones, part, device, reason)
+        self.phones, self.part, self.device, self.reason = phones, part, device, reason
+
+    def __str__(self) -> str:
+        whose = f" of {named(self.phones)}" if self.phones else ""
+        return f"{self.device} has no room for {self.part}{whose} ({self.reason})"
 
 
 class PhonesError(RuntimeError):
@@ -163,8 +176,13 @@ class PhonesError(RuntimeError):
         self.phones, self.reason = tuple(int(phone) for phone in phones), reason
 
     def __str__(self) -> str:
-        shown = ", ".join(map(str, self.phones[:10])) + (", ..." if len(self.phones) > 10 else "")
-        return f"{'phone' if len(self.phones) == 1 else 'phones'} {shown}: {self.reason}"
+        return f"{named(self.phones)}: {self.reason}"
+
+
+def named(phones: tuple[int, ...]) -> str:
+    """Phones, for people; of many the first."""
+    shown = ", ".join(map(str, phones[:10])) + (", ..." if len(phones) > 10 else "")
+    return f"{'phone' if len(phones) == 1 else 'phones'} {shown}"
 
 
 class BadPhoneError(PhonesError):

@@ -20,7 +20,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.ray_backend import errors as ray_errors, heartbeat, software_versions
 from actors.client import Client
 from actors.fed_server import FedServer
-from actors.gateway.gateway import Gateway
 from actors.gateway.invitation import OVER, gateway_arguments, invitation
 from actors.ray_backend.placement_group import POLL_SECONDS, WARN_SECONDS, Group, group_of, nodes, plan
 from actors.process_memory import settle
@@ -119,6 +118,8 @@ class RayBackend:
         servers = server_names(settings.server.replicas)
         self._makers |= {name: partial(server, name, settings, contract) for name in servers}
         if settings.phones.remote_phones:
+            from actors.gateway.gateway import Gateway  # with aiohttp, which is wanted here alone
+
             gateway = self._maker(Gateway, names, num_cpus=0)
             self._makers[GATEWAY] = partial(gateway, GATEWAY, *data, *gateway_arguments(settings))
         self._makers[FED_SERVER] = partial(fed_server, FED_SERVER, *fed_server_arguments(settings, contract))

@@ -81,7 +81,7 @@ class LeadingClient(Client):
         return arrived if self._single else _get(self._last_part(turn, arrived))
 
     def _last_part(self, turn: Turn, hidden: Message) -> Ref:
-        with self._guard.during(turn, hidden):
+        with self._during(turn, self._last.upper(), hidden):
             gradient = self._learn(turn, hidden)
             answer = self._server.backward.remote(turn, gradient)
             self._step_last(turn)

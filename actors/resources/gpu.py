@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from ray_split import config
-from ray_split.errors import DeviceMemoryError, first_line
+from ray_split.errors import ClientMemoryError, DeviceMemoryError, first_line
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -18,6 +18,18 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 def device_of(gpus: float | str, is_there: bool) -> str:
     """What a role computes on that has so much of a GPU, `auto` before it is settled; torch sees one, or none."""
     return "cuda" if gpus not in ("auto", 0) and is_there else "cpu"
+
+
+def common_card(settings: config.Config) -> torch.device | None:
+    """The card that A, B and C are on, if they are in one process: what crosses stays there. None if there is none.
+
+    Devices outside the process are sent arrays.
+    """
+    if settings.cluster.backend != "inprocess" or settings.phones.remote_phones:
+        return None
+    there = torch.cuda.is_available()
+    devices = {device_of(gpus, there) for gpus in (settings.server.num_gpus, settings.cluster.client_gpus)}
+    return torch.device("cuda") if devices == {"cuda"} else None
 
 
 def set_up_gpu(server: config.Server, share: float) -> None:
@@ -59,6 +71,19 @@ def within_memory(drop: Callable[[], None]) -> Iterator[None]:
 
     `drop` lets go of what is pending: first of all of what the frames hold that the error has come through.
     """
+    with _letting_go(drop, DeviceMemoryError):
+        yield
+
+
+@contextmanager
+def clients_within_memory(drop: Callable[[], None], no_room: Callable[[str], ClientMemoryError]) -> Iterator[None]:
+    """As `within_memory`, around what a client computes: raises `no_room`, which is told torch's reason."""
+    with _letting_go(drop, no_room):
+        yield
+
+
+@contextmanager
+def _letting_go(drop: Callable[[], None], no_room: Callable[[str], DeviceMemoryError]) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -66,4 +91,4 @@ def within_memory(drop: Callable[[], None]) -> Iterator[None]:
         drop()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        raise DeviceMemoryError(first_line(error)) from None
+        raise no_room(first_line(error)) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ray_split import config
-from ray_split.errors import DeviceMemoryError, RunFailedError
+from ray_split.errors import ClientMemoryError, DeviceMemoryError, RunFailedError
 from ray_split.schedules.exchange import LANES
 from ray_split.schedules.schedule import WayOfB
 
@@ -47,6 +47,8 @@ class Room:
         `cohorts`: of the round; `clients`: how many client actors there are.
         """
         smaller = self._smaller(self.at(round), cohorts, clients) if self._way in CHUNKED else None
+        if isinstance(error, ClientMemoryError) and (smaller is None or smaller.lanes == self.at(round).lanes):
+            raise RunFailedError(f"{error}: {self._for_clients(error)}") from error
         if smaller is None:
             least = "phone by phone" if self._way in CHUNKED else f"with schedule.name {self._settings.schedule.name}"
             raise RunFailedError(f"the server's GPU has no room for B even {least} ({error}): {DO}") from error
@@ -61,6 +63,16 @@ class Room:
         if abreast > 1:
             return now._replace(lanes=abreast // 2)
         return now._replace(chunk=phones // 2) if phones > 1 else None
+
+    def _for_clients(self, error: ClientMemoryError) -> str:
+        """What to do where a client's GPU has no room even for one cohort at a time."""
+        fewer = " or phones.cohort" if len(error.phones) > 1 else ""
+        half = ", phones.dtype bfloat16" if self._settings.phones.dtype == "float32" else ""
+        size = "data.batch_size" if error.phones else "data.eval_batch_size"
+        return (
+            f"set a smaller {size}{fewer}{half}, or go on with --run.resume and cluster.client_gpus 0: A and C are on "
+            "CPUs then"
+        )
 
     def columns(self, round: int) -> dict[str, int]:
         """What a round's row says of it: the chunk, where there is one, and the lanes, where they are fewer."""
@@ -80,4 +92,5 @@ def chunk_at(said: str | int | dict[int, int], round: int) -> int | None:
 def told(round: int, limits: Limits, before: Limits, error: DeviceMemoryError) -> str:
     """That a round is run again with less at once, for people."""
     fewer = f"server.lanes is {limits.lanes}" if limits.lanes != before.lanes else f"server.chunk is {limits.chunk}"
-    return f"round {max(round, 0) + 1} is run again, and from it on {fewer}: the server's GPU had no room ({error})"
+    why = error if isinstance(error, ClientMemoryError) else f"the server's GPU had no room ({error})"
+    return f"round {max(round, 0) + 1} is run again, and from it on {fewer}: {why}"

@@ -51,10 +51,16 @@ def laid(array: Array) -> Laid:
     if once.flags.c_contiguous:
         strides = [stride // array.itemsize for stride in array.strides]
     else:
-        strides, step = [0] * array.ndim, 1
-        for i in reversed(order):
-            strides[i], step = (0, step) if repeated[i] else (step, step * array.shape[i])
+        strides = without_gaps(array.shape, order, repeated)
     return Laid(np.ascontiguousarray(once).reshape(-1), array.shape, tuple(strides))
+
+
+def without_gaps(shape: Sequence[int], order: Sequence[int], repeated: Sequence[bool]) -> list[int]:
+    """Strides of dimensions that lie in memory in this order, the outermost first, and close together."""
+    strides, step = [0] * len(shape), 1
+    for i in reversed(order):
+        strides[i], step = (0, step) if repeated[i] else (step, step * shape[i])
+    return strides
 
 
 def stack(arrays: Sequence[Array]) -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ray_split.arrays import Array
-from ray_split.messages import bits, layout
+from ray_split.messages import bits, layout, on_card
 from ray_split.messages.staging import staging_of
 from ray_split.messages.trees import leaves as leaves
 from ray_split.messages.trees import tree_map as tree_map
@@ -58,9 +58,22 @@ def _unpickled(groups: Any, *rest: Any) -> Message:
     return Message(tree_map(layout.unpacked, groups), *rest)
 
 
-def send(tree: Any) -> Tree:
-    """Tensors as numpy arrays, detached and on the CPU; other leaves as they are. Shares memory with CPU tensors."""
-    return tree_map(lambda x: as_bits(x) if isinstance(x, torch.Tensor) else x, tree)
+def send(tree: Any, staying: torch.device | None = None) -> Tree:
+    """Tensors as numpy arrays, detached and on the CPU; other leaves as they are. Shares memory with CPU tensors.
+
+    `staying`: a card that the receiver computes on, too, in the same process. What is there stays, as detached tensors.
+    """
+
+    def sent(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor):
+            return x
+        return on_card.detached(x) if on_card.stays(x, staying) else as_bits(x)
+
+    return tree_map(sent, tree)
+
+
+ARRAYS = (np.ndarray, torch.Tensor)
+"""What is an array in a message: a tensor where it stays on a card."""
 
 
 BITS = bits.BFLOAT16
@@ -109,6 +122,8 @@ def times(message: Tree, scale: Array) -> Tree:
     """Every array (phones, ...) times its phone's scale (phones,)."""
 
     def scaled(x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return on_card.times(x, scale)
         if not isinstance(x, np.ndarray):
             return x
         each = scale.reshape(-1, *[1] * (x.ndim - 1))
@@ -127,10 +142,10 @@ def single(tensor: torch.Tensor) -> torch.Tensor:
 
 def receive(message: Tree, device: torch.device) -> Any:
     """Arrays as fresh tensors on `device`, that are nobody else's; other leaves as they are."""
-    return tree_map(lambda x: _copy(x, device) if isinstance(x, np.ndarray) else x, message)
+    return tree_map(lambda x: _copy(x, device) if isinstance(x, ARRAYS) else x, message)
 
 
-def _copy(array: Array, device: torch.device) -> torch.Tensor:
+def _copy(array: Array | torch.Tensor, device: torch.device) -> torch.Tensor:
     return clone(receive_leaf(array), device)
 
 
@@ -148,23 +163,34 @@ def clone(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def row(tree: Any, place: int) -> Any:
     """One phone's part of a group's message: every array at `place` of its leading dimension."""
     # With the dots what has no dimension stays an array: without, numpy makes a number of it, which has no gradient.
-    return tree_map(lambda x: x[place, ...] if isinstance(x, (np.ndarray, torch.Tensor)) else x, tree)
+    return tree_map(lambda x: x[place, ...] if isinstance(x, ARRAYS) else x, tree)
 
 
 def stack(trees: Sequence[Any]) -> Any:
     """Phones' messages as one group's, with a leading dimension; what isn't an array must be the same in all."""
     if len(trees) == 1:
-        return tree_map(lambda x: layout.alone(x) if isinstance(x, np.ndarray) else x, trees[0])
+        return tree_map(_alone, trees[0])
     columns = zip(*(leaves(tree) for tree in trees), strict=True)
-    values = iter([together(column, layout.stack) for column in columns])
+    values = iter([together(column, layout.stack, on_card.stack) for column in columns])
     return tree_map(lambda _: next(values), trees[0])
 
 
-def together(column: Sequence[Any], join: Callable[[Sequence[Array]], Array]) -> Any:
-    """One leaf of several phones: arrays by `join`; what isn't one as it is. Raises ValueError where they differ."""
-    arrays = [isinstance(value, np.ndarray) for value in column]
+def _alone(x: Any) -> Any:
+    return layout.alone(x) if isinstance(x, np.ndarray) else x[None] if isinstance(x, torch.Tensor) else x
+
+
+def together(
+    column: Sequence[Any],
+    join: Callable[[Sequence[Array]], Array],
+    join_there: Callable[[Sequence[torch.Tensor]], torch.Tensor],
+) -> Any:
+    """One leaf of several phones: arrays by `join`, on a card by `join_there`; what isn't one as it is.
+
+    Raises ValueError where they differ.
+    """
+    arrays = [isinstance(value, ARRAYS) for value in column]
     if all(arrays):
-        return join(column)
+        return join_there(column) if isinstance(column[0], torch.Tensor) else join(column)
     if any(arrays) or any(value is not column[0] and value != column[0] for value in column):
         found = sorted({"a tensor" if array else repr(v)[:40] for v, array in zip(column, arrays, strict=True)})
         raise ValueError(
@@ -176,18 +202,26 @@ def together(column: Sequence[Any], join: Callable[[Sequence[Array]], Array]) ->
 
 def group_size(tree: Any) -> int:
     """How many phones a group's message is of."""
-    return next(len(x) for x in leaves(tree) if isinstance(x, (np.ndarray, torch.Tensor)))
+    return next(len(x) for x in leaves(tree) if isinstance(x, ARRAYS))
 
 
 def num_bytes(message: Tree) -> int:
     """Bytes of a message's arrays: what the four messages of an exchange are counted by."""
-    return sum(leaf.nbytes for leaf in leaves(message) if isinstance(leaf, np.ndarray))
+    return sum(leaf.nbytes for leaf in leaves(message) if isinstance(leaf, ARRAYS))
 
 
 def norms_of(message: Tree) -> Array:
     """Of each phone of a group the L2 norm over all its arrays (k, ...) of numbers with a fraction."""
     floats = [x for x in leaves(message) if isinstance(x, np.ndarray) and differentiable(x.dtype)]
-    return norms([single(receive_leaf(x)).numpy() if x.dtype.names else x for x in floats], of_each=True)
+    here = norms([single(receive_leaf(x)).numpy() if x.dtype.names else x for x in floats], of_each=True)
+    there = [x for x in leaves(message) if isinstance(x, torch.Tensor) and differentiable(type_of(x))]
+    return np.hypot(here, as_bits(on_card.norms(there))) if there else here
+
+
+def type_of(tensor: torch.Tensor) -> np.dtype[Any]:
+    """The type of the array that would cross in a tensor's place."""
+    found: np.dtype[Any] = as_bits(torch.empty(0, dtype=tensor.dtype)).dtype
+    return found
 
 
 def differentiable(dtype: np.dtype[Any]) -> bool:
@@ -208,7 +242,7 @@ def scales_of(sent: Message, largest: int) -> list[Array]:
         raise ValueError("a message without its phones' batch sizes")
     found, start = [], 0
     for group in sent.groups:
-        phones = group_size(group) if any(isinstance(x, np.ndarray) for x in leaves(group)) else 0
+        phones = group_size(group) if any(isinstance(x, ARRAYS) for x in leaves(group)) else 0
         found.append(np.array(sent.sizes[start : start + phones]) / largest)
         start += phones
     return found

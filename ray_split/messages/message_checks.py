@@ -12,12 +12,14 @@ from itertools import groupby, repeat
 from typing import Any
 
 import numpy as np
+import torch
 
 from ray_split.arrays import Array
 from ray_split.config.phones import MaxNorm
 from ray_split.errors import BadPhoneError
+from ray_split.messages import on_card
 from ray_split.messages.contract import Between, Contract, Labels
-from ray_split.messages.message import Groups, Message, Wanted, differentiable, leaves, norms_of, tree_map
+from ray_split.messages.message import Groups, Message, Wanted, differentiable, leaves, norms_of, tree_map, type_of
 from ray_split.messages.trees import structure
 from ray_split.messages.weight_checks import norm_shown, shown
 
@@ -28,9 +30,9 @@ Run = tuple[int, int]  # k, n
 class Checks:
     """What a server expects next of its phones."""
 
-    def __init__(self, contract: Contract, bounds: MaxNorm, labels: bool) -> None:
-        """`labels`: whether they come with the activation (single split)."""
-        self._contract, self._bounds, self._with_labels = contract, bounds, labels
+    def __init__(self, contract: Contract, bounds: MaxNorm, labels: bool, staying: torch.device | None = None) -> None:
+        """`labels`: whether they come with the activation (single split). `staying`: a card on which tensors may be."""
+        self._contract, self._bounds, self._with_labels, self._staying = contract, bounds, labels, staying
         self._sent: dict[Phones, tuple[tuple[int, ...], Groups]] = {}  # sizes, and what a gradient is to be like
 
     def forget(self) -> None:
@@ -39,10 +41,11 @@ class Checks:
 
     def activation(self, phones: Phones, sent: Any) -> None:
         """Raises BadPhoneError unless it is the activation of these phones, or of the first of them."""
-        sizes = self._sizes(phones, sent)
+        told = self._told(sent)
+        sizes = self._sizes(phones, told)
         runs = self._runs(sizes)
         problem = _first(
-            _activation_problem(group, self._contract.activation, run) for group, run in _pairs(sent, runs)
+            _activation_problem(group, self._contract.activation, run) for group, run in _pairs(told, runs)
         )
         if problem:
             raise BadPhoneError(phones, f"its activation {problem}")
@@ -50,6 +53,16 @@ class Checks:
         _check_norms(phones, runs, sent.groups, self._bounds.activation, "activation", bounded)
         if self._with_labels or sent.labels is not None:
             self._labels(phones, sent.labels, runs)
+
+    def _told(self, sent: Any) -> Any:
+        """A message with placeholders for the tensors that stay on the card: to be looked at as any other."""
+        if self._staying is None or type(sent) is not Message or type(sent.groups) is not list:
+            return sent
+        return sent._replace(groups=tree_map(self._shown, sent.groups))
+
+    def _shown(self, leaf: Any) -> Any:
+        is_there = isinstance(leaf, torch.Tensor) and on_card.stays(leaf, self._staying)
+        return _empty(type_of(leaf), tuple(leaf.shape)) if is_there else leaf
 
     def _sizes(self, phones: Phones, sent: Any) -> tuple[int, ...]:
         problem = _envelope_problem(sent)
@@ -74,7 +87,7 @@ class Checks:
 
     def expect(self, phones: Phones, sizes: tuple[int, ...], hidden: Groups, wanted: Wanted = True) -> None:
         """Hidden goes to these phones: a gradient like what is `wanted` of it is next."""
-        self._sent[phones] = sizes, [_like(group, wanted) for group in hidden]
+        self._sent[phones] = sizes, [_like(tree_map(self._shown, group), wanted) for group in hidden]
 
     def gradient(self, phones: Phones, sent: Any) -> None:
         """Raises BadPhoneError unless it is the gradient of the hidden that went to these phones."""
@@ -91,7 +104,7 @@ class Checks:
         if problem is None and len(sent.groups) != len(hidden):
             problem = f"has {len(sent.groups)} groups, not {len(hidden)}"
         if problem is None:
-            both = zip(sent.groups, hidden, strict=True)
+            both = zip(self._told(sent).groups, hidden, strict=True)
             problem = _first(_gradient_problem(group, like) for group, like in both)
         if problem is not None:
             raise BadPhoneError(phones, f"its gradient of hidden {problem}")
@@ -204,7 +217,11 @@ def _like(group: Any, wanted: Wanted) -> Any:
 def _placeholder(leaf: Any) -> Any:
     if not isinstance(leaf, np.ndarray) or not differentiable(leaf.dtype):
         return None
-    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+    return _empty(leaf.dtype, leaf.shape)
+
+
+def _empty(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def _array_problem(array: Any, dtype: np.dtype[Any], shape: tuple[int | Between, ...]) -> str | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from ray_split.messages.message import Tree, Wanted, clone, leaves, receive, receive_leaf, send, tree_map
+from ray_split.messages.message import ARRAYS, Tree, Wanted, clone, leaves, receive, receive_leaf, send, tree_map
 
 Backprop = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
 
@@ -17,11 +16,16 @@ CPU = torch.device("cpu")
 
 
 def as_leaf(value: Any, differentiable: bool, device: torch.device = CPU) -> Any:
-    """An array that arrived as a leaf of the graph; other leaves as they are. On a CPU it shares the array's memory."""
+    """An array that arrived as a leaf of the graph; other leaves as they are.
+
+    It shares memory with what arrived on a CPU, or as a tensor on the segment's own card.
+    """
     tensor = receive_leaf(value)
     if not isinstance(tensor, torch.Tensor):
         return tensor
-    tensor = tensor if device.type == "cpu" else clone(tensor, device)
+    if tensor is value:
+        tensor = tensor.detach()  # the sender's tensor stays without a gradient
+    tensor = tensor if device.type in ("cpu", tensor.device.type) else clone(tensor, device)
     return _keep_strides(tensor.requires_grad_()) if differentiable and can_have_gradient(tensor) else tensor
 
 
@@ -64,9 +68,9 @@ def own_copy(value: Any, device: torch.device) -> Any:
     return value.clone() if device.type == value.device.type else value.to(device)
 
 
-def gradients_of(arrived: Any) -> Tree:
-    """The gradients of what arrived, in the same structure, as a message; None where there is none."""
-    return tree_map(lambda x: send(x.grad) if isinstance(x, torch.Tensor) else None, arrived)
+def gradients_of(arrived: Any, staying: torch.device | None = None) -> Tree:
+    """The gradients of what arrived, in the same structure, as a message (`send`); None where there is none."""
+    return tree_map(lambda x: send(x.grad, staying) if isinstance(x, torch.Tensor) else None, arrived)
 
 
 def backward(
@@ -88,7 +92,7 @@ def backward(
 
 
 def _has_graph(output: Any, gradient: Any) -> bool:
-    return isinstance(output, torch.Tensor) and output.requires_grad and isinstance(gradient, np.ndarray)
+    return isinstance(output, torch.Tensor) and output.requires_grad and isinstance(gradient, ARRAYS)
 
 
 class _Received(torch.autograd.Function):

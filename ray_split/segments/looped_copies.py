@@ -16,14 +16,13 @@ from ray_split.messages.message import (
     group_size,
     receive,
     row,
-    send,
     stack,
     wanted_by_any,
     wanted_of,
 )
 from ray_split.messages.state import State, Terms, place_of
 from ray_split.messages.turn import Turn
-from ray_split.segments.autograd import as_floats, can_have_gradient
+from ray_split.segments.autograd import CPU, as_floats, can_have_gradient
 from ray_split.segments.copies import Copies, Learned
 from ray_split.segments.optimization.correction import Correction
 from ray_split.segments.segment import Segment, bounded_keys
@@ -85,7 +84,7 @@ class LoopedCopies:
             forward = segment.forward_twice if self._exceeds() else segment.forward
             found = forward(own, seed, differentiable)
             self.wanted = wanted_by_any([self.wanted, wanted_of(found)])
-            outputs[group].append(send(found))
+            outputs[group].append(segment.computing.sent(found))
         return [stack(found) for found in outputs]
 
     def _exceeds(self) -> bool:
@@ -164,9 +163,11 @@ class LoopedCopies:
         """As Copies.evaluate."""
         self._begin(arrived)
         outputs: list[list[Any]] = [[] for _ in arrived]
+        device = CPU
         for group, _, segment, own in self._each(arrived):
-            outputs[group].append(send(segment.evaluate(own)))
-        return [receive(stack(found), torch.device("cpu")) for found in outputs]
+            outputs[group].append(segment.computing.sent(segment.evaluate(own)))
+            device = segment.computing.staying or CPU
+        return [receive(stack(found), device) for found in outputs]
 
     def average(self, shares: Array) -> State:
         """As Copies.average: phone after phone, in their order."""

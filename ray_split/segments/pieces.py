@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from ray_split.messages.message import Groups, group_size, leaves, together, tree_map
+from ray_split.messages import on_card
+from ray_split.messages.message import ARRAYS, Groups, group_size, leaves, together, tree_map
 
 
 class Piece(NamedTuple):
@@ -41,7 +41,7 @@ def sliced(tree: Any, start: int, stop: int) -> Any:
     """Some phones' part of a group's message; all of it as it is."""
 
     def some(x: Any) -> Any:
-        if not isinstance(x, (np.ndarray, torch.Tensor)) or (start == 0 and stop >= len(x)):
+        if not isinstance(x, ARRAYS) or (start == 0 and stop >= len(x)):
             return x
         return x[start:stop]
 
@@ -61,5 +61,5 @@ def concatenated(trees: Sequence[Any]) -> Any:
     if len(trees) == 1:
         return trees[0]
     columns = zip(*(leaves(tree) for tree in trees), strict=True)
-    values = iter([together(column, np.concatenate) for column in columns])
+    values = iter([together(column, np.concatenate, on_card.concatenate) for column in columns])
     return tree_map(lambda _: next(values), trees[0])

@@ -129,14 +129,14 @@ class Segment:
         """
         arrived, outputs = self._take_pass()
         backward(outputs, gradient, self.device, self.backprop, waiting(self._ties))
-        return gradients_of(arrived)
+        return gradients_of(arrived, self.computing.staying)
 
     def backward_loss(self, loss: torch.Tensor) -> Tree:
         """Backward from a loss of the outputs: the gradient of what arrived in `forward`, as `backward`."""
         arrived, _ = self._take_pass()
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-        return gradients_of(arrived)
+        return gradients_of(arrived, self.computing.staying)
 
     def _take_pass(self) -> tuple[Any, Any]:
         if self._again is not None:

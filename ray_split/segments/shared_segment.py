@@ -15,13 +15,13 @@ from torch import nn
 
 from ray_split.arrays import Array
 from ray_split.messages.message import (
+    ARRAYS,
     Groups,
     Wanted,
     group_size,
     leaves,
     receive,
     row,
-    send,
     times,
     tree_map,
     wanted_by_any,
@@ -56,6 +56,7 @@ class SharedSegment:
 
     def __init__(self, segment: Segment, vmapped: bool) -> None:
         self.segment = segment
+        self._staying = segment.computing.staying
         self._many = _with_seeded_dropout(segment.module) if vmapped else None
         compiles = self._many is not None and segment.computing.compiled
         self._run = compiled_over_phones(self._many, shared=True) if compiles and self._many else None
@@ -78,7 +79,7 @@ class SharedSegment:
                 self.segment.buffers.separate()
             kept = [] if keeps else self.segment.buffers.kept()
             done = self._forward(piece, piece.of(arrived), seeds[piece.low : piece.high], differentiable)
-            outputs.append(send(done.outputs))
+            outputs.append(self.segment.computing.sent(done.outputs))
             wanted.append(wanted_of(done.outputs))
             again = self._again(piece, piece.of(arrived), seeds[piece.low : piece.high], differentiable, kept)
             passes.append(done if keeps else _Pass(piece, None, None, again))
@@ -136,7 +137,7 @@ class SharedSegment:
             done, piece = pending.again() if pending.again else pending, pending.piece
             gradient, scale = piece.of(gradients), piece.of(scales)
             backward(done.outputs, times(gradient, scale), self.segment.device, self.segment.backprop)
-            found.append(times(gradients_of(done.arrived), 1 / scale))
+            found.append(times(gradients_of(done.arrived, self._staying), 1 / scale))
         return joined([done.piece for done in passes], found)
 
     def learn(
@@ -159,7 +160,7 @@ class SharedSegment:
                 each = task.losses(done.outputs, targets)
             if each.requires_grad:
                 (each * torch.from_numpy(scale).to(each)).sum().backward()  # type: ignore[no-untyped-call]
-            found.append(times(gradients_of(done.arrived), 1 / scale))
+            found.append(times(gradients_of(done.arrived, self._staying), 1 / scale))
             losses.append(as_array(each))
             right.append(task.corrects(done.outputs, targets))
         return Learned(joined(pieces, found), np.concatenate(losses), np.concatenate(right))
@@ -189,7 +190,7 @@ class SharedSegment:
             right.append(np.concatenate([task.corrects(*pair) for pair in pairs]))
         if weighted[0].requires_grad:
             torch.stack(weighted).sum().backward()  # type: ignore[no-untyped-call]
-        gradients = _unscaled(split([gradients_of(done.arrived)], arrived), scales)
+        gradients = _unscaled(split([gradients_of(done.arrived, self._staying)], arrived), scales)
         return [Learned(*each) for each in zip(gradients, losses, right, strict=True)]
 
     def backward_joint(
@@ -217,7 +218,7 @@ class SharedSegment:
         """The outputs in eval mode and without a graph."""
         self.segment.eval()
         pieces = self._pieces(arrived)
-        return joined(pieces, [send(self._evaluated(piece.of(arrived))) for piece in pieces])
+        return joined(pieces, [self.segment.computing.sent(self._evaluated(piece.of(arrived))) for piece in pieces])
 
     def _evaluated(self, part: Any) -> Any:
         with self.segment.buffers.unchanged():
@@ -238,10 +239,10 @@ def join(cohorts: Sequence[Groups]) -> Groups:
     """All phones' batches as one batch of one phone: every tensor's first dimension is the batch."""
 
     def flat(x: Any) -> Any:
-        return x.reshape(-1, *x.shape[2:]) if isinstance(x, np.ndarray) else x
+        return x.reshape(-1, *x.shape[2:]) if isinstance(x, ARRAYS) else x
 
     whole = concatenated([tree_map(flat, group) for groups in cohorts for group in groups])
-    return [tree_map(lambda x: x[None] if isinstance(x, np.ndarray) else x, whole)]
+    return [tree_map(lambda x: x[None] if isinstance(x, ARRAYS) else x, whole)]
 
 
 def split(joint: Groups, like: Sequence[Sequence[Any]]) -> list[Groups]:
@@ -250,7 +251,7 @@ def split(joint: Groups, like: Sequence[Sequence[Any]]) -> list[Groups]:
     for groups in like:
         parts = []
         for group in groups:
-            phones, samples = next(x.shape[:2] for x in leaves(group) if isinstance(x, np.ndarray))
+            phones, samples = next(x.shape[:2] for x in leaves(group) if isinstance(x, ARRAYS))
             cut = sliced(whole, start, start + phones * samples)
             parts.append(tree_map(_unflattened(phones, samples), cut))
             start += phones * samples
@@ -259,4 +260,4 @@ def split(joint: Groups, like: Sequence[Sequence[Any]]) -> list[Groups]:
 
 
 def _unflattened(phones: int, samples: int) -> Callable[[Any], Any]:
-    return lambda x: x.reshape(phones, samples, *x.shape[1:]) if isinstance(x, (np.ndarray, torch.Tensor)) else x
+    return lambda x: x.reshape(phones, samples, *x.shape[1:]) if isinstance(x, ARRAYS) else x

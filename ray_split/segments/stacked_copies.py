@@ -29,7 +29,6 @@ from ray_split.messages.message import (
     receive,
     receive_leaf,
     row,
-    send,
     tree_map,
     wanted_by_any,
     wanted_of,
@@ -155,7 +154,7 @@ class StackedCopies:
         """The outputs (k, n, ...) of each group, in train mode; keeps the graphs. `seeds` are the phones', or none."""
         outputs, wanted = [], list[Wanted]()
         for done in self._each(arrived, seeds, differentiable):
-            outputs.append(send(done.outputs))
+            outputs.append(self._computing.sent(done.outputs))
             wanted.append(wanted_of(done.outputs))
             if done.again is not None:
                 done.arrived = done.outputs = None
@@ -245,7 +244,7 @@ class StackedCopies:
 
     def _ended(self, done: _Pass) -> Any:
         """The gradient of what arrived; the graph is done with."""
-        gradient = gradients_of(done.arrived)
+        gradient = gradients_of(done.arrived, self._computing.staying)
         done.arrived = done.outputs = done.again = None
         return gradient
 

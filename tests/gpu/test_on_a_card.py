@@ -14,7 +14,7 @@ from jobs.bench.gpu_check import training
 from jobs.bench.gpu_check.rows import Sections, trained
 from ray_split.errors import DeviceMemoryError
 from ray_split.messages.message import as_bits, clone, receive_leaf
-from ray_split.messages.staging import pinned
+from ray_split.messages.staging import Staging, pinned
 
 pytestmark = [
     pytest.mark.gpu,
@@ -92,6 +92,26 @@ def test_a_and_c_on_the_card_learn_what_they_do_on_a_cpu_and_their_batches_may_b
         trained({**images, "data": {**images["data"], "decoders": decoders}}, client_gpus=1) for decoders in (2, 0)
     )
     assert ahead.digest == not_ahead.digest
+
+
+def test_what_crosses_in_one_process_stays_on_the_card_to_the_bits_of_what_goes_through_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched: list[torch.Size] = []
+    to_host = Staging.to_host
+
+    def counted(staging: Staging, tensor: torch.Tensor) -> torch.Tensor:
+        fetched.append(tensor.shape)
+        return to_host(staging, tensor)
+
+    monkeypatch.setattr(Staging, "to_host", counted)
+    stayed, on_card = trained(SMALL, client_gpus=1), len(fetched)
+    monkeypatch.setattr(gpu, "common_card", lambda settings: None)
+    over_host = trained(SMALL, client_gpus=1)
+    assert stayed.digest == over_host.digest
+    assert stayed.losses == over_host.losses
+    # Of 4 phones, 2 steps and 2 rounds four tensors each; beside these, norms, states, and figures of evaluations.
+    assert len(fetched) - on_card >= on_card + 40
 
 
 def test_clients_that_share_the_card_on_ray_come_to_the_bits_of_one_process(own_ray: None) -> None:

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 
 from ray_split import config
 from ray_split.errors import SettingsError, first_line
-from ray_split.messages.message import tree_map
+from ray_split.messages.message import Tree, send, tree_map
 from ray_split.segments.device.checkpointing import checkpoint_blocks
 
 
@@ -31,10 +31,15 @@ class Computing:
     channels_last: bool = False
     compiled: bool = False
     checkpointing: bool = False  # its blocks are computed once more in backward
+    staying: torch.device | None = None  # a card on which what it sends stays: its receiver is there, too
 
     def around(self, device: torch.device) -> AbstractContextManager[Any]:
         """Around a forward and its loss."""
         return torch.autocast(device.type, torch.bfloat16) if self.half else nullcontext()
+
+    def sent(self, tree: Any) -> Tree:
+        """What crosses of the outputs: see `send`."""
+        return send(tree, self.staying)
 
     def taken(self, tree: Any) -> Any:
         """What the module is given for what arrived."""
