@@ -37,8 +37,8 @@ def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
     with named_by(folder, trust):
         parts = rs.load_data(settings.data)
         partition = partitions.deal(settings, parts.train.labels, parts.groups)
-        order = schedule_of(settings.schedule).order
-        stream = Stream(settings, partition, order, lengths=lengths_of(settings, parts))
+        lengths = lengths_of(settings, parts)
+        stream = Stream(settings, partition, schedule_of(settings.schedule).order, lengths=lengths)
     try:
         table = pandas.read_parquet(folder / "phones.parquet").dropna(subset=["test_accuracy"])
     except (OSError, ValueError, KeyError) as error:

@@ -18,7 +18,7 @@ NETS = {**MASKED_ENCODERS, **ENCODERS}
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
-@pytest.mark.few(thorough=3)
+@pytest.mark.few(1, thorough=3)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("kind", mostly_thorough(NETS, "bert"))
 def test_three_steps_are_those_of_the_model_that_was_never_cut(tmp_path: Path, kind: str, optimizer: str) -> None:

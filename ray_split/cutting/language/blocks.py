@@ -172,8 +172,8 @@ def _leave_out(whole: nn.Module, names: Sequence[str], instead: Callable[[], nn.
 class _Arrived(nn.Module):
     """In the place of the embedding: the hidden states that arrived."""
 
-    def forward(self, *_: Any, inputs_embeds: torch.Tensor | None = None, **__: Any) -> torch.Tensor | None:
-        return inputs_embeds
+    def forward(self, *given: Any, inputs_embeds: torch.Tensor | None = None, **_: Any) -> Any:
+        return next(each for each in (inputs_embeds, *given) if each is not None)  # no tokens, then these
 
 
 class _Same(nn.Module):

@@ -101,7 +101,7 @@ def test_a_cut_after_the_embedding_leaves_all_blocks_to_the_server() -> None:
 
 
 @pytest.mark.parametrize("cuts", [("0", "2"), ("embeddings", "2"), ("embeddings", "3"), ("1",)], ids=",".join)
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_debertas_table_of_positions_is_of_the_first_segment_with_a_block_and_crosses_to_the_next(
     cuts: tuple[str, ...],
 ) -> None:
