@@ -16,6 +16,7 @@ import pandas
 import ray_split as rs
 from ray_split.config.user_code.plugins import named_by
 from ray_split.data import partitions
+from ray_split.data.length_groups import lengths_of
 from ray_split.data.stream import Stream
 from ray_split.errors import SettingsError, first_line, shown
 from ray_split.schedules import schedule_of
@@ -36,7 +37,8 @@ def places(folder: Path, trust: bool = False) -> Iterator[tuple[float, float]]:
     with named_by(folder, trust):
         parts = rs.load_data(settings.data)
         partition = partitions.deal(settings, parts.train.labels, parts.groups)
-        stream = Stream(settings, partition, schedule_of(settings.schedule).order)
+        lengths = lengths_of(settings, parts)
+        stream = Stream(settings, partition, schedule_of(settings.schedule).order, lengths=lengths)
     try:
         table = pandas.read_parquet(folder / "phones.parquet").dropna(subset=["test_accuracy"])
     except (OSError, ValueError, KeyError) as error:

@@ -17,6 +17,7 @@ from ray_split.config.user_code.plugins import named_by
 from ray_split.config.user_code.scripts import refuse_to_train_while_importing
 from ray_split.data import load as data
 from ray_split.data import partitions
+from ray_split.data.length_groups import lengths_of
 from ray_split.data.stream import Draw, Stream
 from ray_split.driver.backend import Backend
 from ray_split.driver.interrupted_start import stoppable
@@ -266,4 +267,5 @@ def _stream_of(settings: config.Config) -> Stream:
     schedule = schedule_of(settings.schedule)
     settings = with_held_out(settings, schedule)
     parts = data.load(settings.data)
-    return Stream(settings, partitions.deal(settings, parts.train.labels, parts.groups), schedule.order)
+    partition = partitions.deal(settings, parts.train.labels, parts.groups)
+    return Stream(settings, partition, schedule.order, lengths=lengths_of(settings, parts))

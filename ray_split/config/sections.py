@@ -131,6 +131,10 @@ class Data(Section):
     drop_last: bool = Field(
         False, description="whether of a phone's pass the last batch is left out if it is smaller than batch_size"
     )
+    group_by_length: bool = Field(
+        False,
+        description="whether a phone's batches are of samples that are about as long, so that less padding is computed",
+    )
     accumulate: Count = Field(
         1,
         description="batches whose gradients are accumulated for a local step; each is forward and backward by itself",

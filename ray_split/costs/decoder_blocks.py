@@ -8,7 +8,8 @@ import torch
 from torch import fx, nn
 
 from ray_split.costs.cut_positions import Position, Trace, first_trained
-from ray_split.cutting.language_models import Family, parts_of, smallest_parts
+from ray_split.cutting.language.blocks import parts_of, smallest_parts
+from ray_split.cutting.language.families import Family
 
 
 def chain_of(model: nn.Module, family: Family) -> tuple[nn.Module, Trace, list[Position]]:

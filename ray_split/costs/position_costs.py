@@ -15,7 +15,7 @@ from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Position, Trace, positions_of, trace
 from ray_split.costs.decoder_blocks import chain_of
 from ray_split.costs.node_costs import Costs, Shape, costs_of, without_data
-from ray_split.cutting.language_models import family_of
+from ray_split.cutting.language.families import family_of
 from ray_split.errors import SettingsError
 from ray_split.models import registry
 

@@ -15,10 +15,11 @@ import torch
 from torch import fx, nn
 
 from ray_split.config.user_code.plugins import suggest
-from ray_split.cutting import language_models
 from ray_split.cutting.constants import constants
 from ray_split.cutting.cut_error import ADVICE, OTHER, CutError
 from ray_split.cutting.cut_trial import Trial, equal
+from ray_split.cutting.language.blocks import parts_of
+from ray_split.cutting.language.families import family_of
 from ray_split.cutting.model_inputs import changed, values_of
 from ray_split.cutting.own_segments import Chain
 from ray_split.cutting.random_generators import TORCH, Generators, drawing_line
@@ -63,8 +64,8 @@ def cut(model: nn.Module, cuts: Sequence[str], example: Any = None, mask: str | 
     if isinstance(model, Chain):
         return _linked(model, cuts, example, mask)
     _check_names(model, cuts)
-    if (family := language_models.family_of(model)) is not None:
-        return _whole_parts(model, language_models.parts_of(model, family, cuts), cuts, example, mask)
+    if (family := family_of(model, mask)) is not None:
+        return _whole_parts(model, parts_of(model, family, cuts), cuts, example, mask)
     traced = copied(model)
     programs: list[dict[bool, Program]] = [{} for _ in range(len(cuts) + 1)]
     modes: dict[bool, dict[str, bool]] = {}
@@ -296,7 +297,7 @@ def _apart(parts: Sequence[nn.Module]) -> tuple[list[nn.Module], list[str]]:
             other, other_name = owner.setdefault(id(tensor), (place, name))
             if other == place:
                 continue
-            if isinstance(tensor, BaseWeight) and name != other_name:
+            if isinstance(tensor, BaseWeight):
                 continue  # frozen, and in no state: each segment may read it
             if name in parameters and (other, place) == ENDS:
                 make_end(copies[place], name, other_name)

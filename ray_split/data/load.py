@@ -11,6 +11,7 @@ import numpy as np
 
 from ray_split import config
 from ray_split.arrays import Array
+from ray_split.config.default_models import TEXTS
 from ray_split.config.user_code.by_value import ByValue, spoken
 from ray_split.config.user_code.plugins import blamed, call, find
 from ray_split.data.sequences import Sequences, are_sequences
@@ -20,6 +21,7 @@ from ray_split.data.sources.hugging_face import Pairs, opened
 from ray_split.data.sources.label_names import encode
 from ray_split.data.sources.table import Table, arrays, as_table
 from ray_split.data.sources.torch_datasets import hint, is_dataset, is_torchs, samples
+from ray_split.data.sources.windows import may_be_unpadded, unpadded
 from ray_split.data.types import TEST_FRACTION, DataSet, LazyInputs, Part, Parts, split_off, without_test_part
 from ray_split.errors import SettingsError, brief, listed
 
@@ -39,6 +41,8 @@ def load(settings: config.Data) -> Parts:
     table = as_table(found)
     whole = table is not None or _is_pair(found)
     data = _checked(settings.name, found) if table is None else _tabled(settings, table)
+    by_step = settings.group_by_length and settings.name in TEXTS and may_be_unpadded(data)
+    data = unpadded(data) if by_step else data
     rest, val = split_off(len(data.train.inputs), settings.val_fraction, "val_part")
     if not len(rest):
         wrong = f"is {settings.val_fraction:g}, which leaves none of the {len(val)} samples to train on"
@@ -54,6 +58,7 @@ def load(settings: config.Data) -> Parts:
         classes=tuple(data.classes) if data.classes is not None else None,
         is_one=whole,
         is_counted=data.num_classes is None,
+        has_labels_by_step=by_step,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ray_split import config, seeds
 from ray_split.arrays import Array
 from ray_split.data import partitions
+from ray_split.data.length_groups import grouped
 from ray_split.data.participation import Ends, Fate, Fates, chosen, drawn, equal_steps
 from ray_split.messages.turn import Accumulation, Turn
 
@@ -47,12 +48,14 @@ class Stream:
         order: Order = "abreast",
         times: Times | None = None,
         apart: bool = False,
+        lengths: Array | None = None,
     ) -> None:
         """`order`: the schedule's, of phones. `times`: when their steps end; without it all take equally long.
 
         `apart`: whether no phones' batches are put together, as they are sequences of different lengths.
+        `lengths`: of the training samples (N,), where batches are of samples that are about as long.
         """
-        self._each_alone = apart
+        self._each_alone, self._lengths = apart, lengths
         self.seed = settings.run.seed
         self.partition = partition
         self.batch_size = settings.data.batch_size
@@ -235,6 +238,9 @@ class Stream:
         keys = seeds.words([self.seed, seeds.PURPOSES["batches"], round, phones], np.arange(passes * samples))
         order = keys.reshape(len(phones), passes, samples).argsort(axis=2, kind="stable")
         shuffled = np.take_along_axis(own[:, None], order, axis=2)
+        if self._lengths is not None:
+            entropy: list[int | Array] = [self.seed, seeds.PURPOSES["length_groups"], round, phones]
+            shuffled = grouped(shuffled, self._lengths, self.batch_size, entropy)
         batches: list[Array] = []
         for i in range(passes):
             batches += np.split(shuffled[:, i], range(self.batch_size, samples, self.batch_size), axis=1)[:in_a_pass]

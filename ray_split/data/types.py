@@ -132,6 +132,7 @@ class Parts:
     classes: tuple[str, ...] | None = None  # their names, where they have any
     is_one: bool = False  # whether all three parts are of one array of the user's
     is_counted: bool = False  # whether num_classes is what the labels look like, and not what somebody said
+    has_labels_by_step: bool = False  # of sequences of different lengths: labels (N, longest), a label for each step
 
     @property
     def sequences(self) -> Sequences | None:
@@ -150,8 +151,13 @@ class Parts:
         return found
 
     def labels(self, part: str, indices: Array | slice) -> Array:
-        """The labels at `indices`, copied. Reads no inputs."""
+        """The labels at `indices`, copied; those of steps as many as the longest of these samples has.
+
+        Reads no inputs.
+        """
         labels: Array = getattr(self, part).labels[indices]
+        if self.has_labels_by_step:
+            return labels[..., : getattr(self, part).inputs.lengths[indices].max(initial=0)].copy()
         return labels.copy() if isinstance(indices, slice) else labels
 
     def normalised(self, inputs: Inputs) -> Inputs:

@@ -11,6 +11,7 @@ from torch import nn
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.config.default_models import TEXTS
+from ray_split.data.sequences import Padded
 from ray_split.data.sources.tokenizers import Tokenizer, tokenizer_of
 from ray_split.data.types import Parts
 from ray_split.messages.labels import IGNORED
@@ -31,7 +32,7 @@ def sample_of(model: nn.Module, settings: config.Config, parts: Parts) -> dict[s
 
     The prompt is run.sample, or with `auto` the beginning of the first test sample.
     """
-    tokens, length = _prompt(settings, parts), np.asarray(parts.test.inputs[:1]).shape[1]
+    tokens, length = _prompt(settings, parts), _first(parts).shape[1]
     if isinstance(model, (Transformer, CharLSTM)):
         written = _next_by_next(model, tokens, length)
     elif hasattr(model, "generate") and type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
@@ -44,7 +45,7 @@ def sample_of(model: nn.Module, settings: config.Config, parts: Parts) -> dict[s
 def _prompt(settings: config.Config, parts: Parts) -> Array:
     if settings.run.sample == "auto":
         own = np.flatnonzero(np.asarray(parts.test.labels[:1])[0] != IGNORED)  # what follows is padding
-        beginning: Array = np.asarray(parts.test.inputs[:1])[0][: min(BEGINNING, int(own[-1]) + 1)]
+        beginning: Array = _first(parts)[0][: min(BEGINNING, int(own[-1]) + 1)]
         return beginning
     name, tokenizer = _tokenizer(settings)
     found = tokenizer.encode([settings.run.sample])[0].astype(np.int64)
@@ -52,6 +53,12 @@ def _prompt(settings: config.Config, parts: Parts) -> Array:
         return found
     numbers = {letter: number for number, letter in enumerate(parts.classes or ())}
     return np.array([numbers.get(chr(code), 0) for code in found.tolist()], np.int64)
+
+
+def _first(parts: Parts) -> Array:
+    """The first test sample (1, length)."""
+    found = parts.test.inputs[np.arange(1)]
+    return found.values if isinstance(found, Padded) else np.asarray(found)
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ class Labels:
     """The labels of one sample: type, shape, and where they are classes how many there are."""
 
     dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+    shape: tuple[int | Between, ...]
     classes: int | None = None
     finite: bool = False  # whether values must be: a loss of the user's may have a use for those that aren't
 

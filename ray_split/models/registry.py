@@ -18,7 +18,7 @@ from ray_split import config, seeds
 from ray_split.config.user_code.by_value import spoken
 from ray_split.config.user_code.plugins import blamed, call, find, signature_of, suggest
 from ray_split.cutting.cut import Segments, cut
-from ray_split.cutting.language_models import usual_cuts, without_cache
+from ray_split.cutting.language.blocks import usual_cuts, without_cache
 from ray_split.cutting.own_segments import Chain
 from ray_split.cutting.random_generators import Generators, seed_everywhere
 from ray_split.errors import SettingsError, brief, listed, shown

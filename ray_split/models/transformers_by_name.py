@@ -17,7 +17,7 @@ from torch import nn
 from ray_split.config import yaml12
 from ray_split.config.language.packages import language_package
 from ray_split.config.user_code.plugins import check_trusted
-from ray_split.cutting.language_models import FAMILIES
+from ray_split.cutting.language.families import DECODERS
 from ray_split.errors import SettingsError, first_line, listed, shown
 
 TRAINED, FIRST_DRAWN = "hf:", "hf-config:"
@@ -144,7 +144,7 @@ def _class(transformers: Any, name: str, config: Any, head: str | None) -> Any:
     said = [str(each) for each in getattr(config, "architectures", None) or ()]
     if head is None and said and hasattr(transformers, said[0]):
         return getattr(transformers, said[0])
-    usual = ("causal_lm", *USUAL) if config.model_type in FAMILIES else USUAL
+    usual = ("causal_lm", *USUAL) if config.model_type in DECODERS else USUAL
     found = _first_head(transformers, config, usual if head is None else (head,))
     if found is None:
         which = "head that is trained here" if head is None else f"head {head}"

@@ -26,6 +26,7 @@ from ray_split.cutting.model_inputs import values_of, whole
 from ray_split.data import load as data
 from ray_split.data import partitions
 from ray_split.data.batches import Batches
+from ray_split.data.length_groups import lengths_of
 from ray_split.data.stream import Stream
 from ray_split.data.types import Inputs
 from ray_split.errors import BROKEN, MISFITS, SettingsError, first_line, shown, told
@@ -60,7 +61,7 @@ from ray_split.preparation.settings.virtual_time_settings import clock_of, descr
 from ray_split.preparation.trials.contract import contract
 from ray_split.preparation.trials.crossing import check_crossing, check_values
 from ray_split.preparation.trials.misfit import misfit
-from ray_split.preparation.trials.sequence_examples import check_sequences, longest, shortest, with_mask
+from ray_split.preparation.trials.sequence_examples import check_sequences, labels_for, longest, shortest, with_mask
 from ray_split.preparation.trials.state_kept import keeps_its_state
 from ray_split.schedules import schedule_of
 from ray_split.schedules.schedule import Schedule
@@ -105,7 +106,8 @@ def prepare(settings: config.Config) -> Prepared:
     if schedule.personal:
         _check_held_out(settings, partition)
     # 4. The stream.
-    stream = Stream(settings, partition, schedule.order, apart=parts.sequences is not None)
+    apart, lengths = parts.sequences is not None, lengths_of(settings, parts)
+    stream = Stream(settings, partition, schedule.order, apart=apart, lengths=lengths)
     _check_left(settings, stream)
     futile_settings.check_steps(settings, stream)
     check_data(settings, parts, stream)
@@ -144,12 +146,12 @@ def prepare(settings: config.Config) -> Prepared:
         settings = fitting(settings, examples[-1])
     # 8. The stream of the settings as they are now.
     times = clock.ends if clock is not None else None
-    stream = Stream(settings, partition, schedule.order, times, apart=parts.sequences is not None)
+    stream = Stream(settings, partition, schedule.order, times, apart, lengths)
     futile_settings.warn_of_deadline(settings, stream)
     check_end(settings, stream)
     _check_left(settings, stream)
     check_stop(settings, parts, partition)
-    borders = _borders(settings, segments, examples, targets, shorter)
+    borders = _borders(settings, segments, examples, targets, shorter, parts.has_labels_by_step)
     work = segment_work(segments.modules(), examples[-1], schedule.on_server)
     return Prepared(settings, parts, stream, borders, clock, work)
 
@@ -288,13 +290,14 @@ def _try(
         inputs, labels = _example(settings, batches, stream.partition.indices[:size])
         example, targets = tree_map(torch.from_numpy, inputs), torch.from_numpy(labels)
         example = longest(parts, example) if parts.sequences is not None else example
+        targets = labels_for(parts, example, targets)
         outputs = _forward(settings, model, example, stream)
         examples.append(example)
         if not i:
             segments = cut(model, cuts, example, settings.model.mask)
         try_loss(settings, outputs, targets)
     scored, unmixed = _forward(settings, model, example, stream, training=False), _unmixed(parts, stream, targets)
-    try_metrics(settings, scored, unmixed)
+    try_metrics(settings, scored, labels_for(parts, example, unmixed))
     warn_of_sums(settings, scored, targets)
     _try_test(settings, model, parts, stream)
     return segments, examples, targets, scored
@@ -306,10 +309,15 @@ def _unmixed(parts: data.Parts, stream: Stream, targets: torch.Tensor) -> torch.
 
 
 def _borders(
-    settings: config.Config, segments: Segments, examples: list[Any], targets: torch.Tensor, shorter: list[Any]
+    settings: config.Config,
+    segments: Segments,
+    examples: list[Any],
+    targets: torch.Tensor,
+    shorter: list[Any],
+    by_step: bool,
 ) -> Contract:
     try:
-        return contract(settings, segments, examples, targets, shorter)
+        return contract(settings, segments, examples, targets, shorter, by_step)
     except MISFITS as error:
         wrong = (
             f"can't cut there, because the shape that crosses doesn't follow from the batch size: {first_line(error)}"

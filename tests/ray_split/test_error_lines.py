@@ -149,6 +149,9 @@ LINES = {
         "contains cifar-10-batches-py. To download it into FOLDER, add --data.path FOLDER --data.kwargs '{download: "
         "true}'."
     ),
+    "train --data.group_by_length": (
+        "data.group_by_length: can't be used with digits, whose samples are all of one length. Leave it out."
+    ),
     "train --task.loss mine:detached": (
         "task.loss: the loss from mine:detached has no gradient. Compute it from the model's outputs with torch "
         "functions only, without detach, item, argmax or no_grad."

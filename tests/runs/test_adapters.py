@@ -22,6 +22,7 @@ from ray_split.models import registry
 from ray_split.segments.base_weight import BaseWeight
 from ray_split.segments.copy_factory import CopyFactory
 from tests.language_nets import DECODERS, VOCABULARY
+from tests.language_nets import ENCODERS as NETS
 from tests.tiers import mostly_thorough
 
 transformers = pytest.importorskip("transformers", reason="transformers isn't installed")
@@ -57,6 +58,9 @@ ENCODERS = {
         {"d_model": 32, "num_layers": 4, "num_heads": 4, "d_ff": 48, "d_kv": 8, "vocab_size": VOCABULARY},
         "token_classification", "labelled_tokens",
     ),
+    "deberta": Encoder(NETS["deberta"][1]),
+    "deberta-v2": Encoder(NETS["deberta-v2"][1]),
+    "modernbert": Encoder(NETS["modernbert"][1], layers=["Wqkv", "Wo"]),
 }  # fmt: skip
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "dropout_rate", "attention_dropout",
             "seq_classif_dropout", "classifier_dropout")  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ray_split.arrays import Array
+from ray_split.data.sequences import Sequences
 from ray_split.data.types import TEST_FRACTION, DataSet, Part, without_test_part
 from ray_split.messages.labels import IGNORED
 
@@ -45,6 +47,28 @@ def one_each(documents: Sequence[Tokens], length: int, pad: int) -> Part:
         inputs[row, : len(seen)] = seen
         labels[row, first : len(wanted)] = wanted[first:]
     return Part(inputs, labels)
+
+
+def may_be_unpadded(data: DataSet) -> bool:
+    """Whether texts differ in length."""
+    return len(set(_lengths(data.train).tolist())) > 1
+
+
+def unpadded(data: DataSet) -> DataSet:
+    """Each text as long as it is, up to the last token that it is learned after; copies no tokens."""
+    train, test = (part._replace(inputs=_unpadded(part)) for part in (data.train, data.test))
+    return replace(data, train=train, test=test)
+
+
+def _unpadded(part: Part) -> Sequences:
+    inputs = np.asarray(part.inputs)
+    return Sequences(inputs.reshape(-1), np.arange(len(inputs)) * inputs.shape[1], _lengths(part))
+
+
+def _lengths(part: Part) -> Array:
+    """Of each text (N,) the tokens up to its last label that counts."""
+    found: Array = part.labels.shape[1] - (part.labels[:, ::-1] != IGNORED).argmax(1)
+    return found
 
 
 def _empty(count: int, length: int, pad: int) -> tuple[Array, Array]:

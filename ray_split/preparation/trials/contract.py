@@ -13,7 +13,7 @@ import torch
 from ray_split import config
 from ray_split.cutting.cut import Segments
 from ray_split.cutting.model_inputs import count_of
-from ray_split.messages.contract import Contract, Labels, promise, widened
+from ray_split.messages.contract import Between, Contract, Labels, promise, widened
 from ray_split.messages.message import send
 from ray_split.segments.device.computing import Computing, computing_of
 from ray_split.segments.optimization import optimizers
@@ -28,10 +28,11 @@ def contract(
     examples: Sequence[Any],
     labels: torch.Tensor,
     shorter: Sequence[Any] = (),
+    by_step: bool = False,
 ) -> Contract:
     """What is promised by the segments, tried with the smallest and the largest batch (n, ...); `labels` of that.
 
-    `shorter`: of sequences the same with the shortest ones.
+    `shorter`: of sequences the same with the shortest ones. `by_step`: whether each of their steps has a label.
     Raises ValueError if an activation's shape doesn't grow with the batch.
     """
     fewest, most = count_of(examples[0]), count_of(examples[-1])
@@ -45,7 +46,7 @@ def contract(
     frozen, modules = settings.model.freeze, segments.modules()
     return Contract(
         reduce(widened, promises),
-        _labels_of(settings, labels),
+        _labels_of(settings, labels, by_step),
         fewest,
         most,
         {name: learned_keys(module) for name, module in modules.items() if name not in frozen},
@@ -68,8 +69,9 @@ def _activation(segments: Segments, inputs: Any, computing: Computing) -> Any:
         return send(call(copy.deepcopy(segments.a).train(), inputs))
 
 
-def _labels_of(settings: config.Config, labels: torch.Tensor) -> Labels:
+def _labels_of(settings: config.Config, labels: torch.Tensor, by_step: bool) -> Labels:
     found = labels.numpy()
+    shape = (Between(1, found.shape[1]),) if by_step else found.shape[1:]
     loss = LOSSES.get(settings.task.loss)
     classes = settings.model.num_classes if isinstance(loss, CrossEntropy) else None
-    return Labels(found.dtype, found.shape[1:], classes, isinstance(loss, (Distance, MultiLabel)))
+    return Labels(found.dtype, shape, classes, isinstance(loss, (Distance, MultiLabel)))

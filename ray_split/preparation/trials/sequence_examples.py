@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from ray_split import config
 from ray_split.cutting.model_inputs import count_of, mask_of
 from ray_split.data.load import Parts, Sequences
 from ray_split.data.sequences import Padded
 from ray_split.errors import SettingsError
+from ray_split.messages.labels import IGNORED
 
 
 def with_mask(settings: config.Config, model: nn.Module, parts: Parts) -> config.Config:
@@ -51,6 +53,13 @@ def longest(parts: Parts, example: Any) -> Any:
     mask = torch.cat([mask, mask.new_zeros(len(mask), missing)], 1)
     values[0], mask[0] = first[0], True
     return Padded(values, mask)
+
+
+def labels_for(parts: Parts, example: Any, labels: torch.Tensor) -> torch.Tensor:
+    """The labels, where they are of steps for as many steps as the example has; those beyond their own are ignored."""
+    if not parts.has_labels_by_step:
+        return labels
+    return functional.pad(labels, (0, example.mask.shape[1] - labels.shape[1]), value=IGNORED)
 
 
 def shortest(parts: Parts, examples: Sequence[Any]) -> list[Any]:

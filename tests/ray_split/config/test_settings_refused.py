@@ -80,6 +80,7 @@ FLAGS = {
     "model.freeze": ["a,b,c", "a,a", "["], "model.name": ["a\nb", "x" * 300, "x" * 5000, "", "builtins:dict"],
     "model.num_classes": [LARGE, "1"], "model.kwargs": ["{width: 3, width: 4}", "{width: yes}", "3", "{width: 1e-1}"],
     "data.batch_size": [LARGE, "0"], "data.eval_batch_size": [LARGE], "data.decoders": ["-1", "65", "many"],
+    "data.group_by_length": ["true", "2", "sometimes"],
     "data.path": ["", "~nobody_here", "x" * 300],
     "data.partition.min_samples": ["1000000000"], "data.partition.alpha": ["1e-300", "inf", "1e300"],
     "task.class_weights": ["1,2", "1e300,1", "[]", "true"], "task.metrics": ["mse,mse", "loss"],

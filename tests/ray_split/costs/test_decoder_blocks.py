@@ -28,7 +28,7 @@ from ray_split.experiments.plan.main import main
 from ray_split.messages.message import send
 from ray_split.models import registry
 from ray_split.segments.segment import Segment, call
-from tests.language_nets import DECODERS
+from tests.language_nets import DECODERS, ENCODERS
 from tests.tiers import slow, thorough
 
 pytest.importorskip("transformers", reason="transformers isn't installed")
@@ -51,6 +51,18 @@ def scanned_of(name: str, lora: dict[str, Any], length: int = 9, batch: int = 1)
 
 def row_of(found: Plan, cuts: list[str]) -> int:
     return next(i for i in range(len(found.fits)) if found.cuts(i) == cuts)
+
+
+@pytest.mark.thorough
+def test_debertas_table_of_positions_crosses_beside_the_hidden_states() -> None:
+    told = {"model_type": "deberta-v2", **ENCODERS["deberta-v2"][1], "num_labels": 3}
+    model = config.Model(name=f"hf-config:{json.dumps(told)}", kwargs={"head": "sequence_classification"})
+    found = scan_of(model, (9,), 4, torch.int64)
+    shapes = {position.names[0]: found.shapes(i) for i, position in enumerate(found.positions)}
+    blocks = [f"deberta.encoder.layer.{number}" for number in range(4)]
+    hidden, table = (4, 9, 32), (12, 32)
+    between = dict.fromkeys(blocks[:3], (hidden, table))
+    assert shapes == {"deberta.embeddings": (hidden,), **between, blocks[3]: (hidden,)}
 
 
 # Bytes.

@@ -1,4 +1,4 @@
-"""Decoders of transformers, cut between their blocks: to the bits of the model that was never cut."""
+"""Models of transformers, cut between their blocks: to the bits of the model that was never cut."""
 
 from __future__ import annotations
 
@@ -11,9 +11,19 @@ from torch import nn
 
 import ray_split as rs
 from ray_split.cutting.cut import CutError, Segments, cut
+from ray_split.segments.base_weight import BaseWeight, hold_base, train
 from ray_split.segments.segment import call, tensors_of
 from ray_split.segments.tied_weight import tied_names
-from tests.language_nets import BLOCKS, DECODERS, LENGTH, VOCABULARY, decoder, next_token, tokens
+from tests.language_nets import (
+    BLOCKS,
+    LANGUAGE_MODELS,
+    LENGTH,
+    MASKED_ENCODERS,
+    VOCABULARY,
+    language_model,
+    next_token,
+    tokens,
+)
 from tests.tiers import mostly_thorough
 
 pytest.importorskip("transformers", reason="transformers isn't installed")
@@ -21,13 +31,14 @@ NETS = "tests.language_nets"
 
 
 def cuts_of(family: str, *numbers: int) -> list[str]:
-    return [f"{DECODERS[family][2]}.{number}" for number in numbers]
+    return [f"{({**LANGUAGE_MODELS, **MASKED_ENCODERS})[family][2]}.{number}" for number in numbers]
 
 
 def made(family: str, **more: Any) -> nn.Module:
     torch.manual_seed(0)
-    model = decoder(family, **more)
-    model.config.use_cache = False
+    model = language_model(family, **more)
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False
     return model
 
 
@@ -52,8 +63,19 @@ def through(segments: Segments, inputs: Any) -> Any:
 
 @pytest.mark.few(thorough=4)
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize("family", mostly_thorough(DECODERS, "llama"))
+@pytest.mark.parametrize("family", mostly_thorough(LANGUAGE_MODELS, "llama", "deberta-v2"))
 def test_segments_compute_what_the_model_does_and_its_gradients_bit_for_bit(family: str, padded: bool) -> None:
+    check_bits(family, padded)
+
+
+@pytest.mark.parametrize("family", mostly_thorough(MASKED_ENCODERS, "bert"))
+def test_with_a_mask_encoders_that_are_traced_without_one_are_cut_between_their_blocks(family: str) -> None:
+    check_bits(family, padded=True)
+    with pytest.raises(CutError, match="is no block of this model, which can be cut between its blocks alone"):
+        cut(made(family), [f"{cuts_of(family, 1)[0]}.attention"], batch(True), "attention_mask")
+
+
+def check_bits(family: str, padded: bool) -> None:
     model, inputs = made(family).eval(), batch(padded)
     values, mask = inputs if padded else (inputs, None)
     places = (cuts_of(family, 0, 2), cuts_of(family, 1), cuts_of(family, 0, BLOCKS - 1))
@@ -78,6 +100,39 @@ def test_a_cut_after_the_embedding_leaves_all_blocks_to_the_server() -> None:
     assert list(segments.a.state_dict()) == ["model.embed_tokens.weight"]
 
 
+@pytest.mark.parametrize("cuts", [("0", "2"), ("embeddings", "2"), ("embeddings", "3"), ("1",)], ids=",".join)
+@pytest.mark.few(1)
+def test_debertas_table_of_positions_is_of_the_first_segment_with_a_block_and_crosses_to_the_next(
+    cuts: tuple[str, ...],
+) -> None:
+    blocks, inputs = LANGUAGE_MODELS["deberta-v2"][2], batch(True)
+    names = ["deberta.embeddings" if cut == "embeddings" else f"{blocks}.{cut}" for cut in cuts]
+    model = made("deberta-v2").eval()
+    segments = cut(model, names, inputs, "attention_mask").modules()
+    owner = "b" if cuts[0] == "embeddings" else "a"
+    table = {"deberta.encoder.rel_embeddings.weight", "deberta.encoder.LayerNorm.weight"}
+    assert {name for name, segment in segments.items() if table <= segment.state_dict().keys()} == {owner}
+    crossing = []
+    for segment in segments.values():
+        inputs = call(segment.eval(), inputs)
+        crossing.append(len(inputs) if isinstance(inputs, tuple) else 1)
+    left = {"a": owner == "a", "b": cuts[-1] != "3"}  # with the hidden states and the mask; of no use after all blocks
+    assert crossing[:-1] == [2 + left[name] for name in list(segments)[:-1]]
+    values, mask = batch(True)
+    assert torch.equal(inputs.logits, model(values, attention_mask=mask).logits)
+
+
+def test_a_table_of_a_frozen_base_is_in_each_segment_and_does_not_cross() -> None:
+    model = made("deberta-v2").requires_grad_(False)
+    hold_base(model)
+    train(model.classifier)  # type: ignore[arg-type]
+    segments = cut(model, cuts_of("deberta-v2", 0, 2), batch(False))
+    assert segments.c is not None
+    table = "deberta.encoder.rel_embeddings.weight"
+    assert all(isinstance(dict(each.named_parameters())[table], BaseWeight) for each in segments.modules().values())
+    assert isinstance(call(segments.a, batch(False)), torch.Tensor)
+
+
 @pytest.mark.parametrize(
     ("cuts", "said"),
     [
@@ -93,6 +148,12 @@ def test_elsewhere_it_is_not_cut(cuts: list[str], said: str) -> None:
     with pytest.raises(CutError) as caught:
         cut(made("llama"), cuts, batch(False))
     assert str(caught.value).startswith(said)
+
+
+def test_positions_that_follow_from_the_longest_sequence_so_far_are_refused() -> None:
+    model = made("llama", rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    with pytest.raises(rs.SettingsError, match=r"^model\.name: its rotary positions .* Set rope_type to linear"):
+        cut(model, cuts_of("llama", 0), batch(False))
 
 
 def test_tied_embeddings_across_the_servers_border_are_refused_by_their_names() -> None:
@@ -116,12 +177,12 @@ OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 @pytest.mark.few(thorough=4)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("family", mostly_thorough(DECODERS, "llama"))
+@pytest.mark.parametrize("family", mostly_thorough(LANGUAGE_MODELS, "llama", "deberta-v2"))
 def test_split_training_is_training_of_the_model_that_was_never_cut(
     tmp_path: Path, family: str, optimizer: str
 ) -> None:
     settings = rs.Config(
-        model={"name": f"{NETS}:decoder", "kwargs": {"family": family}, "cuts": cuts_of(family, 0, 2)},
+        model={"name": f"{NETS}:language_model", "kwargs": {"family": family}, "cuts": cuts_of(family, 0, 2)},
         data={"name": f"{NETS}:tokens", "batch_size": 8, "val_fraction": 0},
         task={"loss": f"{NETS}:next_token"},
         phones={"count": 1, "local_steps": 3},

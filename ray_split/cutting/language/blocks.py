@@ -1,70 +1,32 @@
-"""Decoders of Hugging Face's transformers, which tracing can't open, cut between their blocks.
+"""Models of Hugging Face's transformers that tracing can't open, cut between their blocks.
 
 A segment is the model's own code with its own blocks alone: the first one embeds, the last one has the head. Hidden
 states (n, tokens, features) cross, and the mask of padding where there is one. Causal masks and rotary positions are
-made by each segment anew, of the same hidden states' shape and mask, so to the same bits.
+made by each segment anew, of the same hidden states' shape and mask, so to the same bits. Of DeBERTa a table of
+relative positions may cross, too (relative_table.py).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from ray_split.config.user_code.plugins import suggest
 from ray_split.cutting.cut_error import CutError
-from ray_split.errors import shown
-
-
-class Family(NamedTuple):
-    """Where the models of a type have what, by the names of `named_modules()`."""
-
-    blocks: str
-    embedding: str
-    after: tuple[str, ...] = ()
-    """Between the last block and the head."""
-    before: tuple[str, ...] = ()
-    """Between the embedding and the first block."""
-    positions: tuple[str, ...] = ()
-    """What is added to the embedding."""
-
-
-LLAMA = Family("model.layers", "model.embed_tokens", ("model.norm",))
-FAMILIES = {
-    **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2"), LLAMA),
-    "gpt2": Family(
-        "transformer.h", "transformer.wte", ("transformer.ln_f",), ("transformer.drop",), ("transformer.wpe",)
-    ),
-    "phi": Family("model.layers", "model.embed_tokens", ("model.final_layernorm",), ("model.embed_dropout",)),
-    "gpt_neox": Family(
-        "gpt_neox.layers", "gpt_neox.embed_in", ("gpt_neox.final_layer_norm",), ("gpt_neox.emb_dropout",)
-    ),
-    "opt": Family(
-        "model.decoder.layers",
-        "model.decoder.embed_tokens",
-        ("model.decoder.final_layer_norm", "model.decoder.project_out"),
-        ("model.decoder.project_in",),
-        ("model.decoder.embed_positions",),
-    ),
-}
-"""By `config.model_type`; a family is of all its models that have the blocks there, with whatever head."""
-
-
-def family_of(model: nn.Module) -> Family | None:
-    """Where a model of transformers has its blocks, if it is a decoder that is known here."""
-    if not type(model).__module__.startswith("transformers."):
-        return None
-    family = FAMILIES.get(str(getattr(getattr(model, "config", None), "model_type", "")))
-    there = family is not None and _has(model, family.blocks) and _has(model, family.embedding)
-    return family if there else None
+from ray_split.cutting.language.families import Family, has
+from ray_split.cutting.language.relative_table import Table, given
+from ray_split.errors import SettingsError, shown
 
 
 def parts_of(model: nn.Module, family: Family, cuts: Sequence[str]) -> list[Blocks]:
-    """The model cut after these blocks, or after its embedding. Raises CutError."""
+    """The model cut after these blocks, or after its embedding. Raises CutError or SettingsError."""
+    _check_rotary(model)
     names = [name for name, _ in model.get_submodule(family.blocks).named_children()]
     may = [family.embedding, *(f"{family.blocks}.{name}" for name in names)]
     for name in cuts:
@@ -107,6 +69,16 @@ def usual_cuts(model: nn.Module) -> tuple[str, str] | None:
     return None
 
 
+def _check_rotary(model: Any) -> None:
+    """Rotary positions that follow from the longest sequence seen so far are state that no checkpoint has."""
+    told = getattr(model.config, "rope_parameters", None) or {}
+    if "dynamic" in {each.get("rope_type") for each in (told, *told.values()) if isinstance(each, Mapping)}:
+        wrong = (
+            "its rotary positions (rope_type dynamic) depend on the longest sequence so far, which no checkpoint has"
+        )
+        raise SettingsError("model.name", type(model).__name__, "Set rope_type to linear, yarn or llama3", wrong)
+
+
 def _keep_ties(model: nn.Module, parts: Sequence[nn.Module]) -> None:
     """A trained weight that the model has once is one in A and C too. Raises CutError if it would be in another two."""
     owners: dict[int, tuple[str, int]] = {}
@@ -129,7 +101,7 @@ def _put(part: nn.Module, name: str, weight: nn.Parameter) -> None:
 
 
 class Blocks(nn.Module):
-    """The blocks low:high of a decoder, under the model's own names: what comes before them in the first segment,
+    """The blocks low:high of a model, under the model's own names: what comes before them in the first segment,
     and the head in the last.
     """
 
@@ -138,30 +110,77 @@ class Blocks(nn.Module):
         whole: Any = copy.deepcopy(model)
         blocks = list(whole.get_submodule(family.blocks).named_children())
         self._first, self._last = first, last
-        whole.set_submodule(family.blocks, _numbered(blocks[low:high]))
+        self._table = _table_of(whole, family, low, high, len(blocks))
+        self._encoder = (whole.get_submodule(family.relative) if self._table else None,)
+        whole.set_submodule(family.blocks, _numbered(blocks[low:high], bool(family.relative)))
         _tell(whole.config, low, high)
-        for name in (*(() if self._first else family.before), *(() if self._last else family.after)):
-            if _has(whole, name):
-                whole.set_submodule(name, nn.Identity())
-        if not self._first:
-            whole.set_submodule(family.embedding, nn.Identity())
-            for name in family.positions:
-                whole.set_submodule(name, _Nothing())
+        _leave_out(whole, (() if first else family.before) + (() if last else family.after), nn.Identity)
+        _leave_out(whole, () if low == 0 < high else family.beside_first, lambda: None)
+        if not first:
+            whole.set_submodule(family.embedding, _Arrived())
+            _leave_out(whole, family.positions, _Nothing)
+            if family.scale:
+                setattr(whole.base_model, family.scale, 1.0)  # what arrives is multiplied already
         kept = whole if self._last else whole.base_model
         self._called = (kept,)  # in a tuple: its parts are this module's, under the names that the model has for them
+        self._more = {"use_cache": False} if hasattr(whole.config, "use_cache") else {}
         for name, child in whole.named_children():
             if self._last or child is kept:
                 self.add_module(name, child)
 
-    def forward(self, arrived: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
-        """Tokens (n, tokens), or hidden states; at the end what the model returns."""
-        (model,) = self._called
+    def forward(self, arrived: Any, *beside: torch.Tensor) -> Any:
+        """Tokens (n, tokens), or hidden states, and beside them a mask, and a table; at the end what the model returns.
+
+        In a chain of parts what crosses is one tuple.
+        """
+        if isinstance(arrived, tuple):
+            arrived, *others = arrived
+            beside = tuple(others)
+        table = None
+        if self._table and self._table.arrives:
+            *others, table = beside
+            beside = tuple(others)
+        return self._run(arrived, beside[0] if beside else None, table)
+
+    def _run(self, arrived: torch.Tensor, mask: torch.Tensor | None, table: torch.Tensor | None) -> Any:
+        (model,), (encoder,) = self._called, self._encoder
         name = "input_ids" if self._first else "inputs_embeds"
-        found = model(**{name: arrived}, attention_mask=mask, use_cache=False)
+        own = None if self._table is None else self._table.of(encoder, table)
+        with nullcontext() if self._table is None else given(encoder, own):
+            found = model(**{name: arrived}, attention_mask=mask, **self._more)
         if self._last:
             return found
-        hidden = found.last_hidden_state
-        return hidden if mask is None else (hidden, mask)
+        sent = (found.last_hidden_state, mask, own if self._table and self._table.leaves else None)
+        crossing = tuple(each for each in sent if each is not None)
+        return crossing if len(crossing) > 1 else crossing[0]
+
+
+def _table_of(whole: nn.Module, family: Family, low: int, high: int, count: int) -> Table | None:
+    """The table of relative positions, of a model that has one."""
+    encoder = whole.get_submodule(family.relative) if family.relative else None
+    return Table(encoder, low, high, count) if getattr(encoder, "relative_attention", False) and encoder else None
+
+
+def _leave_out(whole: nn.Module, names: Sequence[str], instead: Callable[[], nn.Module | None]) -> None:
+    """Put something else in the place of layers, where they are."""
+    for name in names:
+        if has(whole, name):
+            layer, _, attribute = name.rpartition(".")
+            setattr(whole.get_submodule(layer), attribute, instead())
+
+
+class _Arrived(nn.Module):
+    """In the place of the embedding: the hidden states that arrived."""
+
+    def forward(self, *given: Any, inputs_embeds: torch.Tensor | None = None, **_: Any) -> Any:
+        return next(each for each in (inputs_embeds, *given) if each is not None)  # no tokens, then these
+
+
+class _Same(nn.Module):
+    """A block that leaves hidden states as they are, for code that needs to have one."""
+
+    def forward(self, hidden: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, None]:
+        return hidden, None
 
 
 class _Nothing(nn.Module):
@@ -185,13 +204,9 @@ def _tell(config: Any, low: int, high: int) -> None:
         config.layer_types = config.layer_types[low:high]
 
 
-def _numbered(blocks: Sequence[tuple[str, nn.Module]]) -> nn.ModuleList:
+def _numbered(blocks: Sequence[tuple[str, nn.Module]], never_empty: bool) -> nn.ModuleList:
     """A list of them that has kept their numbers in the whole model as names."""
     found = nn.ModuleList()
-    for name, block in blocks:
+    for name, block in blocks or ([("same", _Same())] if never_empty else []):
         found.add_module(name, block)
     return found
-
-
-def _has(model: nn.Module, name: str) -> bool:
-    return any(name == each for each, _ in model.named_modules())
