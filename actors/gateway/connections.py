@@ -176,10 +176,11 @@ class Connections:
             goodbye.add_done_callback(self._goodbyes.discard)
         self._connected[connection.phone] = self._known[connection.phone] = connection
 
-    async def _refuse(self, line: Line, reason: str) -> None:
+    async def _refuse(self, line: Line, reason: str) -> Connection | None:
         """Say why, and close: there is no connection."""
         logger.warning("a device was refused: %s", reason)
         await line.close(WSCloseCode.POLICY_VIOLATION, encode(frame("refused", reason=reason)))
+        return None
 
     async def _close(self, connection: Connection, kind: str, reason: str) -> None:
         await connection.line.close(WSCloseCode.POLICY_VIOLATION, encode(frame(kind, reason=reason)))
