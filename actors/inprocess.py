@@ -28,6 +28,7 @@ from ray_split import config
 from ray_split.callbacks import Callback
 from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
+from ray_split.devices.own_address import own_address
 from ray_split.errors import ActorLostError
 from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, GATEWAY, Roles, is_single, server_names
@@ -151,9 +152,19 @@ class GatewayHandle(LocalHandle):
         """End the gateway and its thread; devices are told why."""
         if self._actor is not None:
             self.call("stop", [reason])
+        asyncio.run_coroutine_threadsafe(_cancel_the_rest(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_the_rest() -> None:
+    """End what still waits for devices, where a run was stopped while it waited for that."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        await asyncio.wait(rest, timeout=5.0)
 
 
 def _with_threads(threads: int, function: Callable[[], Any]) -> Any:
@@ -249,7 +260,7 @@ class InProcessBackend:
         clients, servers = len(self.roles.clients), ", ".join(server_names(len(self.roles.servers)))
         if self._gateway is not None and self._settings is not None:
             self._port = self._gateway.call("serve", [self._port or self._settings.gateway.port])
-            return [self._here(clients, servers), *invitation(self._settings, self._port)]
+            return [self._here(clients, servers), *invitation(self._settings, self._port, own_address())]
         return [self._here(clients, servers)]
 
     def _here(self, clients: int, servers: str) -> str:

@@ -23,6 +23,7 @@ from ray.cluster_utils import Cluster
 import ray_split as rs
 from ray_split.api import dry_run
 from ray_split.errors import RunFailedError, SettingsError
+from tests.loopback import free_port
 
 ROLE = "ray-split/role"
 
@@ -35,6 +36,15 @@ def settings(path: Path, name: str, clients: int = 6, gpus: float = 1, **cluster
         server={"num_gpus": gpus},
         cluster={"client_actors": clients, "wait_seconds": 60, **cluster},
         run={"storage_path": str(path), "name": name, "rounds": 2},
+    )
+
+
+def with_gateway(path: Path, name: str, node: str) -> rs.Config:
+    """With a remote phone that never comes: rounds begin without it."""
+    return settings(path, name, clients=1).with_values(
+        phones={"remote": 1},
+        gateway={"node": node, "port": free_port(), "tokens": str(path / "devices.json")},
+        run={"rounds": 1, "wait_for_phones": 0.1},
     )
 
 
@@ -141,6 +151,9 @@ def labelled(path: Path) -> dict[str, Any]:
         "too_many": cloud.run(config("too_many", clients=13)),
         "too_many_waited": cloud.run(config("too_many_waited", clients=13, autoscaled=True, wait_seconds=2)),
     }
+    for node in ("server", "edge"):
+        found[f"gateway_{node}"] = cloud.run(with_gateway(path, node, node))
+    found["gateway_dry"] = cloud.planned(with_gateway(path, "dry", "server"))
     with gpus_taken(2):
         found["no_gpu"] = cloud.run(config("no_gpu", wait_seconds=2))
         found["dry_no_gpu"] = dry_run(config("dry"))

@@ -103,6 +103,22 @@ def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
 def test_the_pictures_are_in_their_pages(site: Path) -> None:
     assert '<figure><svg class="picture"' in (site / "index.html").read_text()
     assert (site / "concepts.html").read_text().count('<figure><svg class="picture"') == 2
+    assert '<figure><svg class="picture"' in (site / "real_devices.html").read_text()
+
+
+EXAMPLES = re.compile(
+    r"Phone 2|Waiting for round 1 of \d+|Training, round (\d+) of \d+|training, round \d+ of \d+|step \d+|"
+    r"connected; the run has not begun|demo|[\d.]+( %| bytes| KB| MB)?|webgl|Yw3k5Vn0rJ"
+)
+
+
+def test_the_telephones_picture_has_the_words_of_the_page() -> None:
+    """But for its captions, and for numbers and what else is an example."""
+    page = " ".join(re.sub(r"<[^>]*>", " ", (ROOT / "web/src/index.html").read_text()).split())
+    texts = re.findall(r"<text[^>]*>(.*?)</text>", (ROOT / "docs/telephone.svg").read_text())
+    said = [" ".join(re.sub(r"<[^>]*>", " ", text).strip("▾▸… ").split()) for text in texts]
+    captions = {"Choose your data", "Wait for the others", "Watch it train"}
+    assert {each for each in said if each not in page and not EXAMPLES.fullmatch(each)} == captions
 
 
 def test_the_reference_has_every_setting_and_says_what_it_is(site: Path) -> None:

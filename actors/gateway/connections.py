@@ -12,12 +12,12 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from actors.gateway.line import Line
 from ray_split import logs
 from ray_split.devices.frames import VERSION, Frame, FrameError, decode, encode, frame, payload_bytes
 from ray_split.errors import BadPhoneError, PhoneGoneError
 
 HELLO_SECONDS = 10.0  # that a connection has to say who it is
-PING_SECONDS = 20.0
 LONGEST_NAME = 80
 MOST_LABELS, LONGEST_LABEL = 1000, 40  # of a histogram that a device shares
 
@@ -48,7 +48,7 @@ class Connection:
     """One device's."""
 
     phone: int
-    socket: web.WebSocketResponse
+    line: Line
     name: str
     labels: dict[str, int] | None = None  # how many samples of each class, if the device's owner agrees
     since: float = field(default_factory=time.time)
@@ -70,6 +70,7 @@ class Connections:
         self._blamed: dict[int, str] = {}  # phones whose device broke the protocol while nothing was asked
         self._numbers = itertools.count()
         self._changed = asyncio.Condition()
+        self._goodbyes = set[asyncio.Task[None]]()  # under way
         self._status = frame("status", text="connected; the run has not begun", state="waiting", round=0, rounds=0)
         self.accounts: dict[int, Account] = {}
 
@@ -108,79 +109,84 @@ class Connections:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """A connection from its first frame to its last."""
-        socket = web.WebSocketResponse(max_msg_size=self.largest, heartbeat=PING_SECONDS, autoping=True)
-        await socket.prepare(request)
-        connection = await self._greeted(socket)
+        line = await Line.opened(request, self.largest, self._timeout)
+        connection = await self._greeted(line)
         if connection is None:
-            return socket
+            return line.socket
         try:
             await self._listen(connection)
         finally:
-            await self._gone(connection)
-        return socket
+            self._gone(connection)
+        return line.socket
 
-    async def _greeted(self, socket: web.WebSocketResponse) -> Connection | None:
+    async def _greeted(self, line: Line) -> Connection | None:
         """Take in who says hello as the protocol has it; refuse who doesn't, with a reason."""
         try:
-            message = await socket.receive(HELLO_SECONDS)
+            message = await line.receive(HELLO_SECONDS)
             hello = decode(message.data) if message.type is WSMsgType.BINARY else None
         except asyncio.TimeoutError:
-            return await self._refuse(socket, f"a device says hello within {HELLO_SECONDS:g} seconds")
+            return await self._refuse(line, f"a device says hello within {HELLO_SECONDS:g} seconds")
         except FrameError as error:
-            return await self._refuse(socket, f"that is no hello: {error}")
+            return await self._refuse(line, f"that is no hello: {error}")
         if hello is None or hello.kind != "hello":
-            return await self._refuse(socket, "a device says hello first")
+            return await self._refuse(line, "a device says hello first")
         if hello.header.get("version") != VERSION:
             told = str(hello.header.get("version"))[:20]
-            return await self._refuse(
-                socket, f"the device speaks version {told} of the protocol, and this is {VERSION}"
-            )
+            return await self._refuse(line, f"the device speaks version {told} of the protocol, and this is {VERSION}")
         phone = self.phone_of(hello.header.get("token"))
         if phone is None:
-            return await self._refuse(socket, "the token is unknown: ask the run's owner for an invitation")
+            return await self._refuse(line, "the token is unknown: ask the run's owner for an invitation")
         welcome, samples = self._welcome(phone), hello.header.get("samples")
         wanted = welcome["samples"] + welcome["held_out"]
         if type(samples) is not int or samples < wanted:
             told = f"{samples}" if type(samples) is int else "no number"
-            return await self._refuse(socket, f"the run wants {wanted} samples of each device, and this one has {told}")
+            return await self._refuse(line, f"the run wants {wanted} samples of each device, and this one has {told}")
         labels, name = hello.header.get("labels"), str(hello.header.get("device", "a device"))[:LONGEST_NAME]
         if labels is not None and not _are_counts(labels, samples):
             told = f"at most {MOST_LABELS} classes, and how many samples of each, no more than {samples} in all"
-            return await self._refuse(socket, f"labels are {told}")
-        connection = Connection(phone, socket, "".join(c if c.isprintable() else "?" for c in name), labels)
+            return await self._refuse(line, f"labels are {told}")
+        connection = Connection(phone, line, "".join(c if c.isprintable() else "?" for c in name), labels)
         return await self._take_in(connection, welcome)
 
-    async def _take_in(self, connection: Connection, welcome: dict[str, Any]) -> Connection:
-        phone = connection.phone
-        before = self._connected.get(phone)
-        if before is not None:  # a page that was loaded again; its old connection may not know yet that it is gone
-            before.left = True
-            await self._gone(before)
-            await self._close(before.socket, frame("bye", reason="the same device connected again"))
-        self._connected[phone] = self._known[phone] = connection
-        await self._send(connection, Frame({"kind": "welcome", **welcome}, {}))
-        await self._send(connection, self._status)
+    async def _take_in(self, connection: Connection, welcome: dict[str, Any]) -> Connection | None:
+        """Greet a device, whose questions are asked of it from then on; none if it is gone before."""
+        try:
+            await self._send(connection, Frame({"kind": "welcome", **welcome}, {}))
+            told = None
+            while told is not self._status:  # which may change while it is told
+                told = self._status
+                await self._send(connection, told)
+        except PhoneGoneError as error:
+            logger.info("a device came and went: %s", error)
+            return None
+        self._put_in_its_place(connection)
         async with self._changed:
             self._changed.notify_all()
-        logger.info("phone %d is connected: %s", phone, connection.name)
+        logger.info("phone %d is connected: %s", connection.phone, connection.name)
         return connection
 
-    async def _refuse(self, socket: web.WebSocketResponse, reason: str) -> Connection | None:
+    def _put_in_its_place(self, connection: Connection) -> None:
+        """Take the place of the phone's connection before, if any: nobody may come between, so nothing is awaited."""
+        before = self._connected.get(connection.phone)
+        if before is not None:  # a page that was loaded again; its old connection may not know yet that it is gone
+            before.left = True
+            self._gone(before)
+            goodbye = asyncio.ensure_future(self._close(before, "bye", "the same device connected again"))
+            self._goodbyes.add(goodbye)
+            goodbye.add_done_callback(self._goodbyes.discard)
+        self._connected[connection.phone] = self._known[connection.phone] = connection
+
+    async def _refuse(self, line: Line, reason: str) -> Connection | None:
         """Say why, and close: there is no connection."""
         logger.warning("a device was refused: %s", reason)
-        await self._close(socket, frame("refused", reason=reason))
+        await line.close(WSCloseCode.POLICY_VIOLATION, encode(frame("refused", reason=reason)))
         return None
 
-    async def _close(self, socket: web.WebSocketResponse, last: Frame) -> None:
-        if not socket.closed:
-            try:
-                await socket.send_bytes(encode(last))
-            except (ConnectionError, RuntimeError):
-                logger.debug("a device was gone before it was told %s", last.header)
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"")
+    async def _close(self, connection: Connection, kind: str, reason: str) -> None:
+        await connection.line.close(WSCloseCode.POLICY_VIOLATION, encode(frame(kind, reason=reason)))
 
     async def _listen(self, connection: Connection) -> None:
-        async for message in connection.socket:
+        async for message in connection.line.socket:
             if message.type is WSMsgType.ERROR:
                 return
             try:
@@ -210,7 +216,7 @@ class Connections:
         error = BadPhoneError((connection.phone,), f"its device broke the protocol: {reason}")
         if not self._fail(connection, error):
             self._blamed[connection.phone] = error.reason
-        await self._close(connection.socket, frame("refused", reason=reason[:500]))
+        await self._close(connection, "refused", reason[:500])
 
     def _fail(self, connection: Connection, error: Exception) -> bool:
         """Tell those who wait for its answers; says whether anybody did."""
@@ -220,7 +226,9 @@ class Connections:
             future.set_exception(error)
         return bool(waiting)
 
-    async def _gone(self, connection: Connection) -> None:
+    def _gone(self, connection: Connection) -> None:
+        if not connection.left:
+            connection.line.abort()
         self._fail(connection, PhoneGoneError((connection.phone,), "its device left, or its connection ended"))
         if self._connected.get(connection.phone) is connection:
             del self._connected[connection.phone]
@@ -240,7 +248,7 @@ class Connections:
         question.header["id"], start = number, time.monotonic()
         try:
             await self._send(connection, question)
-            answer = await asyncio.wait_for(future, self._timeout)
+            answer = await asyncio.wait_for(future, self._timeout - (time.monotonic() - start))
             self._account(phone).answers += 1
         except (asyncio.TimeoutError, TimeoutError) as late:
             seconds = f"{self._timeout:g} seconds (gateway.timeout)"
@@ -258,9 +266,9 @@ class Connections:
     async def _send(self, connection: Connection, one: Frame) -> None:
         data = encode(one)
         try:
-            await connection.socket.send_bytes(data)
-        except (ConnectionError, RuntimeError) as error:
-            raise PhoneGoneError((connection.phone,), "its connection ended") from error
+            await connection.line.send(data)
+        except ConnectionError as error:
+            raise PhoneGoneError((connection.phone,), str(error)) from error
         self._account(connection.phone).add(one, len(data), up=False)
 
     def _account(self, phone: int) -> Account:
@@ -282,20 +290,24 @@ class Connections:
     async def tell(self, status: Frame) -> None:
         """Tell all devices how the run stands; those that come later, too."""
         self._status = status
-        for connection in list(self._connected.values()):
-            try:
-                await self._send(connection, status)
-            except PhoneGoneError:
-                await self._gone(connection)
+        await asyncio.gather(*(self._tell(each, status) for each in list(self._connected.values())))
+
+    async def _tell(self, connection: Connection, status: Frame) -> None:
+        try:
+            await self._send(connection, status)
+        except PhoneGoneError:
+            self._gone(connection)
 
     async def part(self, reason: str | None) -> None:
         """Close all connections, with a goodbye if there is a reason."""
-        for connection in list(self._connected.values()):
-            connection.left = True
-            if reason is None:
-                await connection.socket.close(code=WSCloseCode.GOING_AWAY)
-            else:
-                await self._close(connection.socket, frame("bye", reason=reason))
+        await asyncio.gather(*(self._part(each, reason) for each in list(self._connected.values())), *self._goodbyes)
+
+    async def _part(self, connection: Connection, reason: str | None) -> None:
+        connection.left = True
+        if reason is None:
+            await connection.line.close(WSCloseCode.GOING_AWAY)
+        else:
+            await self._close(connection, "bye", reason)
 
 
 def _are_counts(labels: Any, samples: int) -> bool:

@@ -15,7 +15,7 @@ from actors.ray_backend.joining.connection import (
 import ray
 from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.metrics import Counter, Gauge
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.ray_backend import errors as ray_errors, heartbeat, software_versions
 from actors.client import Client
@@ -32,6 +32,7 @@ from actors.ray_backend.sent_by_value import check_sent
 from actors.ray_backend.waiting import Watch, has_process, id_of
 from actors import channel
 from actors.resources import placement, threads
+from actors.resources.gateway_node import gateway_node
 from actors.resources.placement import number
 from ray_split.segments.segment_work import SegmentWork
 from ray_split import config, logs
@@ -39,7 +40,8 @@ from ray_split.callbacks import Callback
 from ray_split.config.user_code import by_value
 from ray_split.data.load import Parts
 from ray_split.data.stream import Stream
-from ray_split.errors import RunFailedError
+from ray_split.devices.own_address import own_address
+from ray_split.errors import RunFailedError, SettingsError
 from actors.resources.resolve import resolve
 from ray_split.messages.contract import Contract
 from ray_split.schedules.roles import FED_SERVER, GATEWAY, Handle, Ref, Roles, is_single, server_names
@@ -70,6 +72,7 @@ class RayBackend:
         self._settings: config.Config | None = None
         self._single = self._direct = False
         self._port = 0  # of the gateway
+        self._gateway_node: str | None = None  # by Ray's id; none: the driver's
         self._looked = (0.0, 0)  # when, and how many results were not there
         self._named_dead: set[str] = set()  # ids of actors that errors named
         self._lost: list[str] = []  # replaced, and not yet told of
@@ -131,11 +134,22 @@ class RayBackend:
         shown, resources = _shown(role, self._watch.period), {"num_cpus": num_cpus, "num_gpus": num_gpus}
 
         def make(name: str, *arguments: Any) -> Handle:
-            place = _here() if name in (FED_SERVER, GATEWAY) else self.group.strategy(name)
             options = {**resources, **names.options(name), **NO_RESTARTS}
-            return shown.options(scheduling_strategy=place, **options).remote(*arguments)
+            return shown.options(scheduling_strategy=self._place(name), **options).remote(*arguments)
 
         return make
+
+    def _place(self, name: str) -> NodeAffinitySchedulingStrategy | PlacementGroupSchedulingStrategy:
+        """Where an actor is to be made. Raises RunFailedError if the gateway's node is gone."""
+        if name == FED_SERVER:  # it writes beside the driver's own files
+            return _on(None)
+        if name != GATEWAY:
+            return self.group.strategy(name)
+        try:
+            self._gateway_node = gateway_node(self.settings, nodes(), self._gateway_node)
+        except SettingsError as error:
+            raise RunFailedError(f"the gateway has no node any more: {error}") from error
+        return _on(self._gateway_node)
 
     @property
     def group(self) -> Group:
@@ -179,8 +193,15 @@ class RayBackend:
             channel.told(settings),
             *self.group.told(settings),
             self._connection.told,
-            *(invitation(settings, self._port) if self.roles.gateway is not None else []),
+            *self._invitation(),
         ]
+
+    def _invitation(self) -> list[str]:
+        if self.roles.gateway is None:
+            return []
+        (machine,) = self.get([self.roles.gateway.__ray_call__.remote(lambda _: own_address())])
+        on = [] if self._gateway_node is None else [f"gateway on {nodes()[self._gateway_node].name}"]
+        return [*on, *invitation(self.settings, self._port, machine)]
 
     def _clients_device(self) -> str:
         gpus = self.settings.cluster.client_gpus
@@ -191,7 +212,7 @@ class RayBackend:
 
     def plan(self, settings: config.Config) -> tuple[bool, list[str]]:
         """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back."""
-        return plan(settings, FED_SERVER)
+        return plan(settings)
 
     def _wait_until_ready(self) -> None:
         handles, start = _named(self.roles), time.monotonic()
@@ -321,9 +342,9 @@ def _device(name: str, gpus: bool) -> str:
     return "CPU (torch sees no GPU there)" if gpus else "CPU (the cluster has no GPU, or server.num_gpus is 0)"
 
 
-def _here() -> NodeAffinitySchedulingStrategy:
-    """The driver's node: the fed server writes beside the driver's own files."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+def _on(node: str | None) -> NodeAffinitySchedulingStrategy:
+    """A node, by Ray's id; none: the driver's."""
+    return NodeAffinitySchedulingStrategy(node or ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _shown(role: type, period: float) -> Any:

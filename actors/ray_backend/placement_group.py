@@ -18,9 +18,11 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.resources import placement
+from actors.resources.gateway_node import gateway_node
 from actors.resources.placement import Need, Node
 from ray_split import config, logs
 from ray_split.errors import RunFailedError
+from ray_split.schedules.roles import FED_SERVER, GATEWAY
 
 POLL_SECONDS = 1.0
 PLAN_SECONDS = 30.0  # within which Ray says where it would place what there is room for
@@ -134,11 +136,8 @@ def group_of(settings: config.Config) -> Group:
     return Group(wanted, placement.apart(settings, wanted))
 
 
-def plan(settings: config.Config, beside: str) -> tuple[bool, list[str]]:
-    """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back.
-
-    `beside`: who goes to this process's node.
-    """
+def plan(settings: config.Config) -> tuple[bool, list[str]]:
+    """Whether there is room now, and who would be placed where: Ray is asked for the room, and gives it back."""
     there = nodes()
     each = list(there.values())
     wanted, told = placement.needs(settings, each), placement.unlabelled(settings, each)
@@ -151,5 +150,8 @@ def plan(settings: config.Config, beside: str) -> tuple[bool, list[str]]:
         places = {name: there[node] for name, node in group.where().items()}
     finally:
         group.remove()
-    places[beside] = there[ray.get_runtime_context().get_node_id()]
+    here = ray.get_runtime_context().get_node_id()
+    if settings.phones.remote_phones:
+        places[GATEWAY] = there[gateway_node(settings, there) or here]
+    places[FED_SERVER] = there[here]
     return True, [*placement.table(wanted, places), *told]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from actors import channel
-from actors.resources import threads
+from actors.resources import gateway_node, threads
 from actors.resources.placement import SERVER, Node, client_gpus, labels_for, most_by_gpus, most_clients, number, suits
 from actors.resources.threads import Room, Share
 from ray_split import config, logs
@@ -27,6 +27,7 @@ def resolve(settings: config.Config, nodes: Sequence[Node], work: SegmentWork | 
     or to do without is a person's to say. CPUs: by what each side computes; as long as that isn't known, one each.
     """
     channel.check(settings)
+    gateway_node.check(settings, nodes)
     on_ray, autoscaled = settings.cluster.backend == "ray", settings.cluster.autoscaled
     _check_client_gpus(settings, nodes)
     if not on_ray:

@@ -15,6 +15,11 @@ class Gateway(Section):
     host: Annotated[str, Field(min_length=1, max_length=253)] = Field(
         "127.0.0.1", description="the address that it listens at; 0.0.0.0: all of its machine's"
     )
+    node: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
+        None,
+        description="on which node it is: the value of the node's label ray-split/role; none: gateway, or the driver's "
+        "node where no node has that label",
+    )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8484, description="the port there; 0: any that is free")
     certificate: LocalPath | None = Field(
         None, description="a PEM file with the certificate for TLS, on the gateway's machine; none: no TLS"

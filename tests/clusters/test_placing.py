@@ -67,6 +67,15 @@ def test_too_few_cpus_are_refused_at_once_or_waited_for_and_named(found: dict[st
     )
 
 
+def test_the_gateway_is_on_the_node_that_is_named_and_refused_where_none_is(found: dict[str, Any]) -> None:
+    (place,) = [node for role, node in found["gateway_server"]["places"] if role == "Gateway"]
+    assert place in ("gpu 0", "gpu 1") and dict(found["gateway_dry"])["gateway"] in ("gpu 0", "gpu 1")
+    assert [line for line in found["gateway_server"]["said"] if line.startswith("gateway on ")]
+    assert found["gateway_edge"]["error"] == (
+        "gateway.node: no node is labelled ray-split/role=edge. Nodes are labelled client, head and server."
+    )
+
+
 def test_missing_gpus_are_named_and_a_node_that_is_added_lets_the_run_start(found: dict[str, Any]) -> None:
     waits = f"server: waits for 1 CPU and 1 GPU {SERVER_NODE}; such nodes have 2 CPUs and 2 GPUs, of which "
     assert found["no_gpu"]["error"] == f"no room within cluster.wait_seconds, 2: {waits}2 CPUs and 0 GPUs {FREE}"

@@ -1,4 +1,4 @@
-"""A browser is a phone of a run, by the gateway itself: the model of a simulated phone, but for rounding."""
+"""A browser takes part by an invitation to the gateway itself: the model of a simulated phone, but for rounding."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import ray_split as rs
 
 pytest.importorskip("ray_split.devices.tokens", reason="this tree has no gateway")
 from ray_split.devices.tokens import tokens_of
+from ray_split.experiments.remote.devices import invitations
 from tests.loopback import remotely
 
 WEB = Path(__file__).parents[2] / "web"
@@ -46,10 +47,11 @@ def test_a_browser_beside_a_simulated_phone(tmp_path: Path, schedule: str, backe
     settings = remotely(config(tmp_path, "remote", schedule), tmp_path, "remote", remote=1)
     settings = settings.with_values(gateway={"examples": True})
     assert settings.gateway.tokens is not None
-    (token,) = tokens_of(settings.gateway.tokens, 1)
-    url = f"http://127.0.0.1:{settings.gateway.port}"
-    command = ["node", str(WEB / "test" / "browser.mjs"), url, backend, str(tmp_path), "stay"]
-    with subprocess.Popen(command, env={**os.environ, "TOKEN": token, "CHROMIUM": str(CHROMIUM)}) as browser:
+    tokens, url = tokens_of(settings.gateway.tokens, 1), f"http://127.0.0.1:{settings.gateway.port}/"
+    (invitation,) = invitations(tokens, url, pictures=False)
+    address = invitation.removeprefix("device 0: ")
+    command = ["node", str(WEB / "test" / "browser.mjs"), address, backend, str(tmp_path), "stay"]
+    with subprocess.Popen(command, env={**os.environ, "CHROMIUM": str(CHROMIUM)}) as browser:
         result = rs.fit(settings, callbacks=[])
         assert browser.wait(60) == 0
     ours, theirs = (load_file(Path(run.path) / "model.safetensors") for run in (whole, result))

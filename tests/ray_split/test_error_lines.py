@@ -187,6 +187,9 @@ LINES = {
         "server.replicas: must be 1 with schedule.name sequential, which can't use more, not 2. The schedules that "
         "can are splitfed_v1, splitfed_v2, splitfed_v3 and parallel."
     ),
+    "train --phones.remote 1 --gateway.node edge": (
+        "gateway.node: can't be used with cluster.backend inprocess, where all is in one process. Leave it out."
+    ),
     "train --optimizer.schedule.name StepLR": (
         "optimizer.schedule.kwargs: StepLR needs step_size. Add --optimizer.schedule.kwargs '{step_size: VALUE}'."
     ),

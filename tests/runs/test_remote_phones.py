@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 import ray_split as rs
 from tests.loopback import devices, remotely, samples_of
 from tests.runs.test_same_bytes import model_bytes, rows, timeless
-from tests.tiers import on_ray
+from tests.tiers import on_ray, slow
 
 CASES: dict[str, dict[str, Any]] = {
     "sequential": {"optimizer": {"name": "adam", "lr": 0.01}},
@@ -77,12 +77,23 @@ def test_devices_are_scored_on_their_own_samples_as_simulated_phones_are_to_the_
     tmp_path: Path, case: str, remote: list[int]
 ) -> None:
     """Of phones with uneven shares, whose held-out samples are asked for in several parts."""
+    _check_own_scores(tmp_path, case, remote)
+
+
+@pytest.mark.parametrize("case", slow("splitfed_v1", "splitfed_v3", "parallel"))
+def test_on_ray_devices_are_scored_on_their_own_samples_to_the_bit(
+    tmp_path: Path, case: str, ray_session: object
+) -> None:
+    _check_own_scores(tmp_path, case, [1, 3], "ray")
+
+
+def _check_own_scores(tmp_path: Path, case: str, remote: list[int], backend: str = "inprocess") -> None:
     uneven = {"eval_batch_size": 64, "partition": {"name": "dirichlet", "alpha": 1.0}}
     simulated = config(tmp_path, "simulated", case).with_values(
         model={"name": "mlp"}, phones={"held_out": 0.3, "local_steps": 1}, data=uneven, run={"test_every": 1}
     )
     whole = rs.fit(simulated, callbacks=[])
-    settings = remotely(simulated, tmp_path, "remote", remote=remote)
+    settings = remotely(simulated, tmp_path, "remote", remote=remote).with_values(cluster={"backend": backend})
     with devices(settings, samples_of(simulated)):
         result = rs.fit(settings, callbacks=[])
     assert model_bytes(result.path) == model_bytes(whole.path)

@@ -85,6 +85,7 @@ async function leave(): Promise<void> {
   byId<HTMLInputElement>("token").value = "";
   history.replaceState(null, "", location.pathname + location.search); // its token, too
   show("leave", false);
+  show("leaving", false);
   show("again", true);
   await forgetAll().catch(() => {});
 }
@@ -106,10 +107,10 @@ function listen(): void {
 }
 
 async function main(): Promise<void> {
-  const invited = new URLSearchParams(location.hash.slice(1)).get("token");
+  const invited = location.hash.slice(1); // as `ray-split devices invite` writes it
   const before = [kept<string>("token"), kept<Data>("data"), kept<boolean>("shares")] as const;
   const [own, data, shares] = await Promise.all(before).catch(() => []);
-  byId<HTMLInputElement>("token").value = invited ?? own ?? "";
+  byId<HTMLInputElement>("token").value = invited || own || "";
   listen();
   letDrawDigits((picture) => add([picture]));
   show("folders", "webkitdirectory" in byId("folder")); // some telephones can't choose a folder

@@ -80,9 +80,10 @@ export class Progress {
   ended(headline: string, reason: string): void {
     this.state = "ended";
     say("doing", headline);
-    say("step", "");
+    show("step", false);
     show("rounds", false);
     say("leave", "Forget my data");
+    say("leaving", "Your data and your token stay in this browser until you forget them.");
     say("live-status", `${headline} ${reason}`);
     say("gateway-text", reason);
   }

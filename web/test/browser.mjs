@@ -1,5 +1,5 @@
 // Takes part as a person would: opens the invitation, chooses the examples, joins, reloads once, looks on.
-// node browser.mjs URL BACKEND FOLDER [own|leave|stay]: pictures of the page, and what it asked for, into FOLDER.
+// node browser.mjs URL BACKEND FOLDER [own|leave|stay]: URL is the gateway's, or a whole invitation; pictures of the page, and what it asked for, into FOLDER.
 // own: it takes part with a digit drawn by keyboard, a file and the camera's picture, and tells how many of each. leave: it leaves while it trains. stay: it doesn't reload, and waits for a gateway that isn't there yet.
 import { writeFileSync } from "node:fs";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { chromium } from "playwright-core";
 
 const [url, backend, folder, how] = process.argv.slice(2);
-const token = process.env.TOKEN ?? "a-token-for-tests";
+const token = "a-token-for-tests"; // the mock gateway's
 const software = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
 const quiet = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"];
 const camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
@@ -41,9 +41,12 @@ function doing(pattern, timeout = 300_000) {
 }
 
 async function visit() {
+  const invitation = new URL(url);
+  invitation.searchParams.set("backend", backend);
+  invitation.hash ||= token;
   for (let tries = how === "stay" ? 120 : 1; ; tries -= 1) {
     try {
-      return await page.goto(`${url}/?backend=${backend}#token=${token}`);
+      return await page.goto(invitation.href);
     } catch (error) {
       if (tries <= 1) throw error;
       await new Promise((resolve) => setTimeout(resolve, 1000));
@@ -138,7 +141,7 @@ try {
   await pictures("camera");
   if (how !== "own") await page.getByRole("radio", { name: "The demo's examples" }).check();
   else await photograph();
-  if (how === "own") await page.getByRole("checkbox", { name: "Tell who runs this" }).check();
+  if (how === "own") await page.getByRole("checkbox", { name: "Tell the run's owner" }).check();
   await page.getByRole("button", { name: "Join" }).click();
   if (how === "own") await answer();
   const forgotten = how === "leave" ? await leave() : null;

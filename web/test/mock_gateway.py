@@ -119,6 +119,8 @@ class Gateway:
         if said["kind"] == "bye":
             self.left = True
             raise GoneError
+        if said.get("reason") == "nothing is loaded":  # by a page that was loaded again since the round began
+            raise GoneError
         assert (said["kind"], said["id"]) == (kind, self.id), said
         return said, payload
 

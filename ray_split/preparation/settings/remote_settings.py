@@ -46,6 +46,9 @@ def check_remote(settings: config.Config) -> None:
     if settings.run.min_phones > settings.phones.count:
         wrong = f"is {settings.run.min_phones}, but there are only {settings.phones.count} phones"
         raise SettingsError("run.min_phones", settings.run.min_phones, "Lower it, or raise phones.count", wrong)
+    if gateway.node is not None and settings.cluster.backend != "ray":
+        wrong = "can't be used with cluster.backend inprocess, where all is in one process"
+        raise SettingsError("gateway.node", gateway.node, "Leave it out", wrong)
     for wish in _wishes(settings):
         if wish.is_set:
             raise SettingsError(wish.field, wish.value, wish.do, f"can't be used with phones.remote: {WITHOUT}")

@@ -36,11 +36,11 @@ def examples(phone: int) -> tuple[np.ndarray, np.ndarray]:
     return np.full((2, 1), phone, np.float32), np.array([0, 1])
 
 
-def with_gateway(test: Test, context: ssl.SSLContext | None = None) -> Any:
+def with_gateway(test: Test, context: ssl.SSLContext | None = None, timeout: float = 30.0) -> Any:
     """Run a test with a gateway that listens, by TLS if there is a context for it."""
 
     async def run() -> Any:
-        connections = Connections(TOKENS, welcome, LARGEST, timeout=30.0)
+        connections = Connections(TOKENS, welcome, LARGEST, timeout)
         runner = web.AppRunner(application(connections, examples, OPERATOR), shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
@@ -219,7 +219,7 @@ def test_who_leaves_in_the_middle_is_gone_and_who_connects_twice_is_there_once()
     async def test(connections: Connections, session: aiohttp.ClientSession, url: str) -> None:
         first = await session.ws_connect(f"{url}/device")
         await first.send_bytes(hello())
-        await first.receive()
+        assert [decode((await first.receive()).data).kind for _ in range(2)] == ["welcome", "status"]
         asked = asyncio.ensure_future(connections.ask(3, frame("forward")))
         await asyncio.sleep(0)
         second = await session.ws_connect(f"{url}/device")

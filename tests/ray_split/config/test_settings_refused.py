@@ -93,7 +93,7 @@ FLAGS = {
     "run.name": ["x" * 300, "é" * 200, "a\nb", "a\x00", " x", "a/b", "", "\udcff"], "run.resume": ["s3:/b",
     "~nobody_here"],
     "run.storage_path": ["~nobody_here/x", "x" * 300, "s3:/bucket", "s3:bucket", "file:/x", "S3://", ""],
-    "schedule.name": ["os:getcwd", "sys:exit", "theirs3:nothing", "theirs3:exits"],
+    "gateway.node": ["", "x" * 64], "schedule.name": ["os:getcwd", "sys:exit", "theirs3:nothing", "theirs3:exits"],
     "data.name": ["os:getcwd", "theirs3:exits", "theirs3:lacks", "theirs3:nothing"],
     "data.augment": ["theirs3:exits", "theirs3:nothing"], "task.loss": ["theirs3:exits", "theirs3:lacks", "os:getcwd"],
     "data.partition.name": ["theirs3:exits", "theirs3:nothing", "os:getcwd"],

@@ -31,6 +31,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an algorithm": ({"schedule": {"name": "splitfed_v1"}, "algorithm": {"name": "fedprox"}}, "algorithm.name: "),
     "a key alone": ({"gateway": {"key": "key.pem"}}, "gateway.certificate: is not set"),
+    "a node": ({"gateway": {"node": "edge"}}, "gateway.node: can't be used with cluster.backend inprocess, where all"),
     "too many wanted": ({"run": {"min_phones": 9}}, "run.min_phones: is 9, but there are only 5 phones"),
 }
 
