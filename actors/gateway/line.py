@@ -30,8 +30,14 @@ class Line:
 
     @classmethod
     async def opened(cls, request: web.Request, largest: int, seconds: float) -> Line:
-        """The line that a request asks for. `largest`: bytes of a message from the device."""
-        socket = web.WebSocketResponse(max_msg_size=largest, heartbeat=PING_SECONDS, autoping=True)
+        """The line that a request asks for. `largest`: bytes of a message from the device.
+
+        A ping waits behind a long message, and its answer has half of the time between two: a device on a slow line is
+        not gone while it still takes in what it may take `seconds` for. Nothing is compressed: what is counted crosses.
+        """
+        socket = web.WebSocketResponse(
+            max_msg_size=largest, heartbeat=max(PING_SECONDS, 2 * seconds), autoping=True, compress=False
+        )
         await socket.prepare(request)
         return cls(socket, request.transport, seconds)
 

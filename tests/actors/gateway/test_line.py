@@ -101,3 +101,12 @@ def test_who_is_gone_before_it_is_greeted_is_not_there(monkeypatch: pytest.Monke
         assert connections.phones == set()
 
     with_gateway(test)
+
+
+def test_nothing_is_compressed_on_the_way_though_a_device_offers_it() -> None:
+    async def test(connections: Connections, session: aiohttp.ClientSession, url: str) -> None:
+        socket = await session.ws_connect(f"{url}/device", compress=15)
+        assert socket.compress == 0
+        await socket.close()
+
+    with_gateway(test)
