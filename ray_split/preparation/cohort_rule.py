@@ -3,6 +3,8 @@
 The same settings must give the same cohorts on every machine. Stacking saves the cost of each call, but a stack of
 large tensors leaves the cache, and a grouped convolution is slower than a plain one: it pays where a phone's tensors
 are small. The limits come from docs/performance.md; a row of jobs/bench checks them against measurement.
+A base that adapters are trained beside is no phone's own: a stack has it once, and its products are plain ones, of all
+phones' samples as one batch.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from ray_split.config.phones import Phones
+from ray_split.segments.base_weight import BaseWeight
 from ray_split.segments.segment_work import forward_seen
 
 LARGEST = 2**17  # elements of one phone's largest tensor, a layer's output for a batch or a weight, that still stacks
@@ -26,12 +29,12 @@ class Sizes(NamedTuple):
     """A segment's tensors for one phone's batch, in elements."""
 
     largest: int
-    weights: int
+    weights: int  # of the phone's own
     outputs: int  # of all layers
 
 
 def sizes(module: nn.Module, inputs: object) -> tuple[Sizes, object]:
-    """The sizes of a segment's tensors, and its outputs, for inputs of one batch."""
+    """The sizes of a segment's tensors, but for its base, and its outputs, for inputs of one batch."""
     outputs: list[int] = []
 
     def see(layer: nn.Module, output: object) -> None:
@@ -39,7 +42,7 @@ def sizes(module: nn.Module, inputs: object) -> tuple[Sizes, object]:
             outputs.append(output.numel())
 
     result = forward_seen(module, inputs, see)
-    weights = [p.numel() for p in module.parameters()]
+    weights = [p.numel() for p in module.parameters() if not isinstance(p, BaseWeight)]
     return Sizes(max([*outputs, *weights, 0]), sum(weights), sum(outputs)), result
 
 
