@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ray_split.config.phones import Phones
-from ray_split.segments.base_weight import BaseWeight
+from ray_split.segments.base_weight import BaseWeight, base_keys
 from ray_split.segments.segment_work import forward_seen
 
 LARGEST = 2**17  # elements of one phone's largest tensor, a layer's output for a batch or a weight, that still stacks
@@ -31,19 +31,26 @@ class Sizes(NamedTuple):
     largest: int
     weights: int  # of the phone's own
     outputs: int  # of all layers
+    slots: int = 2  # of the optimizer, each as large as the weights
 
 
-def sizes(module: nn.Module, inputs: object) -> tuple[Sizes, object]:
-    """The sizes of a segment's tensors, but for its base, and its outputs, for inputs of one batch."""
+def sizes(module: nn.Module, inputs: object, slots: int = 2) -> tuple[Sizes, object]:
+    """The sizes of a segment's tensors, but for its base, and its outputs, for inputs of one batch.
+
+    `slots`: of its optimizer. Beside a base they count as they are, without one as two; and what an adapter's layer
+    passes on untouched counts then as nothing.
+    """
     outputs: list[int] = []
+    adapted = bool(base_keys(module))
 
     def see(layer: nn.Module, output: object) -> None:
-        if isinstance(output, torch.Tensor) and not list(layer.children()):
+        passed_on = adapted and isinstance(layer, nn.Identity)
+        if isinstance(output, torch.Tensor) and not list(layer.children()) and not passed_on:
             outputs.append(output.numel())
 
     result = forward_seen(module, inputs, see)
     weights = [p.numel() for p in module.parameters() if not isinstance(p, BaseWeight)]
-    return Sizes(max([*outputs, *weights, 0]), sum(weights), sum(outputs)), result
+    return Sizes(max([*outputs, *weights, 0]), sum(weights), sum(outputs), slots if adapted else 2), result
 
 
 def suits(size: Sizes) -> bool:
@@ -63,9 +70,9 @@ def cohort(settings: Phones, segments: dict[str, Sizes], per_round: int, stackab
 
 def _size(segments: dict[str, Sizes], per_round: int) -> int:
     largest = max(size.largest for size in segments.values())
-    # Weights, gradients and two slots of the optimizer; outputs and their gradients. A and C are in one process.
+    # Weights, gradients and slots of the optimizer; outputs and their gradients. A and C are in one process.
     each = max(
-        sum(4 * (4 * size.weights + 2 * size.outputs) for name, size in segments.items() if (name == "b") is server)
+        sum(4 * ((2 + size.slots) * size.weights + 2 * size.outputs) for name, size in segments.items() if (name == "b") is server)
         for server in (True, False)
     )
     fits = max(1, min(CACHED // largest, MEMORY // max(each, 1)))

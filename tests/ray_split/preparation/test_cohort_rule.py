@@ -47,6 +47,16 @@ def test_a_base_is_no_phones_own_and_what_is_merely_frozen_is():
     assert adapted == Sizes(largest=16, weights=16 + 2, outputs=8 + 2)
 
 
+def test_beside_a_base_an_optimizers_slots_count_as_they_are_and_what_is_passed_on_as_nothing():
+    module = nn.Sequential(nn.Linear(4, 8), nn.Identity(), nn.Linear(8, 2))
+    assert cohort_rule.sizes(module, torch.zeros(1, 4), slots=0)[0] == Sizes(32, 32 + 8 + 16 + 2, 8 + 8 + 2, 2)
+    hold_base(module[0].requires_grad_(False))
+    found, _ = cohort_rule.sizes(module, torch.zeros(1, 4), slots=0)
+    assert found == Sizes(largest=16, weights=16 + 2, outputs=8 + 2, slots=0)
+    large = {name: Sizes(100, 10**5, 10**5, slots) for name, slots in (("a", 0), ("b", 1), ("c", 0))}
+    assert settled(large, 10**6)[0] == cohort_rule.MEMORY // (2 * 4 * (2 + 2) * 10**5)
+
+
 def test_sizes_leave_no_trace():
     module = nn.Sequential(nn.Linear(4, 8))
     _, outputs = cohort_rule.sizes(module, (torch.zeros(5, 4),))
