@@ -33,6 +33,11 @@ class Sizes(NamedTuple):
     outputs: int  # of all layers
     slots: int = 2  # of the optimizer, each as large as the weights
 
+    @property
+    def bytes(self) -> int:
+        """Of weights, gradients and slots of the optimizer, and of outputs and their gradients."""
+        return 4 * ((2 + self.slots) * self.weights + 2 * self.outputs)
+
 
 def sizes(module: nn.Module, inputs: object, slots: int = 2) -> tuple[Sizes, object]:
     """The sizes of a segment's tensors, but for its base, and its outputs, for inputs of one batch.
@@ -70,10 +75,9 @@ def cohort(settings: Phones, segments: dict[str, Sizes], per_round: int, stackab
 
 def _size(segments: dict[str, Sizes], per_round: int) -> int:
     largest = max(size.largest for size in segments.values())
-    # Weights, gradients and slots of the optimizer; outputs and their gradients. A and C are in one process.
+    # A and C are in one process.
     each = max(
-        sum(4 * ((2 + size.slots) * size.weights + 2 * size.outputs) for name, size in segments.items() if (name == "b") is server)
-        for server in (True, False)
+        sum(size.bytes for name, size in segments.items() if (name == "b") is server) for server in (True, False)
     )
     fits = max(1, min(CACHED // largest, MEMORY // max(each, 1)))
     lanes = -(-per_round // max(1, min(LANES, per_round // SMALLEST)))
