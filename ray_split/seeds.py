@@ -34,6 +34,7 @@ PURPOSES = {
     "dropout": 18,
     "mixup": 19,
     "adapters": 20,
+    "ranks": 21,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 
