@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
@@ -29,6 +29,7 @@ from ray_split.arrays import Array
 from ray_split.cutting.cut import cut
 from ray_split.data import byzantine
 from ray_split.data.load import Parts
+from ray_split.data.phone_ranks import ranks_of
 from ray_split.data.stream import Group, Stream
 from ray_split.errors import ClientMemoryError
 from ray_split.messages.contract import Contract
@@ -53,6 +54,7 @@ from ray_split.models import registry
 from ray_split.models.registry import first_states
 from ray_split.schedules import schedule_of
 from ray_split.segments import aggregators
+from ray_split.segments.adapters.ranks import lacking, of_ranks
 from ray_split.segments.copies import Copies
 from ray_split.segments.copy_factory import CopyFactory
 from ray_split.segments.device.computing import computing_of
@@ -121,6 +123,7 @@ class Client:
         self._scales = byzantine.scales(settings)  # of gradients, where there are hostile phones
         self._by_sums = aggregators.aggregator_of(settings.aggregator).by_sums
         self._clips = settings.optimizer.clips_model  # a step waits until the norm of all segments' gradients is there
+        self._ranks = ranks_of(settings)  # of each phone's adapters, where they differ
         self._guard = Guard("client")
         self._device = device
         self._cohorts: dict[tuple[int, ...], _Cohort] = {}
@@ -173,10 +176,11 @@ class Client:
         states = ends if middle is None else {**ends, "b": middle}
         count = len(turn.phones) or 1
         cohort = _Cohort({name: self._take(name, count) for name in states}, start.steps)
+        own = self._of_ranks(turn, states, own or {})
         terms = remembered or {}
         cohort.remembered = {name: (states[name], own_terms) for name, own_terms in terms.items()}
         received = sum(
-            copies.load(states[name], count, (own or {}).get(name), start.fresh_optimizer, terms.get(name))
+            copies.load(states[name], count, own.get(name), start.fresh_optimizer, terms.get(name))
             for name, copies in cohort.copies.items()
         )
         if self._tied:
@@ -192,7 +196,19 @@ class Client:
             self._reader.prepare(turn._replace(step=0), partial(self._steps, turn))
         if not turn.phones or not start.crosses:
             return Report(bytes_weights=received if start.crosses else 0)
-        return Report(np.array(turn.phones), bytes_weights=np.full(count, received // count))
+        each = np.full(count, received // count) - self._lacking(turn.phones, states.values())
+        return Report(np.array(turn.phones), bytes_weights=each)
+
+    def _of_ranks(self, turn: Turn, states: Ends, own: Ends) -> Ends:
+        """What is each phone's own, with adapters of its rank."""
+        if self._ranks is None or not turn.phones:
+            return own
+        ranks = self._ranks[list(turn.phones)]
+        return {name: of_ranks(ranks, state, own.get(name, {})) for name, state in states.items()}
+
+    def _lacking(self, phones: tuple[int, ...], states: Iterable[State]) -> Array | int:
+        """How much less than the largest adapters' bytes cross, of each phone."""
+        return 0 if self._ranks is None else sum(lacking(self._ranks[list(phones)], state) for state in states)
 
     @contextmanager
     def _during(self, turn: Turn, part: str, *arrived: Message) -> Iterator[None]:
@@ -257,10 +273,11 @@ class Client:
             if keep != "nothing":
                 own = {name: kept(places_of(c.states(), finished), keep) for name, c in copies.items()}
             # Of each phone: its weights, which are as large as the cohort's sum of them.
-            sent = sum(state_bytes(state) for state in sums.values())
+            sent: int | Array = sum(state_bytes(state) for state in sums.values())
             sent += sum(state_bytes(state) for state in each.values()) // len(phones)
+            sent = sent - self._lacking(phones, (place_of(state, 0) for state in each.values()))
             remembered = self._remembered(turn, finished, shares)
-            sent += sum(state_bytes(terms.shared) for terms in remembered.values())
+            sent = sent + sum(state_bytes(terms.shared) for terms in remembered.values())
             self._release(turn.phones)
             rows = Rows(each, shares[finished]) if each else None
             return Closed(phones, sums, own, sent, rows, remembered or None)

@@ -76,9 +76,9 @@ class FedServer:
             for name, state in closed.sums.items():
                 self._sums[name] = added(self._sums.get(name), state)
             self._own.append(closed._replace(sums={}))
-        sent = np.repeat([closed.bytes_per_phone for closed in cohorts], [len(own) for own in phones])
+        sent = [np.broadcast_to(each.bytes_per_phone, len(own)) for each, own in zip(cohorts, phones, strict=True)]
         everybody = np.array([phone for own in phones for phone in own], int)
-        return Report(everybody, bytes_weights=sent)
+        return Report(everybody, bytes_weights=np.concatenate([np.zeros(0, int), *sent]))
 
     def commit(
         self, round: int, ends: Ends | None, middle: State | None, phones: tuple[int, ...] = (), part: float = 0.0

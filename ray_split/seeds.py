@@ -35,6 +35,7 @@ PURPOSES = {
     "mixup": 19,
     "adapters": 20,
     "length_groups": 21,
+    "ranks": 22,
 }
 SEGMENTS = {"a": 0, "b": 1, "c": 2}
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 import ray_split as rs
-from ray_split.costs.phone_devices import devices_of
 from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import Line, Weights, Work
 from ray_split.data.partitions import Partition
+from ray_split.data.phone_devices import devices_of
 from ray_split.data.stream import Stream
 from ray_split.schedules import schedule_of
 

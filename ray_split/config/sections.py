@@ -209,7 +209,7 @@ class Aggregator(Section):
     name: by_value.Name = Field(
         "mean",
         description="mean (by samples), or robust against hostile phones: median, trimmed_mean, norm_clipping, "
-        "or package.module:function",
+        "or package.module:function; adapter_products: the mean of adapters' products, and not of their factors",
     )
     kwargs: Mapping = Field(
         {},

@@ -18,11 +18,11 @@ from ray_split import config
 from ray_split.algorithms import contrast_of
 from ray_split.arrays import Array
 from ray_split.config.devices import Link, device_of
-from ray_split.costs.phone_devices import devices_of, gathered, links_of
 from ray_split.costs.recorded_calls import Merged, replay
 from ray_split.costs.virtual_timeline import Durations, Span, Timeline
 from ray_split.costs.workload import Work
 from ray_split.data.participation import Ends
+from ray_split.data.phone_devices import devices_of, gathered, links_of
 from ray_split.data.stream import Stream
 from ray_split.schedules import schedule_of
 from ray_split.schedules.roles import is_single

@@ -41,7 +41,7 @@ class Closed(NamedTuple):
     phones: tuple[int, ...]
     sums: Ends
     own: Ends  # (phones, ...); empty where nothing is personal
-    bytes_per_phone: int
+    bytes_per_phone: int | Array  # or of each phone (phones,)
     rows: Rows | None = None  # instead of sums
     remembered: Remembered | None = None  # of an algorithm: each phone's own from now on, and the change of shared
 

@@ -36,7 +36,7 @@ def check_closed(phones: Phones, closed: Any, start: Mapping[str, State], expect
     """Raises BadPhoneError unless it is what these phones may leave at a round's end that began with `start`."""
     if type(closed) is not Closed or closed.phones != phones:
         raise BadPhoneError(phones, f"what it leaves at the round's end is not its own: {shown(closed)}")
-    if type(closed.bytes_per_phone) is not int or not (_are_states(closed.sums) and _are_states(closed.own)):
+    if not (_are_bytes(closed.bytes_per_phone, len(phones)) and _are_states(closed.sums) and _are_states(closed.own)):
         raise BadPhoneError(phones, "what it leaves at the round's end are no states of segments")
     what = "its weights at the round's end"
     if problem := _averaged_problem(closed, start, expected) or _own_problem(closed, start, expected):
@@ -154,6 +154,12 @@ def _as_summed(start: State) -> State:
         else np.broadcast_to(dtype.type(), array.shape)
         for key, array in start.items()
     }
+
+
+def _are_bytes(found: Any, phones: int) -> bool:
+    """A number, of all phones or of each."""
+    each = type(found) is np.ndarray and found.dtype == np.int64 and found.shape == (phones,)
+    return each or type(found) is int
 
 
 def _are_rows(rows: Any, phones: int) -> bool:

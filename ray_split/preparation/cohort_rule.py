@@ -3,6 +3,8 @@
 The same settings must give the same cohorts on every machine. Stacking saves the cost of each call, but a stack of
 large tensors leaves the cache, and a grouped convolution is slower than a plain one: it pays where a phone's tensors
 are small. The limits come from docs/performance.md; a row of jobs/bench checks them against measurement.
+A base that adapters are trained beside is no phone's own: a stack has it once, and its products are plain ones, of all
+phones' samples as one batch.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from ray_split.config.phones import Phones
+from ray_split.segments.base_weight import BaseWeight, base_keys
 from ray_split.segments.segment_work import forward_seen
 
 LARGEST = 2**17  # elements of one phone's largest tensor, a layer's output for a batch or a weight, that still stacks
@@ -26,21 +29,33 @@ class Sizes(NamedTuple):
     """A segment's tensors for one phone's batch, in elements."""
 
     largest: int
-    weights: int
+    weights: int  # of the phone's own
     outputs: int  # of all layers
+    slots: int = 2  # of the optimizer, each as large as the weights
+
+    @property
+    def bytes(self) -> int:
+        """Of weights, gradients and slots of the optimizer, and of outputs and their gradients."""
+        return 4 * ((2 + self.slots) * self.weights + 2 * self.outputs)
 
 
-def sizes(module: nn.Module, inputs: object) -> tuple[Sizes, object]:
-    """The sizes of a segment's tensors, and its outputs, for inputs of one batch."""
+def sizes(module: nn.Module, inputs: object, slots: int = 2) -> tuple[Sizes, object]:
+    """The sizes of a segment's tensors, but for its base, and its outputs, for inputs of one batch.
+
+    `slots`: of its optimizer. Beside a base they count as they are, without one as two; and what an adapter's layer
+    passes on untouched counts then as nothing.
+    """
     outputs: list[int] = []
+    adapted = bool(base_keys(module))
 
     def see(layer: nn.Module, output: object) -> None:
-        if isinstance(output, torch.Tensor) and not list(layer.children()):
+        passed_on = adapted and isinstance(layer, nn.Identity)
+        if isinstance(output, torch.Tensor) and not list(layer.children()) and not passed_on:
             outputs.append(output.numel())
 
     result = forward_seen(module, inputs, see)
-    weights = [p.numel() for p in module.parameters()]
-    return Sizes(max([*outputs, *weights, 0]), sum(weights), sum(outputs)), result
+    weights = [p.numel() for p in module.parameters() if not isinstance(p, BaseWeight)]
+    return Sizes(max([*outputs, *weights, 0]), sum(weights), sum(outputs), slots if adapted else 2), result
 
 
 def suits(size: Sizes) -> bool:
@@ -60,10 +75,9 @@ def cohort(settings: Phones, segments: dict[str, Sizes], per_round: int, stackab
 
 def _size(segments: dict[str, Sizes], per_round: int) -> int:
     largest = max(size.largest for size in segments.values())
-    # Weights, gradients and two slots of the optimizer; outputs and their gradients. A and C are in one process.
+    # A and C are in one process.
     each = max(
-        sum(4 * (4 * size.weights + 2 * size.outputs) for name, size in segments.items() if (name == "b") is server)
-        for server in (True, False)
+        sum(size.bytes for name, size in segments.items() if (name == "b") is server) for server in (True, False)
     )
     fits = max(1, min(CACHED // largest, MEMORY // max(each, 1)))
     lanes = -(-per_round // max(1, min(LANES, per_round // SMALLEST)))

@@ -27,7 +27,7 @@ from ray_split.schedules import schedule_of
 from ray_split.segments.autograd import can_have_gradient
 from ray_split.segments.copy_factory import CopyFactory
 from ray_split.segments.device.computing import computing_at_server, computing_of
-from ray_split.segments.optimization import stacked_optimizer
+from ray_split.segments.optimization import optimizers, stacked_optimizer
 from ray_split.segments.parameter_hooks import first_hooked
 from ray_split.segments.segment import call
 from ray_split.segments.tied_weight import tied_names
@@ -58,7 +58,8 @@ def settle(
                 raise SettingsError(f"phones.{field}", value, do, wrong)
         return settings.with_values(phones={"cohort": 1, "stacked": []})
     modules = segments.modules()
-    each = [_arriving(modules, example) for example in examples]
+    slots = {name: len(optimizers.slots(settings.optimizer.of(name))) for name in modules}
+    each = [_arriving(modules, example, slots) for example in examples]
     largest, apart = each[-1], isinstance(examples[-1], tuple)
     if schedule.joint_batch:
         after = largest.inputs.get("c", largest.outputs)
@@ -86,7 +87,7 @@ class _Arriving(NamedTuple):
     outputs: Any
 
 
-def _arriving(modules: dict[str, nn.Module], example: Any) -> _Arriving:
+def _arriving(modules: dict[str, nn.Module], example: Any, slots: dict[str, int]) -> _Arriving:
     arrived: Any = example
     shown: Any = example
     found = _Arriving({}, {}, {}, None)
@@ -95,7 +96,7 @@ def _arriving(modules: dict[str, nn.Module], example: Any) -> _Arriving:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             shown = call(copy.deepcopy(module).eval(), shown)
         with torch.random.fork_rng(devices=[]):
-            found.sizes[name], arrived = cohort_rule.sizes(copy.deepcopy(module).train(), arrived)
+            found.sizes[name], arrived = cohort_rule.sizes(copy.deepcopy(module).train(), arrived, slots[name])
     return found._replace(outputs=arrived)
 
 

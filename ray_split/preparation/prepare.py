@@ -40,6 +40,7 @@ from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
 from ray_split.preparation.settings.evaluation_settings import settle_evaluation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
+from ray_split.preparation.settings.rank_settings import check_adapters, settle_ranks
 from ray_split.preparation.settings.remote_settings import check_layers, check_remote
 from ray_split.preparation.settings.server_settings import (
     check_checkpointing,
@@ -91,6 +92,7 @@ def prepare(settings: config.Config) -> Prepared:
     futile_settings.check_chances(settings)
     schedule = schedules.check(settings)
     futile_settings.warn_of_unused(settings)
+    settings = settle_ranks(settings, schedule)
     aggregators.check(settings.aggregator, schedule.averages, settings.schedule.name)
     algorithms.check(settings, schedule)
     check_names(settings.task)
@@ -128,6 +130,7 @@ def prepare(settings: config.Config) -> Prepared:
         _forward(settings, model, batch, stream)
     futile_settings.check_segments(settings, segments)
     check_tied(settings, segments)
+    check_adapters(settings, segments)
     try_hand_over(settings, segments)
     check_dtypes(settings, segments)
     check_crossing(settings, segments, examples[-1])

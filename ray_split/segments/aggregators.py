@@ -27,6 +27,8 @@ from ray_split.config.user_code.plugins import FIX, find_record, signature_of, u
 from ray_split.errors import BROKEN, SettingsError, failed, shown
 from ray_split.messages import bits
 from ray_split.messages.state import Ends, Rows, State
+from ray_split.segments.adapters.pairs import pairs
+from ray_split.segments.adapters.products import averaged_factors
 
 
 def mean(rows: State, shares: Array, start: State) -> State:
@@ -93,6 +95,19 @@ def norm_clipping(rows: State, shares: Array, start: State, max_norm: float | No
     return {key: _added_up(array, shares * kept) + start[key] * array.dtype.type(rest) for key, array in rows.items()}
 
 
+def adapter_products(rows: State, shares: Array, start: State) -> State:
+    """The mean by shares, but of adapters (model.lora) that of their products B A, which is what they are to a layer.
+
+    Of it the best approximation of the rank that adapters have, whose first parts are those of smaller ranks: exact
+    where the average has no larger rank. Phones' adapters may be of different ranks (model.lora.ranks).
+    Source: Bai et al. 2024 (FlexLoRA), https://arxiv.org/abs/2402.11505, section 3.
+    """
+    found = mean(rows, shares, start)
+    for a, b in pairs(rows):
+        found[a], found[b] = averaged_factors(rows[a], rows[b], shares)
+    return found
+
+
 @dataclass(frozen=True)
 class Aggregator:
     """How the weights of a round's phones become one."""
@@ -103,11 +118,14 @@ class Aggregator:
     """Sums that the clients make are enough, so that no phone's weights are kept, and `combine` is not called."""
 
 
+PRODUCTS = "adapter_products"
+
 AGGREGATORS = {
     "mean": Aggregator(mean, by_sums=True),
     "median": Aggregator(median),
     "trimmed_mean": Aggregator(trimmed_mean),
     "norm_clipping": Aggregator(norm_clipping),
+    PRODUCTS: Aggregator(adapter_products),
 }
 
 

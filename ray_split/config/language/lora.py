@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from ray_split.config.fields import Count, Names, Positive, Section, segments
+from ray_split.config.language.ranks import Ranks
 
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
@@ -16,6 +17,11 @@ class Lora(Section):
 
     r: Count | None = Field(None, description="the adapters' rank; none: no adapters, the weights are trained")
     alpha: Positive | None = Field(None, description="adapters count alpha / r times; none: twice r")
+    ranks: Ranks = Field(
+        None,
+        description="of phones that have smaller adapters than r: by phones.device, as '{low_end: 4, mid_range: 8}', "
+        "or drawn from a mix, as '[{of: 4, weight: 3}, {of: 8, weight: 1}]'; none: r for all",
+    )
     dropout: Share = Field(0.0, description="of what enters an adapter")
     target_modules: Names | None = Field(
         None, description="the layers that get one, by name or by its end, as q_proj,v_proj; none: peft's of the family"

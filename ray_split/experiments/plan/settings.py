@@ -45,6 +45,9 @@ class Model(fields.Section):
 
     def built(self) -> config.Model:
         """As training has it. A model of transformers has as many classes as its configuration says, if not told."""
+        if self.lora.ranks is not None:
+            wrong = "can't be used in a plan, which is of one phone"
+            raise SettingsError("model.lora.ranks", self.lora.ranks, "Set model.lora.r to the phone's rank", wrong)
         given = self.model_dump()
         if is_named(self.name) and "num_classes" not in self.model_fields_set:
             given["num_classes"] = None

@@ -11,12 +11,12 @@ import torch
 from ray_split import config
 from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Position
-from ray_split.costs.phone_devices import devices_of
 from ray_split.costs.phone_memory import phone_memory
 from ray_split.costs.position_costs import PositionCosts, scan_of
 from ray_split.costs.virtual_clock import Clock
 from ray_split.costs.workload import work_of
 from ray_split.cutting.cut import Segments
+from ray_split.data.phone_devices import devices_of
 from ray_split.errors import SettingsError
 from ray_split.schedules import schedule_of
 

@@ -300,6 +300,7 @@ CLOSED: dict[str, Callable[[Closed], Any]] = {
     "a key more": lambda c: c._replace(sums={**c.sums, "a": {**c.sums["a"], "weights/x": np.ones(3, np.float32)}}),
     "a mapping of lists": lambda c: c._replace(sums={"a": [1, 2]}),
     "bytes": lambda c: c._replace(bytes_per_phone="many"),
+    "bytes of too many phones": lambda c: c._replace(bytes_per_phone=np.zeros(len(c.phones) + 1, np.int64)),
     "an own": lambda c: c._replace(own={"a": {"weights/0.weight": np.ones((3, 2))}}),
     "an own b": lambda c: c._replace(own={"z": {}}),
 }

@@ -7,6 +7,7 @@ from torch import nn
 from ray_split import config
 from ray_split.preparation import cohort_rule
 from ray_split.preparation.cohort_rule import Sizes
+from ray_split.segments.base_weight import hold_base, train
 
 SMALL = Sizes(largest=100, weights=100, outputs=200)
 LARGE = Sizes(largest=cohort_rule.LARGEST + 1, weights=10**6, outputs=10**6)
@@ -34,6 +35,26 @@ def test_sizes_count_the_elements_of_weights_and_of_every_layers_output():
 def test_sizes_of_a_convolution_are_those_of_its_output():
     size, _ = cohort_rule.sizes(nn.Conv2d(3, 4, 3, padding=1), torch.zeros(2, 3, 8, 8))
     assert size == Sizes(largest=2 * 4 * 8 * 8, weights=4 * 3 * 9 + 4, outputs=2 * 4 * 8 * 8)
+
+
+def test_a_base_is_no_phones_own_and_what_is_merely_frozen_is():
+    module = nn.Sequential(nn.Linear(400, 8).requires_grad_(False), nn.Linear(8, 2))
+    frozen, _ = cohort_rule.sizes(module, torch.zeros(1, 400))
+    assert frozen == Sizes(largest=3200, weights=3200 + 8 + 16 + 2, outputs=8 + 2)
+    hold_base(module)
+    train(module[1])
+    adapted, _ = cohort_rule.sizes(module, torch.zeros(1, 400))
+    assert adapted == Sizes(largest=16, weights=16 + 2, outputs=8 + 2)
+
+
+def test_beside_a_base_an_optimizers_slots_count_as_they_are_and_what_is_passed_on_as_nothing():
+    module = nn.Sequential(nn.Linear(4, 8), nn.Identity(), nn.Linear(8, 2))
+    assert cohort_rule.sizes(module, torch.zeros(1, 4), slots=0)[0] == Sizes(32, 32 + 8 + 16 + 2, 8 + 8 + 2, 2)
+    hold_base(module[0].requires_grad_(False))
+    found, _ = cohort_rule.sizes(module, torch.zeros(1, 4), slots=0)
+    assert found == Sizes(largest=16, weights=16 + 2, outputs=8 + 2, slots=0)
+    large = {name: Sizes(100, 10**5, 10**5, slots) for name, slots in (("a", 0), ("b", 1), ("c", 0))}
+    assert settled(large, 10**6)[0] == cohort_rule.MEMORY // (2 * 4 * (2 + 2) * 10**5)
 
 
 def test_sizes_leave_no_trace():

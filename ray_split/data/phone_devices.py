@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from ray_split.arrays import Array
-from ray_split.config.devices import Device, Link, P, Setting, device_of, link_of, mix_of
+from ray_split.config.devices import Device, Link, Setting, device_of, link_of, mix_of
 from ray_split.seeds import uniform
 
+T = TypeVar("T")
 
-def drawn(mix: Sequence[tuple[P, float]], seed: int, purpose: str, count: int) -> tuple[list[P], Array]:
-    """The profiles of a mix, and which of them each of `count` phones has (count,): drawn by weight."""
+
+def drawn(mix: Sequence[tuple[T, float]], seed: int, purpose: str, count: int) -> tuple[list[T], Array]:
+    """The parts of a mix, and which of them each of `count` phones has (count,): drawn by weight."""
     limits = np.cumsum([weight for _, weight in mix])
     chosen = np.searchsorted(limits[:-1] / limits[-1], uniform(seed, purpose, np.arange(count))[:, 0], side="right")
-    return [profile for profile, _ in mix], chosen
+    return [part for part, _ in mix], chosen
 
 
 def devices_of(setting: Setting, seed: int, count: int) -> tuple[list[Device], Array]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ray_split.costs.phone_devices import devices_of, links_of
+from ray_split.data.phone_devices import devices_of, links_of
 
 MIX = [{"of": "mid_range", "weight": 3}, {"of": {"gflops": 1, "memory_mb": 100}, "weight": 1}]
 
