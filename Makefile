@@ -33,8 +33,8 @@ PYTEST := $(BIN)/python -m pytest
 BOTH := $(PYTEST) -n 2 --dist loadgroup
 
 # In process every schedule equal to the unsplit model, on Ray one; cuts, settings, the command line.
-SMOKE := tests/runs/test_schedules.py::test_one_phone_with_batchnorm_is_unsplit_bit_for_bit \
-  'tests/runs/test_schedules.py::test_both_backends_give_the_same_bytes[splitfed_v1]' \
+SMOKE := tests/runs/equality/test_schedules.py::test_one_phone_with_batchnorm_is_unsplit_bit_for_bit \
+  'tests/runs/equality/test_schedules.py::test_both_backends_give_the_same_bytes[splitfed_v1]' \
   tests/ray_split/cutting/test_cut.py --deselect tests/ray_split/cutting/test_cut.py::test_split_training_is_unsplit_training \
   tests/ray_split/config/test_sections.py tests/ray_split/test_cli.py
 

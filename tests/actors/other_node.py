@@ -15,7 +15,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 import ray_split as rs
-from tests.node_death import CLIENT_NODE, SERVER_NODE, config
+from tests.clusters.node_death import CLIENT_NODE, SERVER_NODE, config
 
 
 class Warnings(logging.Handler):

@@ -11,7 +11,7 @@ import pytest
 
 import ray_split as rs
 from tests.failures.test_kills import processes
-from tests.runs.test_same_bytes import config, model_bytes
+from tests.runs.equality.test_same_bytes import config, model_bytes
 
 
 class Maps(rs.Callback):

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.network import why_not
-from tests.ray_nodes import Nodes, nodes
+from tests.clusters.network import why_not
+from tests.clusters.ray_nodes import Nodes, nodes
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 

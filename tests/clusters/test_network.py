@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.network import Machine, network, why_not
+from tests.clusters.network import Machine, network, why_not
 
 pytestmark = pytest.mark.usefixtures("own_ray")  # whose nodes have networks, too
 

@@ -21,8 +21,8 @@ FREE = "are free (an actor's must be on one node)"
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What tests/placing.py prints."""
-    command = [sys.executable, "-m", "tests.placing", str(tmp_path_factory.mktemp("placing"))]
+    """What tests/clusters/placing.py prints."""
+    command = [sys.executable, "-m", "tests.clusters.placing", str(tmp_path_factory.mktemp("placing"))]
     env = environment()
     env.pop("RAY_ADDRESS", None)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)

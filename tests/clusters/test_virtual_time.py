@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.across_nodes import SLOW_MBPS
-from tests.network import why_not
-from tests.ray_nodes import Nodes, nodes
+from tests.clusters.across_nodes import SLOW_MBPS
+from tests.clusters.network import why_not
+from tests.clusters.ray_nodes import Nodes, nodes
 from tests.tiers import slow
 
 pytestmark = pytest.mark.usefixtures("own_ray")

@@ -14,7 +14,7 @@ from ray_split.preparation.prepare import Prepared, prepare
 from tests.failures.test_faults import Killer, contents, fit
 from tests.failures.test_kills import ROUNDS
 from tests.failures.test_kills import Killer as ProcessKiller
-from tests.runs.test_same_bytes import rows, timeless
+from tests.runs.equality.test_same_bytes import rows, timeless
 
 pytest.importorskip("transformers", reason="transformers isn't installed")
 pytest.importorskip("peft", reason="peft isn't installed")
@@ -31,7 +31,7 @@ def config(path: Path, name: str, schedule: str, optimizer: str, **sections: Any
     """Three phones with one or two batches of tokens each."""
     return rs.Config(
         model={"name": "hf-config:" + json.dumps(TINY), "lora": {"r": 2, "dropout": 0.1}},
-        data={"name": "tests.runs.test_adapters:next_tokens", "batch_size": 10, "val_fraction": 0.2},
+        data={"name": "tests.runs.language.test_adapters:next_tokens", "batch_size": 10, "val_fraction": 0.2},
         task={"loss": "token_cross_entropy"}, schedule={"name": schedule}, optimizer=OPTIMIZERS[optimizer],
         phones={"count": 3, **SCHEDULES[schedule]},
         **{

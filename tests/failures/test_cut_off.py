@@ -12,7 +12,7 @@ import pytest
 import ray_split as rs
 from ray_split.preparation.run_folder import MAY_DIFFER
 from tests.conftest import ROOT
-from tests.runs.test_storage_runs import config, model_bytes, resumed, stopped, timeless
+from tests.runs.storage.test_storage_runs import config, model_bytes, resumed, stopped, timeless
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import ray_split as rs
 from ray_split.experiments.compare.results import read_run
 from ray_split.results import rows
 from tests.failures.test_cut_off import warnings
-from tests.runs.test_storage_runs import config, model_bytes, resumed, stopped, timeless, without_times
+from tests.runs.storage.test_storage_runs import config, model_bytes, resumed, stopped, timeless, without_times
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import ray_split as rs
 from jobs.ray_head import environment
 from tests.conftest import ROOT, RayHead
 from tests.failures.test_kills import processes
-from tests.runs.test_same_bytes import model_bytes
+from tests.runs.equality.test_same_bytes import model_bytes
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 

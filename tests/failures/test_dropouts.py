@@ -19,7 +19,7 @@ from ray_split.arrays import Array
 from ray_split.data.participation import Fates
 from tests import reference
 from tests.reference import assert_close_weights, assert_same_training, assert_same_weights, within
-from tests.runs.test_schedules import assert_close_personal_weights
+from tests.runs.equality.test_schedules import assert_close_personal_weights
 from tests.tiers import mostly_thorough, slow, thorough
 
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}

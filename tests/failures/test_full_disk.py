@@ -22,7 +22,7 @@ from ray_split.messages.state import Closed
 from ray_split.results.personal_state import Personal
 from tests.conftest import ROOT
 from tests.failures.test_stopped import summary, terminate
-from tests.runs.test_storage_runs import config, model_bytes, resumed
+from tests.runs.storage.test_storage_runs import config, model_bytes, resumed
 
 SMALL = ["--cluster.backend", "ray", "--cluster.address", "127.0.0.1:1", "--phones.count", "2", "--run.name", "run"]
 

@@ -14,7 +14,7 @@ import pytest
 import ray_split as rs
 from jobs.ray_head import environment, head
 from tests.conftest import ROOT
-from tests.runs.test_same_bytes import model_bytes
+from tests.runs.equality.test_same_bytes import model_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_ray")]
 

@@ -18,7 +18,7 @@ from torch import nn
 import ray_split as rs
 from ray_split.errors import RunFailedError
 from tests.failures.test_faults import contents
-from tests.runs.test_same_bytes import rows, timeless
+from tests.runs.equality.test_same_bytes import rows, timeless
 from tests.tiers import slow
 
 ROUNDS = 10

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("own_ray")
 
 
 def printed(*arguments: str) -> dict[str, Any]:
-    """What tests/node_death.py prints."""
-    command = [sys.executable, "-m", "tests.node_death", *arguments]
+    """What tests/clusters/node_death.py prints."""
+    command = [sys.executable, "-m", "tests.clusters.node_death", *arguments]
     env = environment()
     env.pop("RAY_ADDRESS", None)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)

@@ -19,7 +19,7 @@ from ray_split.devices.phone import DevicePhone
 from ray_split.errors import ActorLostError
 from tests.conftest import alive_actors
 from tests.loopback import FailingPhone, devices, remotely, samples_of
-from tests.runs.test_same_bytes import model_bytes, rows
+from tests.runs.equality.test_same_bytes import model_bytes, rows
 
 STEPS, ROUNDS = 2, 2
 QUESTIONS = 2 + 3 * STEPS  # of a phone's round: load, each step's three, close

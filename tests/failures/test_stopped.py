@@ -20,7 +20,7 @@ from actors.fed_server import FedServer
 from actors.inprocess import LocalHandle
 from ray_split import cli
 from ray_split.driver import stopping
-from tests.runs.test_storage_runs import Starts, config, model_bytes, timeless
+from tests.runs.storage.test_storage_runs import Starts, config, model_bytes, timeless
 
 ROUNDS = {"rounds": 4}
 EVERY = 5  # no checkpoint is due before the last round's

@@ -18,7 +18,7 @@ import ray_split as rs
 from ray_split import cli, filesystem
 from ray_split.preparation import prepare
 from ray_split.results import checkpoint
-from tests.runs.test_storage_runs import config, model_bytes, resumed, stopped, timeless
+from tests.runs.storage.test_storage_runs import config, model_bytes, resumed, stopped, timeless
 
 FORK = multiprocessing.get_context("fork")
 

@@ -21,7 +21,7 @@ import ray_split as rs
 from actors.ray_backend.joining.auth import token_file
 from jobs.ray_head import environment, ray_command
 from tests.conftest import ROOT, RayHead
-from tests.runs.test_storage_runs import Starts
+from tests.runs.storage.test_storage_runs import Starts
 
 TRAIN = ["python", "-m", "jobs.train", "--config", "jobs/configs/digits.yaml", "--cluster.client_actors", "1"]
 SUBMIT = ["submit", "--runtime-env", "deploy/runtime_env.yaml", "--working-dir", "."]

@@ -11,7 +11,7 @@ import pytest
 
 import ray_split as rs
 from ray_split import logs
-from tests.runs.test_quarantine import SPOILT, config
+from tests.runs.phones.test_quarantine import SPOILT, config
 
 
 def test_a_record_says_its_run_and_round_also_to_a_handler_of_somebody_elses(caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +92,7 @@ def test_another_log_format_is_refused() -> None:
 
 
 def test_a_resumed_run_may_log_in_another_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = {"name": "tests.runs.test_quarantine:rings"}
+    data = {"name": "tests.runs.phones.test_quarantine:rings"}
     rs.fit(config(tmp_path, "r", data), callbacks=[])
     again = config(tmp_path, "r", data, run={"log_format": "json", "resume": "auto", "rounds": 3})
     assert rs.fit(again).metrics["rounds"] == 3

@@ -15,7 +15,7 @@ from actors.ray_backend import silence
 from actors.ray_backend.silence import Silence, too_long, waits
 from tests.failures.test_faults import contents
 from tests.failures.test_kills import config, processes
-from tests.runs.test_same_bytes import rows, timeless
+from tests.runs.equality.test_same_bytes import rows, timeless
 
 
 def test_silence_is_the_time_in_which_an_actors_sign_did_not_change() -> None:

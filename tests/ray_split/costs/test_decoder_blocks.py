@@ -90,7 +90,7 @@ def test_bytes_are_those_that_a_run_of_a_language_model_counts(
     name = named(family)
     settings = rs.Config(
         model={"name": name, "cuts": cuts, "lora": lora}, task={"loss": "token_cross_entropy"},
-        data={"name": "tests.runs.test_adapters:next_tokens", "batch_size": 4, "val_fraction": 0},
+        data={"name": "tests.runs.language.test_adapters:next_tokens", "batch_size": 4, "val_fraction": 0},
         phones={"count": 2, "local_steps": 3}, schedule={"name": schedule}, cluster={"backend": "inprocess"},
         run={"storage_path": str(tmp_path), "name": "run", "rounds": 1},
     )  # fmt: skip

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import ray_split as rs
-from tests import generated_models, reference
-from tests.generated_features import EITHER, EQUAL, FEATURES
-from tests.generated_models import Generated
+from tests import reference
+from tests.generated import models as generated_models
+from tests.generated.features import EITHER, EQUAL, FEATURES
+from tests.generated.models import Generated
 from tests.reference import assert_close_weights, assert_same_weights
 from tests.tiers import mostly_thorough, thorough
 
@@ -45,7 +46,7 @@ def settings_of(path: Path, seed: int, way: str, optimizer: dict[str, Any], **kw
     how = WAYS[way]
     made = generated_models.generated(seed, **kwargs)
     data = {"name": "synthetic", "kwargs": {"samples": 90, "shape": [1, 4, 4], "num_classes": 4}, "batch_size": 6}
-    model = {"name": "tests.generated_models:model", "cuts": made.cuts, "kwargs": {"seed": seed, **kwargs}}
+    model = {"name": "tests.generated.models:model", "cuts": made.cuts, "kwargs": {"seed": seed, **kwargs}}
     return rs.Config(
         model=model, data=data, optimizer=optimizer,
         schedule={"name": how["schedule"], "kwargs": how.get("kwargs", {})},

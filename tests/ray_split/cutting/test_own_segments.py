@@ -13,7 +13,7 @@ from ray_split import config
 from ray_split.cutting.cut import CutError, cut, merge
 from ray_split.models import registry
 from tests.reference import assert_same_weights, unsplit
-from tests.runs.test_schedules import fit
+from tests.runs.equality.test_schedules import fit
 
 
 @pytest.mark.parametrize(("name", "cuts"), [("three", ["a", "b"]), ("two", ["a"])])

@@ -13,7 +13,7 @@ import pytest
 
 import ray_split as rs
 from ray_split import cli
-from tests.runs.test_quarantine import rings
+from tests.runs.phones.test_quarantine import rings
 
 HERE = "tests.ray_split.driver.test_ending"
 OUTCOMES = {"finished": 0, "stopped": 143, "failed": 1}

@@ -14,7 +14,7 @@ from ray_split import cli
 from ray_split.callbacks import STOP, BarProgress, PlainProgress, listeners
 from ray_split.driver.guarded_callbacks import Guarded
 from ray_split.driver.stop_rule import StopRule
-from tests.runs.test_same_bytes import model_bytes
+from tests.runs.equality.test_same_bytes import model_bytes
 from tests.tiers import thorough
 
 

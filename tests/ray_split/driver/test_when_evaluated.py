@@ -12,7 +12,7 @@ import pytest
 import ray_split as rs
 from ray_split.callbacks import PlainProgress
 from tests.ray_split.driver.test_ending_early import config
-from tests.runs.test_same_bytes import model_bytes
+from tests.runs.equality.test_same_bytes import model_bytes
 from tests.tiers import thorough
 
 

@@ -13,7 +13,7 @@ import ray_split as rs
 from ray_split import config
 from ray_split.messages.state import weights as of_state
 from ray_split.models import pretrained, registry
-from tests.runs.test_schedules import fit
+from tests.runs.equality.test_schedules import fit
 
 
 @pytest.fixture

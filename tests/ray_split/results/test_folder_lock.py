@@ -20,7 +20,7 @@ from ray_split.filesystem import Place, place
 from ray_split.results import folder_lock, owner
 from ray_split.results.folder_lock import HeldError, Hold
 from tests.conftest import ROOT
-from tests.runs.test_storage_runs import bucket, endpoint  # noqa: F401  fixtures
+from tests.runs.storage.test_storage_runs import bucket, endpoint  # noqa: F401  fixtures
 
 ELSEWHERE = "another boot pid:[1]"
 

@@ -18,7 +18,7 @@ from ray_split.devices.tokens import tokens_of
 from ray_split.experiments.remote.devices import table
 from tests.conftest import ROOT
 from tests.loopback import devices, remotely, samples_of
-from tests.runs.test_same_bytes import model_bytes
+from tests.runs.equality.test_same_bytes import model_bytes
 
 
 def test_an_invitation_is_an_address_with_the_devices_token_and_a_picture_of_it(
