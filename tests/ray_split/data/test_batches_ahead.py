@@ -77,7 +77,10 @@ def test_a_run_has_the_same_bytes_however_many_threads_make_batches(
     without = trained(settings(images, tmp_path, schedule, 0))
     for decoders in ("auto", 3):
         assert trained(settings(images, tmp_path, schedule, decoders)) == without
-    assert not [each.name for each in threading.enumerate() if each.name.startswith(THREADS)]
+    ending = [each for each in threading.enumerate() if each.name.startswith(THREADS)]  # nobody waits for them
+    for each in ending:
+        each.join(timeout=60)
+    assert not any(each.is_alive() for each in ending)
 
 
 @pytest.mark.parametrize("schedule", mostly_thorough(SCHEDULES, "splitfed_v1"))
