@@ -70,6 +70,7 @@ def test_clients_read_the_arrays_where_the_object_store_has_them(clients: Any) -
         assert megabytes < inputs.nbytes / 2**20 / 4
 
 
+@pytest.mark.thorough
 def test_a_batch_of_a_client_is_its_own(clients: Any) -> None:
     _, (actor,) = clients(rs.Config(run={"name": "x"}), 1)
 

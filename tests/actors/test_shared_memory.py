@@ -85,6 +85,7 @@ def test_an_inplace_relu_first_in_b_leaves_the_sent_object_as_it_was(server: Any
     assert (values(samples) < 0).any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("phones", [PHONES, *thorough((PHONES[:1],))], ids=["stacked", "looped"])
 def test_an_inplace_relu_first_in_copies_of_b_leaves_the_sent_object_as_it_was(
     server: Any, phones: tuple[int, ...]

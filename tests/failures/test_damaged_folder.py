@@ -105,7 +105,7 @@ REPAIRED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("what", REPAIRED)
-@pytest.mark.few(10)
+@pytest.mark.few(5)
 def test_it_is_repaired_and_told(folder: Path, runs: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
     damage, told = REPAIRED[what]
     damage(folder)

@@ -191,6 +191,7 @@ def test_looped_phones_of_a_shared_b_are_the_same_to_the_byte_in_chunks(tmp_path
     assert model_of(whole) == model_of(pieces)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_stack_in_chunks_is_the_same_training(tmp_path: Path, accumulate: int) -> None:
     stacked = {"count": 8, "cohort": 4, "stacked": ["a", "b", "c"], "local_steps": 2}

@@ -103,6 +103,7 @@ def test_parallel_keeps_the_joint_steps_and_averages_the_ends_of_those_who_finis
     assert_close_weights(lambda: reference.parallel(run), rs.fit(run, callbacks=[]).path)
 
 
+@pytest.mark.thorough
 def test_unsplit_passes_over_the_batches_of_those_who_do_not_finish(tmp_path: Path) -> None:
     run = config(tmp_path, "unsplit")
     result = rs.fit(run, callbacks=[])

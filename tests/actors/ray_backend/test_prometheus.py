@@ -120,6 +120,7 @@ def test_actors_are_listed_by_run_and_role_and_who_replaces_one_has_a_name_of_it
     assert all(name == shown for name, shown in seen.killer.shown)
 
 
+@pytest.mark.thorough
 def test_the_dashboard_shows_every_metric_and_no_other(seen: Seen) -> None:
     board = json.loads((ROOT / "deploy" / "grafana.json").read_text())
     assert [v["name"] for v in board["templating"]["list"]] == ["datasource", "run"]

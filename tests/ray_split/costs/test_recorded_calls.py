@@ -83,7 +83,7 @@ def whole_cohorts(schedule: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("cuts", [None, *thorough(["block1"])])
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 def test_what_is_recorded_is_what_a_real_run_submits(
     schedule: str, cuts: list[str] | None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

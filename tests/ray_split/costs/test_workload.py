@@ -33,6 +33,7 @@ def work_of(settings: rs.Config) -> Work:
     return clock.work
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("model", [*MODELS[:2], *thorough(*MODELS[2:])])
 def test_bytes_are_those_that_a_real_run_counts(model: dict[str, Any], tmp_path: Any) -> None:
     settings = settings_of(model, tmp_path, schedule={"name": "splitfed_v1"})

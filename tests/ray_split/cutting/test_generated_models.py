@@ -94,7 +94,7 @@ OTHERWISE = [(feature, another_way(feature)) for feature in FEATURES if another_
 
 
 @pytest.mark.parametrize(("feature", "way"), [*IN_TURN, *thorough(*OTHERWISE)])
-@pytest.mark.few(26, thorough=8)
+@pytest.mark.few(16, thorough=8)
 def test_each_feature_is_right_or_refused(tmp_path: Path, feature: str, way: str) -> None:
     seed = seed_of(feature)
     found = outcome(tmp_path, seed, way, SGD, features=[feature])
@@ -130,7 +130,7 @@ ALL_KINDS = ["functional dropout", "statistics in a", "buffer counts", "unsaved 
 @pytest.mark.parametrize("single", [False, *thorough(True)], ids=["double", "single"])
 @pytest.mark.parametrize("optimizer", [MOMENTUM, *thorough(ADAM)], ids=["momentum", "adam"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.few(7, thorough=3)
+@pytest.mark.few(4, thorough=3)
 def test_every_schedule_is_its_reference(tmp_path: Path, way: str, optimizer: dict[str, Any], single: bool) -> None:
     kwargs = {"single": True} if single else {}
     assert outcome(tmp_path, BASE + 1, way, optimizer, features=ALL_KINDS, **kwargs) == EQUAL

@@ -45,7 +45,7 @@ def settings_of(folder: Path, kinds: list[str], schedule: str, cuts: list[str] =
 
 
 @pytest.mark.parametrize("kind", mostly_thorough(KINDS, *list(KINDS)[::2]))
-@pytest.mark.few(10)
+@pytest.mark.few(5)
 def test_in_sequence_each_kind_is_unsplit(tmp_path: Path, kind: str) -> None:
     settings = settings_of(tmp_path, [kind], "sequential").with_values(run={"rounds": 1, "eval_every": 1})
     path = rs.fit(settings, callbacks=[]).path

@@ -41,7 +41,7 @@ def of_labels(arrived: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarr
     return [(name, array) for name, array in arrived if array.dtype == np.int64 and array.ndim == 2]
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 def test_labels_come_with_the_activation_and_only_then(run: Run) -> None:
     got = of_labels(run.server.arrived)
     assert {name for name, _ in got} == run.calls

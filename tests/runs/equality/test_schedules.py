@@ -200,6 +200,7 @@ def fit_equal(path: Path, schedule: str, model: dict, data: dict, phones: dict) 
     return rs.fit(settings, callbacks=[])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v3"))
 def test_no_sample_is_dropped_or_counted_twice(tmp_path: Path, schedule: str) -> None:
     import pandas

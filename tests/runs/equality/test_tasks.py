@@ -99,7 +99,7 @@ def config(path: Path, sections: dict[str, Any], schedule: str = "sequential", *
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-@pytest.mark.few(9)
+@pytest.mark.few(5)
 def test_split_is_unsplit(tmp_path: Path, name: str) -> None:
     sections, loss = BY_NAME[name]
     settings = config(tmp_path, sections)

@@ -168,6 +168,7 @@ def test_the_average_is_that_of_the_products_of_adapters_of_each_rank(
     assert rows["bytes_weights"].tolist() == [2 * (2 * factors * rank + constants) for rank in RANKS] * rounds
 
 
+@pytest.mark.thorough
 def test_in_splitfed_v3_each_phone_keeps_its_own_and_nothing_beyond_its_rank(tmp_path: Path) -> None:
     settings = with_ranks(
         tmp_path, "splitfed_v3", run={"rounds": 1}, phones={"count": 3, "local_steps": 3, "cohort": 1}

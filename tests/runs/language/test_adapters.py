@@ -154,6 +154,7 @@ def tokens_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("family", "optimizer"), mostly_thorough(CASES, ("llama", "adamw"), ("gpt2", "sgd")))
 def test_a_decoders_adapters_are_those_that_peft_trains(tmp_path: Path, family: str, optimizer: str) -> None:
     kind, told = family.split()[0], DECODERS[family][1]
@@ -305,7 +306,7 @@ def test_a_phones_own_adapter_is_written_for_peft(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("segments", [["b"], ["a", "c"]], ids="+".join)
-@pytest.mark.few(1)
+@pytest.mark.thorough
 def test_adapters_are_in_the_segments_that_are_named(tmp_path: Path, segments: list[str]) -> None:
     name = name_of("llama", DECODERS["llama"][1])
     path, _ = train(settings_of(tmp_path, name, model={"name": name, "lora": {"r": 4, "segments": segments}}))

@@ -19,7 +19,7 @@ PARTS = {"a": ("0.", "1."), "b": ("4.", "5.", "8."), "c": ("10.",)}
 @pytest.mark.parametrize(
     "schedule", ["sequential", "splitfed_v1", *thorough("splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit")]
 )
-@pytest.mark.few(5, thorough=3)
+@pytest.mark.few(2, thorough=3)
 def test_a_frozen_segment_keeps_its_first_weights(tmp_path: Path, schedule: str, frozen: str) -> None:
     settings = rs.Config(
         model={**BOTH, "freeze": [frozen]}, phones={"count": 4, "local_steps": 2}, schedule={"name": schedule},
@@ -38,7 +38,7 @@ SCHEDULES = ["sequential", "splitfed_v1", *thorough("splitfed_v2", "splitfed_v3"
 
 @pytest.mark.parametrize("cuts", ["block1", "block1,hidden"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_for_a_frozen_a_no_gradient_of_the_activation_crosses(tmp_path: Path, schedule: str, cuts: str) -> None:
     free, frozen = (crossing(tmp_path, schedule, cuts, freeze) for freeze in ([], ["a"]))
     activation = free["samples"] * 16 * 8 * 8 * 4

@@ -136,7 +136,7 @@ def alone(path: Path, schedule: str, model: str, optimizer: dict[str, Any], **se
 @pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("schedule", ["sequential", *thorough("splitfed_v1", "splitfed_v3", "parallel")])
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, "mlp"))
-@pytest.mark.few(10, thorough=6)
+@pytest.mark.few(6, thorough=6)
 def test_one_phone_is_the_untouched_model_bit_for_bit(tmp_path: Path, model: str, schedule: str, name: str) -> None:
     if name == "dampening" and schedule == "splitfed_v3":
         pytest.skip("refused")

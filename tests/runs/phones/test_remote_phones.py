@@ -107,6 +107,7 @@ def _check_own_scores(tmp_path: Path, case: str, remote: list[int], backend: str
     assert tested[0] == tested[1] and len(tested[0]) == 10
 
 
+@pytest.mark.thorough
 def test_a_run_with_devices_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
     whole = rs.fit(config(tmp_path, "simulated", "sequential"), callbacks=[])
     samples = samples_of(config(tmp_path, "simulated", "sequential"))
@@ -118,6 +119,7 @@ def test_a_run_with_devices_is_resumed_to_the_same_bytes(tmp_path: Path) -> None
     assert model_bytes(result.path) == model_bytes(whole.path)
 
 
+@pytest.mark.thorough
 def test_a_device_in_a_process_of_its_own_loads_neither_ray_nor_torchvision(tmp_path: Path) -> None:
     """What a Raspberry Pi needs: torch, numpy, a WebSocket."""
     code = (

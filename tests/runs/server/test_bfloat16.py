@@ -72,7 +72,7 @@ def weights_of(result: rs.Result) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("server", "phones"), [("bfloat16", "float32"), ("float32", "bfloat16"), ("bfloat16",) * 2])
-@pytest.mark.few(1)
+@pytest.mark.thorough
 def test_one_phone_after_the_other_is_the_uncut_model_under_the_same_autocast(
     tmp_path: Path, server: str, phones: str
 ) -> None:

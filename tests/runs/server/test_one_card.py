@@ -118,7 +118,7 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", [*CASES, *thorough(*FURTHER)])
-@pytest.mark.few(thorough=len(FURTHER))
+@pytest.mark.few(1, thorough=4)
 def test_what_is_handed_over_on_one_card_comes_to_the_bytes_of_what_is_copied(
     tmp_path: Path, case: str, one_card: Callable[[], Handed]
 ) -> None:

@@ -49,6 +49,7 @@ def files_of(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in out.glob("*_seed*/**/*") if path.is_file()}
 
 
+@pytest.mark.thorough
 def test_every_schedule_is_run_with_every_seed(compared: Path) -> None:
     names = {f"{schedule}_seed{seed}" for schedule in COMPARED for seed in (0, 1)}
     written = {f"compare.{ending}" for ending in ("csv", "md", "tex", "png")}
