@@ -94,7 +94,7 @@ def assert_as_told(path: Path, schedule: str, numbers: list[int], inject: Callab
 SCHEDULES = ["splitfed_v1", "parallel"]
 
 
-@pytest.mark.few(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_without_room_in_some_of_the_servers_calls_the_run_is_one_that_was_told_the_chunks(
     tmp_path: Path, schedule: str, inject: Callable[[Injected], Injected]

@@ -76,7 +76,7 @@ def test_sequential_goes_on_from_the_phone_before_bit_for_bit(tmp_path: Path) ->
 
 @pytest.mark.parametrize("cohort", [*thorough(1), 3])
 @pytest.mark.parametrize("schedule", ["splitfed_v1", "fedavg"])
-@pytest.mark.few(1)
+@pytest.mark.thorough
 def test_v1_and_fedavg_average_those_who_finish(tmp_path: Path, schedule: str, cohort: int) -> None:
     run = config(tmp_path, schedule, phones={"cohort": cohort})
     assert_close_weights(lambda: reference.fedavg(run), rs.fit(run, callbacks=[]).path)
@@ -118,7 +118,7 @@ def test_unsplit_passes_over_the_batches_of_those_who_do_not_finish(tmp_path: Pa
 
 
 @pytest.mark.parametrize("schedule", mostly_thorough(ALL, "sequential", "splitfed_v1", "parallel"))
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_a_round_in_which_all_drop_out_at_once_leaves_the_weights(tmp_path: Path, schedule: str) -> None:
     with scripted(dict.fromkeys(range(7), 0)):
         none = rs.fit(config(tmp_path, schedule, "none", phones={"availability": 1.0}, run={"rounds": 1}), callbacks=[])

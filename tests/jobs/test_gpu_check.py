@@ -33,6 +33,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_every_row_says_why_it_is_skipped() -> None:
     done = subprocess.run([sys.executable, "-m", "jobs.bench.gpu_check"], cwd=ROOT, capture_output=True, text=True)

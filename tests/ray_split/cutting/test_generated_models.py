@@ -143,7 +143,7 @@ def any_model(path: Path, seed: int) -> None:
     check(generated_models.generated(seed, **kwargs), outcome(path, seed, way, optimizer, **kwargs), way)
 
 
-@pytest.mark.few(thorough=3)
+@pytest.mark.few(3, thorough=3)
 @pytest.mark.parametrize("seed", mostly_thorough(range(BASE + 1000, BASE + 1020), *range(BASE + 1000, BASE + 1005)))
 def test_any_model_is_right_or_refused(tmp_path: Path, seed: int) -> None:
     any_model(tmp_path, seed)

@@ -77,6 +77,7 @@ def assert_same(one: rs.Result, other: rs.Result) -> None:
     assert [timeless(row) for row in rows(one.path)] == [timeless(row) for row in rows(other.path)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", mostly_thorough(CASES, "splitfed_v2, two clients"))
 def test_clients_that_lead_exchanges_give_the_bytes_of_one_process(
     tmp_path: Path, ray_session: object, case: str

@@ -212,7 +212,7 @@ def labelled_tokens() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("stacked", [["a", "b", "c"], []], ids=["stacked", "looped"])
-@pytest.mark.few(1)
+@pytest.mark.thorough
 def test_splitfed_v1_averages_adapters(tmp_path: Path, stacked: list[str]) -> None:
     name = name_of("llama", DECODERS["llama"][1])
     path, settings = train(settings_of(
