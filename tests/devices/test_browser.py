@@ -28,6 +28,7 @@ SAYS = {
     "close": {"kind", "id"},
     "evaluate": {"kind", "id"},
     "evaluate_loss": {"kind", "id", "loss", "correct", "nonfinite"},
+    "failed": {"kind", "id", "reason"},  # a page that was loaded again in the midst of a round has nothing loaded
     "bye": {"kind", "reason"},
 }
 """All that the header of each kind of frame may say: nothing of the data."""
