@@ -14,11 +14,9 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ray_split.arrays import Array
-from ray_split.config import yaml12
-from ray_split.config.fields import NotNegative, Positive, Section
+from ray_split.config.fields import NotNegative, Positive, Section, typed
 from ray_split.config.user_code.plugins import suggest
 from ray_split.config.validation import one_line
-from ray_split.config.yaml_errors import NotYamlError
 from ray_split.errors import SettingsError, listed, shown
 
 OWN_DEVICE, OWN_LINK = "'{gflops: 5}'", "'{up_mbps: 10, down_mbps: 50, latency_ms: 20}'"
@@ -184,10 +182,7 @@ def _parsed(value: Any) -> Any:
     """On a command line mappings and lists are YAML."""
     if not isinstance(value, str) or value[:1] not in ("{", "["):
         return value
-    try:
-        return yaml12.read(value)
-    except NotYamlError as error:
-        raise SettingsError("", value, error.do or f"Write a mapping such as {OWN_DEVICE}", error.problem) from error
+    return typed(value, f"a mapping such as {OWN_DEVICE}")
 
 
 def _checked(check: Callable[[Setting], object]) -> AfterValidator:

@@ -21,11 +21,16 @@ def as_mapping(value: Any) -> Any:
     """On a command line a mapping is written as YAML: '{width: 3}'."""
     if not isinstance(value, str):
         return value
-    try:
-        found = yaml12.read(value, free=True)
-    except NotYamlError as error:
-        raise SettingsError("", value, error.do or "Write a mapping such as '{width: 3}'", error.problem) from error
+    found = typed(value, "a mapping such as '{width: 3}'", free=True)
     return {} if found is None else found
+
+
+def typed(text: str, example: str, free: bool = False) -> Any:
+    """What is typed as YAML on a command line. Raises SettingsError, which says to write an `example`."""
+    try:
+        return yaml12.read(text, free=free)
+    except NotYamlError as error:
+        raise SettingsError("", text, error.do or f"Write {example}", error.problem) from error
 
 
 def _names(value: Any) -> Any:

@@ -6,10 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ValidationError
 
-from ray_split.config import yaml12
-from ray_split.config.fields import Count, Positive, Section
+from ray_split.config.fields import Count, Positive, Section, typed
 from ray_split.config.validation import one_line
-from ray_split.config.yaml_errors import NotYamlError
 from ray_split.errors import SettingsError, shown
 
 EXAMPLE = "[{of: 4, weight: 3}, {of: 16, weight: 1}]"
@@ -25,10 +23,7 @@ class RankShare(Section):
 def _parsed(value: Any) -> Any:
     """On a command line mappings and lists are YAML."""
     if isinstance(value, str):
-        try:
-            value = yaml12.read(value)
-        except NotYamlError as error:
-            raise SettingsError("", value, error.do or f"Write a mix such as {EXAMPLE}", error.problem) from error
+        value = typed(value, f"a mix such as {EXAMPLE}")
     if isinstance(value, list) and value:
         return [_share(part) for part in value]
     if isinstance(value, dict) and value:

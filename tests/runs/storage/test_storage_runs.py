@@ -23,6 +23,7 @@ from ray_split.callbacks import PlainProgress
 from ray_split.filesystem import Uri, place
 from ray_split.results import checkpoint
 from ray_split.results.records import read_rows
+from tests.runs.equality.test_same_bytes import StopAfter
 
 RAY = {"backend": "ray", "client_actors": 1}
 FILES = {"config.yaml", "metrics.jsonl", "phones.parquet", "checkpoints", "model.safetensors", "summary.json"}
@@ -64,17 +65,6 @@ def config(path: str | Path, name: str, schedule: str = "sequential", **run: Any
         cluster={"backend": "inprocess", "client_actors": 2},
         run={"storage_path": str(path), "name": name, "rounds": 3, **run},
     )  # fmt: skip
-
-
-class StopAfter(rs.Callback):
-    """Stops the run as Ctrl-C would, after a round."""
-
-    def __init__(self, round: int) -> None:
-        self.round = round
-
-    def on_round_end(self, row: dict[str, Any]) -> None:
-        if row["round"] == self.round:
-            raise KeyboardInterrupt
 
 
 class Starts(rs.Callback):
