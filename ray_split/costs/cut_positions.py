@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import fx, nn
 
+from ray_split.costs.shared_weights import SharedWeight, is_base, shared_weights, stay_together
 from ray_split.cutting.references import HOOKS
 from ray_split.cutting.segment_module import is_device, is_size
 from ray_split.cutting.tracer import MADE, UNTRACEABLE, Tracer
@@ -127,10 +130,11 @@ def positions_of(model: nn.Module, training: Trace, evaluating: Trace) -> list[P
     """The places after which every layer of the model can be cut, in the order they run.
 
     Layers that end at the same place share a position. Not among them: layers not called in both modes, the last
-    ones, and places on whose two sides the same weight is used.
+    ones, and places on whose two sides the same weight is used, unless a second cut leaves it to A and C.
     """
     modes = (training, evaluating)
-    borders = [(_raw_until(trace), _ends_at(trace), _tied(model, trace)) for trace in modes]
+    apart = _used_by_both_modes(model, *modes)
+    borders = [(_raw_until(trace), _ends_at(trace), _tied(model, trace, apart)) for trace in modes]
     trained = first_trained(model, training)
     found: dict[tuple[int, ...], list[str]] = {}
     for name in training.ends.keys() & evaluating.ends.keys():
@@ -144,7 +148,17 @@ def positions_of(model: nn.Module, training: Trace, evaluating: Trace) -> list[P
         so_far = places[1]
         raw = any(at < until for at, (until, _, _) in zip(places, borders, strict=True))
         positions.append(Position(tuple(sorted(names, key=_shortest)), places[0], not raw and trained <= places[0]))
-    return positions
+    return _with_a_second(positions, shared_weights(uses(model, training)))
+
+
+def _with_a_second(positions: list[Position], shared: Sequence[SharedWeight]) -> list[Position]:
+    """Those where the model can be cut alone, or beside another one."""
+    places = np.array([position.place for position in positions], int)
+    first, second = (index.ravel() for index in np.meshgrid(*[np.arange(len(places))] * 2, indexing="ij"))
+    pairs = stay_together(shared, places[first], places[second]) & (first < second)
+    pairs &= np.array([position.first for position in positions], bool)[first]
+    kept = {*np.flatnonzero(stay_together(shared, places, None)), *first[pairs], *second[pairs]}
+    return [position for number, position in enumerate(positions) if number in kept]
 
 
 def _shortest(name: str) -> tuple[int, int, str]:
@@ -173,13 +187,21 @@ def uses(model: nn.Module, trace: Trace) -> Iterator[tuple[int, torch.Tensor]]:
             yield from ((trace.places[user], value) for user in node.users if isinstance(value, torch.Tensor))
 
 
-def _tied(model: nn.Module, trace: Trace) -> set[tuple[int, int]]:
-    """The first and the last place of each weight that is used at several."""
+def _tied(model: nn.Module, trace: Trace, but: Container[int]) -> set[tuple[int, int]]:
+    """The first and the last place of each weight or buffer that is used at several; but for some, by their ids."""
     spans: dict[int, tuple[int, int]] = {}
     for place, tensor in uses(model, trace):
-        start, stop = spans.get(id(tensor), (place, place))
-        spans[id(tensor)] = min(start, place), max(stop, place)
+        if id(tensor) not in but:
+            start, stop = spans.get(id(tensor), (place, place))
+            spans[id(tensor)] = min(start, place), max(stop, place)
     return {(start, stop) for start, stop in spans.values() if start < stop}
+
+
+def _used_by_both_modes(model: nn.Module, training: Trace, evaluating: Trace) -> set[int]:
+    """The parameters that both modes use as often: whether a segment has one is asked of the first mode alone."""
+    found = [Counter(id(tensor) for _, tensor in uses(model, trace)) for trace in (training, evaluating)]
+    weights = {id(weight) for weight in model.parameters() if not is_base(weight)}
+    return {key for key in weights if found[0][key] == found[1][key]}
 
 
 def first_trained(model: nn.Module, trace: Trace) -> int:

@@ -8,18 +8,17 @@ import torch
 from torch import fx, nn
 
 from ray_split.costs.cut_positions import Position, Trace, first_trained
-from ray_split.cutting.language.blocks import parts_of, smallest_parts
+from ray_split.cutting.language.blocks import check_rotary, smallest_parts
 from ray_split.cutting.language.families import Family
 
 
 def chain_of(model: nn.Module, family: Family) -> tuple[nn.Module, Trace, list[Position]]:
-    """Its parts as one module, the order in which they run, and the places between them. Raises CutError.
+    """Its parts as one module, the order in which they run, and the places between them. Raises SettingsError.
 
     A cut before the first trained weight, such as after a frozen embedding, can't be the first one: whoever has the
     base reads the tokens off what would cross there.
     """
-    names = [name for name, _ in model.get_submodule(family.blocks).named_children()]
-    parts_of(model, family, [f"{family.blocks}.{names[0]}"])  # tells of weights that no cut can take apart
+    check_rotary(model)
     parts = smallest_parts(model, family)
     _share(model, list(parts.values()))
     chain = nn.Sequential(*parts.values())

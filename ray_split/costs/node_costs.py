@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Trace, uses
+from ray_split.costs.shared_weights import SharedWeight, is_base, mark_base, shared_weights
 from ray_split.errors import BROKEN, SettingsError
 from ray_split.messages.message import leaves
 from ray_split.segments.base_weight import BaseWeight
@@ -50,6 +51,7 @@ class Costs:
     labels: int  # bytes of a batch's labels: a class for each sample, or for each token of it
     sent_before: Array  # bytes of the state of all up to the node: weights but a frozen base, and buffers
     sent_after: Array  # the same of all after it
+    shared: list[SharedWeight]  # a weight that several nodes use; above it is the first one's
 
 
 def convolution_backward(
@@ -65,9 +67,6 @@ def convolution_backward(
 
 
 FORMULAS = {torch.ops.aten.convolution_backward: convolution_backward}
-
-
-OF_A_BASE = "_of_a_base"
 
 
 def without_data(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
@@ -87,7 +86,7 @@ def without_data(model: nn.Module, mode: FakeTensorMode | None) -> nn.Module:
     def _like(tensor: torch.Tensor, empty: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, BaseWeight):
             found: torch.Tensor = BaseWeight(empty)
-            setattr(found, OF_A_BASE, True)  # a parameter that is fake has no class of ours
+            mark_base(found)
             return found
         return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
@@ -120,7 +119,14 @@ def costs_of(
         "sent_before": _sent(model, trace, count),
         "sent_after": _sent(model, trace, count, after=True),
     }
-    return Costs(**columns, **sent, inputs=bytes_of(inputs), outputs=run.outputs, labels=_labels(inputs, run.shape))
+    return Costs(
+        **columns,
+        **sent,
+        inputs=bytes_of(inputs),
+        outputs=run.outputs,
+        labels=_labels(inputs, run.shape),
+        shared=shared_weights(uses(model, trace)),
+    )
 
 
 LABEL_BYTES = 8  # of a class: an int64
@@ -303,7 +309,7 @@ def _sent(model: nn.Module, trace: Trace, count: int, after: bool = False) -> Ar
     """Bytes of the state of all up to each node (N,), or of all after it: a tensor that both use is in both."""
     own, seen = np.zeros(count), set[int]()
     for place, tensor in sorted(uses(model, trace), key=lambda use: use[0], reverse=after):
-        if id(tensor) not in seen and not hasattr(tensor, OF_A_BASE):
+        if id(tensor) not in seen and not is_base(tensor):
             seen.add(id(tensor))
             own[place] += bytes_of(tensor)
     return np.asarray(np.cumsum(own[::-1])[::-1] - own if after else np.cumsum(own))

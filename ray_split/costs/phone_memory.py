@@ -20,24 +20,30 @@ class Part(NamedTuple):
     """Bytes of A by its last position, or of C by the position before it (P,)."""
 
     rest: Array  # that are always there
-    worst: Array  # more at its worst moment
+    forward: Array  # more at the worst moment of its forward
+    backward: Array  # of its backward
+    stepping: Array  # of its step
     waiting: Array  # more from its forward to its backward
+
+    def alone(self) -> Array:
+        """All of it at its worst moment."""
+        return np.asarray(self.rest + np.maximum.reduce([self.forward, self.backward, self.stepping]))
 
 
 def phone_memory(scanned: PositionCosts, optimizer: config.Optimizer, first: Array, second: Array | None) -> Array:
     """Peak bytes (K,) of A and C in a step, cut at these positions (K,); of A alone without a second cut."""
     a = _a(scanned, optimizer)
     if second is None:
-        return np.asarray((a.rest + a.worst)[first])
-    c = _c(scanned, optimizer)
-    worst = np.maximum(a.worst[first], a.waiting[first] + c.worst[second])
-    return np.asarray(a.rest[first] + c.rest[second] + worst)
+        return a.alone()[first]
+    c, tied = _c(scanned, optimizer), scanned.gradients_in_both(first, second)
+    in_a = np.maximum.reduce([a.forward[first], a.backward[first] + tied, a.stepping[first]])
+    in_c = np.maximum.reduce([c.forward[second], c.backward[second] + tied, c.stepping[second] + tied])
+    return np.asarray(a.rest[first] + c.rest[second] + np.maximum(in_a, a.waiting[first] + in_c))
 
 
 def alone(scanned: PositionCosts, optimizer: config.Optimizer) -> tuple[Array, Array]:
     """Peak bytes of A by its last position, and of C by the position before it (P,), each if it were alone."""
-    a, c = _a(scanned, optimizer), _c(scanned, optimizer)
-    return np.asarray(a.rest + a.worst), np.asarray(c.rest + c.worst)
+    return _a(scanned, optimizer).alone(), _c(scanned, optimizer).alone()
 
 
 def _a(scanned: PositionCosts, optimizer: config.Optimizer) -> Part:
@@ -52,8 +58,7 @@ def _a(scanned: PositionCosts, optimizer: config.Optimizer) -> Part:
     earlier = at(np.maximum.accumulate(np.concatenate([[0.0], steps[:-1]]))) + at(costs.crossing) + arrived
     backward = np.maximum(earlier, at(steps) + at(costs.unkept)) + arrived + trained
     stepping = trained + _temporary(optimizer) * at(np.maximum.accumulate(costs.largest))
-    worst = np.maximum.reduce([forward, backward, stepping])
-    return Part(rest, worst, waiting=scanned.up_to(costs.saved) + at(costs.unkept))
+    return Part(rest, forward, backward, stepping, waiting=scanned.up_to(costs.saved) + at(costs.unkept))
 
 
 def _c(scanned: PositionCosts, optimizer: config.Optimizer) -> Part:
@@ -64,8 +69,7 @@ def _c(scanned: PositionCosts, optimizer: config.Optimizer) -> Part:
     forward = _after(scanned, costs.alive + costs.workspace) - kept_before
     backward = _after(scanned, _backward(costs)) - kept_before + costs.trained.sum() + 2 * costs.outputs
     stepping = trained + _temporary(optimizer) * _after(scanned, costs.largest)
-    worst = arrived + np.maximum.reduce([forward, backward, stepping])
-    return Part(rest, worst, waiting=np.zeros(len(worst)))
+    return Part(rest, arrived + forward, arrived + backward, arrived + stepping, waiting=np.zeros(len(rest)))
 
 
 def _backward(costs: Costs) -> Array:

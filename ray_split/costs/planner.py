@@ -79,13 +79,14 @@ def candidates_of(scanned: PositionCosts, optimizer: config.Optimizer, profile: 
     may = np.flatnonzero([position.first for position in scanned.positions])
     if not double:
         may = may[trained[may] < scanned.costs.trained.sum()]
+        may = _kept_together(scanned, may, None)[0]
         if not len(may):
             allowed = "Choose a model with at least two layers to train, one for each side"
             raise SettingsError("model.name", scanned.name, allowed, f"{scanned.name} can't be cut in two")
         return _single(scanned, may, optimizer, profile)
     first, second = (index.ravel() for index in np.meshgrid(may, np.arange(len(trained)), indexing="ij"))
     leaves_b = trained[first] < trained[second]
-    first, second = first[leaves_b], second[leaves_b]
+    first, second = _kept_together(scanned, first[leaves_b], second[leaves_b])
     if not len(first):
         wrong = "must be single, because with two cuts no part of this model is left for the server"
         raise SettingsError("split", "double", "", wrong)
@@ -95,7 +96,18 @@ def candidates_of(scanned: PositionCosts, optimizer: config.Optimizer, profile: 
     memory = phone_memory(scanned, optimizer, first, second)
     seconds = _seconds(scanned, profile, flops, up, down, messages=4)
     weights = scanned.at(scanned.costs.sent_before)[first] + scanned.at(scanned.costs.sent_after)[second]
+    weights = weights - scanned.state_in_both(first, second)
     return Candidates(first, second, up, down, weights, flops, memory, seconds)
+
+
+def _kept_together(scanned: PositionCosts, first: Array, second: Array | None) -> tuple[Array, Array]:
+    """Those cuts that leave no weight both to B and to the phone. Raises SettingsError if there were some, and none is."""
+    may = scanned.stay_together(first, second)
+    if len(first) and not may.any():
+        allowed = "Cut twice, so that both stay on the phone, or untie them (such as tie_word_embeddings=False)"
+        wrong = f"{scanned.name} has tied weights, one on each side of every cut"
+        raise SettingsError("model.name", scanned.name, allowed if second is None else "Untie them", wrong)
+    return first[may], first[may] if second is None else second[may]
 
 
 def _single(scanned: PositionCosts, first: Array, optimizer: config.Optimizer, profile: Profile) -> Candidates:

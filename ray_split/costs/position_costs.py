@@ -15,6 +15,7 @@ from ray_split.arrays import Array
 from ray_split.costs.cut_positions import Position, Trace, positions_of, trace
 from ray_split.costs.decoder_blocks import chain_of
 from ray_split.costs.node_costs import Costs, Shape, costs_of, without_data
+from ray_split.costs.shared_weights import stay_together
 from ray_split.cutting.language.families import family_of
 from ray_split.errors import SettingsError
 from ray_split.models import registry
@@ -43,6 +44,25 @@ class PositionCosts(NamedTuple):
     def shapes(self, position: int) -> tuple[Shape, ...]:
         """Of the tensors that cross at the position, with the batch."""
         return self.costs.shapes[self.positions[position].place]
+
+    def stay_together(self, first: Array, second: Array | None) -> Array:
+        """Whether the model can be cut after these positions (K,), for the weights that it uses at several places."""
+        places = np.array(self._places())
+        return stay_together(self.costs.shared, places[first], None if second is None else places[second])
+
+    def state_in_both(self, first: Array, second: Array) -> Array:
+        """Bytes (K,) of weights that A and C have in common."""
+        return self._in_both(first, second, [weight.bytes for weight in self.costs.shared])
+
+    def gradients_in_both(self, first: Array, second: Array) -> Array:
+        """Bytes (K,) of the gradients that C has of weights that it has in common with A."""
+        return self._in_both(first, second, [weight.bytes * weight.trained for weight in self.costs.shared])
+
+    def _in_both(self, first: Array, second: Array, sizes: Sequence[int]) -> Array:
+        places, found = np.array(self._places()), np.zeros(len(first))
+        for size, weight in zip(sizes, self.costs.shared, strict=True):
+            found += size * weight.in_both(places[first], places[second])
+        return found
 
     def _places(self) -> list[int]:
         return [position.place for position in self.positions]

@@ -26,7 +26,7 @@ from ray_split.errors import SettingsError, shown
 
 def parts_of(model: nn.Module, family: Family, cuts: Sequence[str]) -> list[Blocks]:
     """The model cut after these blocks, or after its embedding. Raises CutError or SettingsError."""
-    _check_rotary(model)
+    check_rotary(model)
     names = [name for name, _ in model.get_submodule(family.blocks).named_children()]
     may = [family.embedding, *(f"{family.blocks}.{name}" for name in names)]
     for name in cuts:
@@ -69,7 +69,7 @@ def usual_cuts(model: nn.Module) -> tuple[str, str] | None:
     return None
 
 
-def _check_rotary(model: Any) -> None:
+def check_rotary(model: Any) -> None:
     """Rotary positions that follow from the longest sequence seen so far are state that no checkpoint has."""
     told = getattr(model.config, "rope_parameters", None) or {}
     if "dynamic" in {each.get("rope_type") for each in (told, *told.values()) if isinstance(each, Mapping)}:

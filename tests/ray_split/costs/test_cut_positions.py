@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import combinations
 
 import pytest
 import torch
 from torch import nn
 
+from ray_split import config
 from ray_split.costs.cut_positions import Position, positions_of, trace
+from ray_split.costs.planner import plan
+from ray_split.costs.planner_hardware import Profile
 from ray_split.costs.position_costs import scan
 from ray_split.cutting.cut import CutError, cut
 from ray_split.errors import SettingsError
 from ray_split.messages.message import leaves
 from ray_split.models.small import MLP, DigitsCNN
 from ray_split.segments.segment import call
-from tests import nets
+from tests import nets, tied_nets
 from tests.nets import chain, model_of
 
 
@@ -50,6 +54,32 @@ def test_no_position_between_two_uses_of_a_weight() -> None:
     model = model_of(lambda self, x: self.d(self.c(self.b(self.a(x)))), d=nn.Linear(4, 4))
     model.c.weight = model.b.weight
     assert names(model) == ["a", "c"]
+
+
+def of_ends(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return self.a(self.d(self.c(self.b(self.a(x)))))
+
+
+TIED = [tied_nets.HeadFirst, tied_nets.TiedAutoencoder, lambda: model_of(of_ends, d=nn.ReLU())]
+
+
+@pytest.mark.parametrize("build", TIED, ids=["head first", "autoencoder", "layer called twice"])
+def test_a_weight_may_be_in_a_and_c_and_cut_takes_the_pairs_that_the_planner_offers(
+    build: Callable[[], nn.Module],
+) -> None:
+    model = build()
+    width = 4 if build is TIED[2] else tied_nets.FEATURES
+    found = plan(scan(copy.deepcopy(model), (width,), batch=2), config.Optimizer(), Profile())
+    offered = {tuple(found.cuts(i)) for i in range(len(found.fits))}
+    assert offered
+    assert offered == {pair for pair in combinations(names(model), 2) if trains_in_b(model, list(pair))}
+
+
+def trains_in_b(model: nn.Module, cuts: list[str]) -> bool:
+    try:
+        return any(True for _ in cut(model, cuts).b.parameters())
+    except CutError:
+        return False
 
 
 def test_a_layer_called_twice_ends_at_its_last_call() -> None:
