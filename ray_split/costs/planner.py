@@ -101,7 +101,7 @@ def candidates_of(scanned: PositionCosts, optimizer: config.Optimizer, profile: 
 
 
 def _kept_together(scanned: PositionCosts, first: Array, second: Array | None) -> tuple[Array, Array]:
-    """Those cuts that leave no weight both to B and to the phone. Raises SettingsError if there were some, and none is."""
+    """Those cuts that leave no weight both to B and to the phone. Raises SettingsError if none of them is left."""
     may = scanned.stay_together(first, second)
     if len(first) and not may.any():
         allowed = "Cut twice, so that both stay on the phone, or untie them (such as tie_word_embeddings=False)"
