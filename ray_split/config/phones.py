@@ -18,9 +18,9 @@ Norm = Annotated[float, Field(gt=0, le=1e18)]  # its square is a number of singl
 class MaxNorm(Section):
     """The largest L2 norm of what a phone may send at once; a phone that sends more, or what is not finite, is bad."""
 
-    activation: Norm = Field(BEYOND_TRAINING, description="of a batch's activation")
-    gradient: Norm = Field(BEYOND_TRAINING, description="of a batch's gradient of hidden")
-    weights: Norm = Field(BEYOND_TRAINING, description="of a segment's weights, at the round's end")
+    activation: Norm = Field(BEYOND_TRAINING, description="largest L2 norm of a batch's activation")
+    gradient: Norm = Field(BEYOND_TRAINING, description="largest L2 norm of a batch's gradient of hidden")
+    weights: Norm = Field(BEYOND_TRAINING, description="largest L2 norm of a segment's weights, at the round's end")
 
 
 class Phones(Section):
@@ -86,7 +86,8 @@ class Phones(Section):
     )
     dropout: float = Field(0.0, ge=0, le=1, description="probability that a phone drops out in the middle of a round")
     deadline: Positive | None = Field(
-        None, description="virtual seconds after which a round ends without late phones; needs device or link"
+        None,
+        description="virtual seconds after which a round ends without late phones; needs device, link or server.device",
     )
     over_select: float = Field(
         0.0, ge=0, le=MOST, allow_inf_nan=False,
