@@ -26,7 +26,7 @@ class Lora(Section):
     dropout: Share = Field(0.0, description="dropout of what enters an adapter")
     target_modules: Names | None = Field(
         None,
-        description="layers that get an adapter, by name or its end, as q_proj,v_proj; none: peft's for its family",
+        description="layers that get an adapter, by name or its end, as q_proj,v_proj; none: peft's for the model",
     )
     modules_to_save: Names = Field([], description="layers that are trained whole, such as a new head: score")
     segments: Names = Field(["a", "b", "c"], description="where adapters are: any of a,b,c")
