@@ -33,17 +33,17 @@ COUNTERS = {
 GAUGES = {
     "running": "1 while the run goes on, 0 when it is over.",
     "rounds_planned": "Rounds that the run is to have.",
-    "round": "Rounds that the run has, those before it was resumed too.",
+    "round": "Rounds completed, those before the run was resumed too.",
     "round_progress": "Share of the samples of the round under way that is done.",
-    "samples_per_second": "Of the round under way.",
-    "round_seconds": "Of the last round, without evaluation.",
+    "samples_per_second": "Samples trained on per second, in the round under way.",
+    "round_seconds": "How long the last round took, without evaluation.",
     "queue_length": "Calls submitted and not yet answered, when the driver last turned to wait for some.",
-    "server_busy_share": "Of the last round's time, what the server computed in.",
-    "client_busy_share": "Of the last round's time, what the clients computed in: their mean.",
+    "server_busy_share": "Share of the last round's time in which the server computed.",
+    "client_busy_share": "Share of the last round's time in which a client computed: the clients' mean.",
     "phones_left_out": "Phones that the run goes on without.",
-    "train_loss": "Of the last round.",
-    "val_loss": "When last evaluated.",
-    "val_accuracy": "When last evaluated.",
+    "train_loss": "Training loss of the last round.",
+    "val_loss": "Validation loss when last evaluated.",
+    "val_accuracy": "Validation accuracy when last evaluated.",
 }
 DEVICE_COUNTERS = {
     "devices_lost": "Connections of devices that ended without a goodbye.",
@@ -53,7 +53,9 @@ DEVICE_COUNTERS = {
 }
 DEVICE_GAUGES = {
     "devices_connected": "Devices that are connected, when last looked at.",
-    "device_answer_seconds": "In which a device answered a question, by phone: the mean since it was last looked at.",
+    "device_answer_seconds": (
+        "Seconds in which a device answered a question, by phone: the mean since it was last looked at."
+    ),
 }
 BY_PHONE = ("device_bytes_up", "device_bytes_down", "device_answer_seconds")
 """Those with a series for each remote phone. The label is the phone's number: a device may call itself anything."""

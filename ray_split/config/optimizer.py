@@ -78,12 +78,12 @@ class LrSchedule(Section):
     name: Annotated[str, AfterValidator(_schedule), OR_GIVEN] | None = Field(
         None,
         description=f"{CONSTANT}, {', '.join(SCHEDULES)} of torch, or package.module:Class; "
-        f"none: {CONSTANT}, of a segment as all have",
+        f"none: {CONSTANT}; for a segment: as for all",
     )
     kwargs: Mapping = Field({}, description="arguments of torch's scheduler, as YAML: '{step_size: 30, gamma: 0.1}'")
-    per: Literal["step", "round"] = Field("step", description="what is counted: a phone's local step, or a round")
+    per: Literal["step", "round"] = Field("step", description="what the schedule counts: local steps, or rounds")
     warmup: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0, description="steps (rounds) in which the lr rises evenly to what it is to be; then the schedule begins"
+        0, description="steps (or rounds) in which the lr rises evenly to its value; then the schedule begins"
     )
 
     @property
@@ -106,10 +106,10 @@ class Optimizer(Section):
     weight_decay: NotNegative = Field(0.0, description="as torch has it")
     kwargs: Kwargs = Field({}, description="other arguments of torch's optimizer, as YAML: '{nesterov: true}'")
     clip_norm: Positive | None = Field(
-        None, description="the L2 norm that a step's gradients have at most; they are scaled down to it. none: any"
+        None, description="the L2 norm that a step's gradients have at most; they are scaled down to it; none: no limit"
     )
     clip: Literal["model", "segment"] = Field(
-        "model", description="whose norm that is: model, of all three segments; or segment, of each its own"
+        "model", description="whose norm clip_norm bounds: model, of all segments together; segment, of each by itself"
     )
     schedule: LrSchedule = LrSchedule()
 
@@ -136,12 +136,14 @@ class Optimizer(Section):
 class SegmentOptimizer(Section):
     """What the optimizer of this segment has of its own; of what is none, what all have."""
 
-    name: Name | None = Field(None, description="another optimizer; momentum and kwargs are then its own")
+    name: Name | None = Field(None, description="the segment's own optimizer; then momentum and kwargs are too")
     lr: Positive | None = Field(None, description="learning rate")
     momentum: Momentum | None = Field(None, description="sgd and rmsprop only")
     weight_decay: NotNegative | None = Field(None, description="as torch has it")
     kwargs: Kwargs | None = Field(None, description="other arguments of torch's optimizer, instead of those of all")
-    clip_norm: Positive | None = Field(None, description="the norm that its gradients have at most, with clip: segment")
+    clip_norm: Positive | None = Field(
+        None, description="the L2 norm that its gradients have at most, with clip: segment"
+    )
     schedule: LrSchedule = LrSchedule()
 
     def over(self, common: Optimizer) -> Optimizer:
@@ -160,8 +162,8 @@ class Optimizers(Optimizer):
 
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None,
-        description="evaluates, and writes, an exponential moving average of the weights after each round, which keeps "
-        "this share of itself; none: the weights themselves",
+        description="evaluates and writes an exponential moving average of the weights, which keeps this share of "
+        "itself after each round; none: the weights themselves",
     )
     a: SegmentOptimizer = SegmentOptimizer()
     b: SegmentOptimizer = SegmentOptimizer()

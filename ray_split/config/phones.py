@@ -16,11 +16,11 @@ Norm = Annotated[float, Field(gt=0, le=1e18)]  # its square is a number of singl
 
 
 class MaxNorm(Section):
-    """The largest L2 norm of what a phone sends at once; more, or what is not finite, is a bad phone's."""
+    """The largest L2 norm of what a phone may send at once; a phone that sends more, or what is not finite, is bad."""
 
-    activation: Norm = Field(BEYOND_TRAINING, description="of a batch")
-    gradient: Norm = Field(BEYOND_TRAINING, description="of hidden, for a batch")
-    weights: Norm = Field(BEYOND_TRAINING, description="of a segment, at the round's end")
+    activation: Norm = Field(BEYOND_TRAINING, description="largest L2 norm of a batch's activation")
+    gradient: Norm = Field(BEYOND_TRAINING, description="largest L2 norm of a batch's gradient of hidden")
+    weights: Norm = Field(BEYOND_TRAINING, description="largest L2 norm of a segment's weights, at the round's end")
 
 
 class Phones(Section):
@@ -30,28 +30,31 @@ class Phones(Section):
     per_round: int | float | None = Field(
         None, gt=0, allow_inf_nan=False, description="phones in a round: a number, or a fraction up to 1.0; none: all"
     )
-    local_epochs: Count | None = Field(None, description="passes over a phone's samples a round (default 1)")
+    local_epochs: Count | None = Field(None, description="passes over a phone's samples in a round; none: 1")
     local_steps: Count | None = Field(
-        None, description="steps a round, instead of local_epochs (each of data.accumulate batches)"
+        None, description="steps in a round, instead of local_epochs (each of data.accumulate batches)"
     )
     cohort: Literal["auto"] | Count = Field(
-        "auto", description="phones that a client trains at once; auto: by the model's shapes"
+        "auto", description="phones that a client trains at once; auto: chosen by the model's shapes"
     )
     stacked: Names | None = Field(
-        None, description="segments whose copies are computed as one, any of a,b,c; none: by the model's shapes"
+        None, description="segments whose copies are computed as one, any of a,b,c; none: chosen by the model's shapes"
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="what A and C compute in: float32, or bfloat16 by torch's autocast; weights stay float32",
     )
     held_out: float | None = Field(
-        None, ge=0, lt=1, description="share of a phone's samples to evaluate on it; none: 0.2 for personal schedules"
+        None,
+        ge=0,
+        lt=1,
+        description="share of a phone's samples to evaluate it on; none: 0.2 if A and C stay with their phone, else 0",
     )
 
     left_out: WholeNumbers = Field({}, description="phones to go on without, and from which round: '{3: 0, 17: 5}'")
     max_norm: MaxNorm = MaxNorm()
     hostile: int | float = Field(
-        0, ge=0, allow_inf_nan=False, description="simulated: phones that are hostile, a number or a fraction"
+        0, ge=0, allow_inf_nan=False, description="simulated hostile (Byzantine) phones: a number, or a fraction"
     )
     hostile_scale: float = Field(
         -1.0,
@@ -62,41 +65,42 @@ class Phones(Section):
     )
     device: DeviceMix = Field(
         None,
-        description="what phones are simulated to be, for virtual time: low_end, mid_range, high_end, "
+        description="the devices that phones stand for in virtual time: low_end, mid_range, high_end, "
         "raspberry_pi_4, laptop, '{gflops: 5, memory_mb: 300}', or a mix '[{of: mid_range, weight: 3}, ...]'; "
         "none: mid_range if link or server.device is set",
     )
     link: LinkMix = Field(
         None,
-        description="between phone and server: same_network, cloud_tcp, tunnel, wifi, 5g, 4g, 3g, "
+        description="the link between phone and server: same_network, cloud_tcp, tunnel, wifi, 5g, 4g, 3g, "
         "'{up_mbps: 10, down_mbps: 50, latency_ms: 20}', or a mix; none: wifi if device or server.device is set",
     )
     on_misfit: Literal["refuse", "skip"] = Field(
-        "refuse", description="what follows when A and C don't fit a phone's device: refuse the run, or leave it out"
+        "refuse", description="what follows when A and C don't fit a phone's memory: refuse the run, or skip the phone"
     )
 
     availability: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="probability that a phone is on in a round; one that is drawn and off is passed over",
+        description="probability that a phone is on in a round; one that is drawn but off is passed over",
     )
     dropout: float = Field(0.0, ge=0, le=1, description="probability that a phone drops out in the middle of a round")
     deadline: Positive | None = Field(
-        None, description="virtual seconds after which a round ends without those who are late; with device or link set"
+        None,
+        description="virtual seconds after which a round ends without late phones; needs device, link or server.device",
     )
     over_select: float = Field(
         0.0, ge=0, le=MOST, allow_inf_nan=False,
         description="share of per_round that is drawn beyond it: the round ends when per_round phones have finished",
     )  # fmt: skip
 
-    absent: Rounds = Field({}, description="phones that are off in a round, beside those by chance: '{3: [0, 2]}'")
+    absent: Rounds = Field({}, description="phones that are off, by round, beside those by chance: '{3: [0, 2]}'")
     remote: int | list[int] = Field(
         0, description="phones outside the cluster, by way of the gateway: how many (the last ones), or which: '[0,4]'"
     )
     remote_samples: Count | None = Field(
         None,
-        description="samples that each remote phone trains on, of its own; none: as many as its share of data.name",
+        description="how many samples of its own a remote phone trains on; none: as many as its share of data.name",
     )
 
     @property

@@ -56,22 +56,25 @@ class Model(Section):
         "digits_cnn",
         description="digits_cnn, tiny_cnn, cnn, cnn1d, lstm, char_lstm, mlp, unet, transformer, a model of torchvision "
         "or timm, "
-        "hf:NAME-OR-FOLDER of transformers, or package.module:function; the default is that of data.name",
+        "hf:NAME-OR-FOLDER of transformers, or package.module:function; the default depends on data.name",
     )
     num_classes: int | None = Field(
-        None, ge=1, le=10**7, description="as many as the data set has; of a regression, how many values a label has"
+        None,
+        ge=1,
+        le=10**7,
+        description="how many classes, or values of a regression's label; none: as the data has it",
     )
     input_shape: Shape | None = Field(
-        None, description="of a sample, as 1,28,28; as the data has it. For models that have a place for it"
+        None, description="shape of a sample, as 1,28,28, for models that take it; none: as the data has it"
     )
     mask: str | None = Field(
         None,
         description="the argument of forward that is given the mask of sequences of different lengths; "
-        "mask or attention_mask, if it has one of these, else its second",
+        "none: mask or attention_mask, if forward has one of these, else its second argument",
     )
     cuts: Names | None = Field(
         None,
-        description="the last layer of A and the last layer of B, as a,b; each model has sensible ones. "
+        description="the last layer of A and the last layer of B, as a,b; none: those that suit the model. "
         "One alone: single split, and labels go to the server",
     )
     kwargs: Mapping = Field({}, description="passed to the model's function, as YAML")
@@ -81,7 +84,8 @@ class Model(Section):
     freeze: Names = Field([], description="segments that keep their first weights: any of a,b,c")
     lora: Lora = Lora()
     backprop: Literal["autograd", "auxiliary_labels"] = Field(
-        "autograd", description="how a segment applies the gradient that it receives; both give the same"
+        "autograd",
+        description="how a segment applies the gradient it receives: autograd or auxiliary_labels; both give the same",
     )
 
     @field_validator("freeze")
@@ -96,11 +100,11 @@ class Partition(Section):
     name: by_value.Name = Field("iid", description="iid, dirichlet, shards, natural, or package.module:function")
     by: str | None = Field(
         None,
-        description="natural: the ids (a writer, a user) that make a phone; none: the only ones that there are; "
-        "dirichlet, shards: length, to deal text by how long it is, as others by class",
+        description="natural: the kind of id (a writer, a user) that makes a phone; none: the only kind that there is; "
+        "dirichlet, shards: length, to deal text by its length in place of a class",
     )
     alpha: Positive = Field(0.5, description="dirichlet: the smaller, the fewer classes a phone has")
-    shards_per_phone: Count = Field(2, description="shards: pieces of the samples, sorted by class, that a phone has")
+    shards_per_phone: Count = Field(2, description="shards: how many pieces of the sorted samples a phone has")
     min_samples: Count = Field(1, description="how many samples every phone must have")
 
     @field_validator("by")
@@ -129,24 +133,24 @@ class Data(Section):
     kwargs: Mapping = Field({}, description="passed to the data set's function, as YAML")
     batch_size: Count = Field(16, description="samples of a phone's local step")
     drop_last: bool = Field(
-        False, description="whether of a phone's pass the last batch is left out if it is smaller than batch_size"
+        False, description="whether the last batch of a phone's pass is left out if it is smaller than batch_size"
     )
     group_by_length: bool = Field(
         False,
-        description="whether a phone's batches are of samples that are about as long, so that less padding is computed",
+        description="whether a phone's batches have samples of about the same length, so that less padding is computed",
     )
     accumulate: Count = Field(
         1,
-        description="batches whose gradients are accumulated for a local step; each is forward and backward by itself",
+        description="batches whose gradients are accumulated for a local step; each has its own forward and backward",
     )
     eval_batch_size: Literal["auto"] | Count = Field(
         "auto",
-        description="batch size of validation and test; auto: 256, or fewer of a model that returns very much",
+        description="batch size of validation and test; auto: 256, or fewer if the model's outputs are large",
     )
     decoders: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         0,
-        description="threads of each client that make its phones' next batches while it computes or waits: a number, "
-        "or auto (1 where samples are read from files and threads may read them, else 0)",
+        description="threads of each client that prepare its phones' next batches while it computes or waits: a "
+        "number, or auto (1 where samples are read from files and threads may read them, else 0)",
     )
     augment: by_value.Name | None = Field(
         None,
@@ -157,7 +161,7 @@ class Data(Section):
         None, description="alpha of mixup: a phone's training samples and labels mixed in pairs; none: not mixed"
     )
     val_fraction: float = Field(
-        0.1, ge=0, lt=1, description="share of the training part that is for validation; always the same samples"
+        0.1, ge=0, lt=1, description="share of the training samples that is for validation; always the same samples"
     )
     partition: Partition = Partition()
 
@@ -173,13 +177,13 @@ class Task(Section):
     metrics: NamesOrGiven | None = Field(
         None,
         description="for validation and test, beside loss and accuracy: any of macro_f1, balanced_accuracy, mean_iou, "
-        "perplexity, mse, mae, r2, package.module:function; none: mse, mae and r2 of a regression, without its loss",
+        "perplexity, mse, mae, r2, package.module:function; none: for a regression mse, mae and r2, but its loss",
     )
     class_weights: ClassWeights = Field(
-        None, description="of a cross-entropy: a weight for each class, or balanced, by the training labels"
+        None, description="for a cross-entropy: a weight for each class; or balanced, by the training labels"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="of a cross-entropy: how much of each label is spread evenly over all classes, as torch has it"
+        0.0, description="for a cross-entropy: share of each label that is spread evenly over all classes, as in torch"
     )
     auxiliary_weight: NotNegative = Field(0.4, description="weight of an auxiliary head's loss, if a model has one")
 
@@ -209,12 +213,12 @@ class Aggregator(Section):
     name: by_value.Name = Field(
         "mean",
         description="mean (by samples), or robust against hostile phones: median, trimmed_mean, norm_clipping, "
-        "or package.module:function; adapter_products: the mean of adapters' products, and not of their factors",
+        "or package.module:function; adapter_products: the mean of adapters' products in place of their factors",
     )
     kwargs: Mapping = Field(
         {},
         description="trimmed_mean: trim, the share of the phones cut at each end (0.2); norm_clipping: max_norm, which "
-        "no phone's update of a segment exceeds (none: the median of the round's norms)",
+        "no phone's update of a segment exceeds (not given: the median of the round's norms)",
     )
 
 
@@ -235,7 +239,7 @@ class ServerOptimizer(Section):
         description="fedavgm, fedadam, fedyogi, fedadagrad, or package.module:function; "
         "none: the average becomes the weights",
     )
-    lr: Positive | None = Field(None, description="the server's learning rate; none: 1 of fedavgm, 0.1 of the others")
+    lr: Positive | None = Field(None, description="the server's learning rate; none: 1 for fedavgm, 0.1 for the others")
     kwargs: Mapping = Field(
         {}, description="fedavgm: momentum (0.9); fedadam, fedyogi: beta_1 (0.9), beta_2 (0.99); all but fedavgm: tau"
     )
@@ -261,12 +265,12 @@ class Server(Section):
         1, description="how many servers, each with these GPUs and CPUs: splitfed_v1, v2, v3 and parallel only"
     )
     lanes: Count = Field(
-        8, description="cohorts that a server has under way at a time: for more clients, in more of its memory"
+        8, description="cohorts that a server has under way at a time: more serve more clients and take more memory"
     )
     chunk: Literal["auto"] | Count | WholeNumbers = Field(
         "auto",
         description="phones of a cohort that a server computes in one go: auto (all; fewer from the round on in which "
-        "its GPU has no room), a number, or what it is from which round on: '{0: 64, 3: 8}'",
+        "its GPU has no room), a number, or numbers by the round from which they hold: '{0: 64, 3: 8}'",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
@@ -280,22 +284,22 @@ class Server(Section):
         description="share of a GPU's memory that the server may take; none: server.num_gpus, where that is below 1",
     )
     tf32: bool = Field(
-        False, description="whether products of float32 on a GPU may be rounded to TF32: faster, and other bits"
+        False, description="whether float32 products on a GPU may be rounded to TF32: faster, and gives other bits"
     )
     channels_last: bool = Field(
-        False, description="B's images and convolutions lie in memory with the channels last: for looped copies of B"
+        False, description="B's images and convolutions are in memory with the channels last; for looped copies of B"
     )
     compile: bool = Field(
-        False, description="B is compiled by torch.compile: a slow start, and other bits. Refused where it can't be"
+        False, description="B is compiled by torch.compile: starts slowly, gives other bits. Refused if B can't be"
     )
     activation_checkpointing: bool = Field(
         False,
-        description="B's blocks keep their inputs alone, and are computed once more in backward: less memory, more "
+        description="B's blocks keep only their inputs, and are computed again in backward: less memory, more "
         "time, the same bits; for looped copies of B",
     )
     device: DeviceSetting = Field(
         None,
-        description="what the server is simulated to be, for virtual time: k80, rtx_2080, a100, h100, h200, or "
+        description="the device that the server stands for in virtual time: k80, rtx_2080, a100, h100, h200, or "
         "'{gflops: 5000}'; none: rtx_2080 if phones.device or phones.link is set",
     )
 
@@ -314,15 +318,15 @@ class Cluster(Section):
         "ray", description="ray, or inprocess: all in this process, without Ray, to the same bits"
     )
     client_actors: Literal["auto"] | Few = Field(
-        "auto", description="auto (as many as can compute at a time, as the CPUs allow), or a number"
+        "auto", description="how many: auto (as many as can compute at a time and the CPUs allow), or a number"
     )
     cpus_per_client: Literal["auto"] | Few = Field(
         "auto", description="CPUs, and torch threads, of each client: auto (a rule over what it computes), or a number"
     )
     client_gpus: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_as_ray_shares)] = Field(
         0.0,
-        description="share of a GPU that each client has for A and C, 1 at most; 0: they are on CPUs. With backend "
-        "inprocess above 0: on this process's GPU",
+        description="share of a GPU that each client has for A and C, at most 1; 0: A and C are on CPUs. With backend "
+        "inprocess, above 0: on this process's GPU",
     )
     share_cpus: Literal["auto", "never", "always"] = Field(
         "auto",
@@ -331,19 +335,19 @@ class Cluster(Section):
     )
     clients_per_node: Few | None = Field(
         None,
-        description="clients on a node at most, and none beside a server; none: spread evenly, as the CPUs allow",
+        description="the most clients on a node, with none beside a server; none: spread evenly, as the CPUs allow",
     )
     address: Address | None = Field(None, description="address of a running Ray; none: the one found, or a local one")
     wait_seconds: Positive = Field(600.0, le=1e8, description="seconds that actors may wait for room on the cluster")
     silent_seconds: Positive | None = Field(
         600.0,
         le=1e8,
-        description="an actor whose process gives no sign of life for so many seconds is replaced. none: waited for",
+        description="an actor is replaced once its process gives no sign of life for so many seconds; none: never",
     )
     channel: Literal["auto", "calls", "direct"] = Field(
         "auto",
-        description="how an exchange's messages go. calls: the driver submits each of its calls; direct: its client "
-        "calls the server; auto: direct on Ray, where each exchange is one client's with one server. To the same bits",
+        description="how an exchange's messages go. calls: the driver submits each call; direct: the client calls the "
+        "server; auto: direct on Ray, where each exchange is one client's with one server. All give the same bits",
     )
     autoscaled: bool = Field(False, description="nodes come when actors ask: wait for room that is not there yet")
 
@@ -363,7 +367,7 @@ class Run(Section):
 
     name: FolderName | None = Field(None, description="folder under storage_path; none: model, schedule and time")
     storage_path: StoragePath = Field("~/ray_results", description="a local path, or a URI such as s3://bucket/runs")
-    rounds: Count = Field(15, description="how many; in each, every phone that is drawn trains once")
+    rounds: Count = Field(15, description="rounds; in each, every phone that is drawn trains once")
     seed: int = Field(0, ge=0, lt=2**128, description="seed of every random draw")
     eval_every: Count = Field(1, description="rounds from one evaluation to the next")
     resume: ToResume = Field("never", description="go on with a run: never, auto, or the path of one; bare means auto")
@@ -374,34 +378,34 @@ class Run(Section):
     stop: Stop = Field(
         {},
         description="ends the run in order before its last round, as '{val_accuracy: 0.95, patience: 5}': once a "
-        "column of its rows is so good, or after so many evaluated rounds without a better validation",
+        "column has reached a number, or after so many evaluated rounds without a better validation",
     )
-    callbacks: NamesOrGiven = Field([], description="told as the run goes on: mlflow, wandb, or package.module:Class")
+    callbacks: NamesOrGiven = Field([], description="told how the run goes on: mlflow, wandb, or package.module:Class")
     max_failures: int = Field(3, ge=-1, le=MOST, description="how many lost actors the run survives; -1: any number")
     max_hours: Annotated[Positive, Field(le=1e6)] | None = Field(
-        None, description="hours of one start of the run; then it ends in order, and can be resumed. none: no limit"
+        None, description="hours from each start of the run until it ends in order, to be resumed; none: no limit"
     )
     on_bad_phone: Literal["stop", "skip"] = Field(
         "stop",
         description="what follows when a phone sends what it may not, or its data can't be read: "
-        "stop the run, or skip: run the round again without it, and go on so",
+        "stop the run; or skip: run the round again without the phone, and go on without it",
     )
     min_phones: Count = Field(
-        1, description="with remote phones: how many, with simulated ones, must be there before a round begins"
+        1, description="with remote phones: how many phones, simulated ones included, a round needs to begin"
     )
     wait_for_phones: Annotated[NotNegative, Field(le=1e6)] = Field(
-        60.0, description="seconds that a round waits for its remote phones; then it begins without those missing"
+        60.0, description="seconds that a round waits for its remote phones; then it begins without the missing ones"
     )
     sample: str = Field(
         "auto",
-        description="how the text begins that a language model of text writes at the end, 40 tokens; "
-        "auto: as the first test sample does; off: none is written",
+        description="the beginning of a text that a language model continues by 40 tokens at the run's end; "
+        "auto: that of the first test sample; off: none is written",
     )
     private: bool = Field(
-        False, description="what is written is its owner's alone (0700, 0600); else as the umask says"
+        False, description="whether only the owner may read what is written (0700, 0600); else as the umask says"
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="progress and warnings as text, or as json: an object a line, all on stderr"
+        "text", description="progress and warnings as text, or as json: one object a line, all on stderr"
     )
 
     @model_validator(mode="before")

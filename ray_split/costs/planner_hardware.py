@@ -10,14 +10,16 @@ from ray_split.config.fields import NotNegative, Positive, Section
 class Phone(Section):
     """The phone."""
 
-    gflops: Positive = Field(10.0, description="billion FLOPs it computes in a second, in training")
+    gflops: Positive = Field(10.0, description="billion FLOPs that the phone computes in a second, in training")
     memory_mb: Positive = Field(1000.0, description="million bytes that training may take")
 
 
 class Server(Section):
     """The server, as one phone has it."""
 
-    gflops: Positive = Field(1000.0, description="billion FLOPs it computes in a second for one phone, in training")
+    gflops: Positive = Field(
+        1000.0, description="billion FLOPs that the server computes in a second for one phone, in training"
+    )
 
 
 class Link(Section):
@@ -25,7 +27,7 @@ class Link(Section):
 
     up_mbps: Positive = Field(20.0, description="million bits a second from the phone")
     down_mbps: Positive = Field(50.0, description="million bits a second to the phone")
-    latency_ms: NotNegative = Field(20.0, description="milliseconds that each message takes more")
+    latency_ms: NotNegative = Field(20.0, description="milliseconds that are added to each message")
 
 
 class Profile(Section):

@@ -3,14 +3,14 @@
     ray-split compare --config digits.yaml --seeds 0,1,2 --out ~/ray_results/schedules
 
 Takes the flags of `ray-split train` too. A run's folder is OUT/<schedule>_seed<seed>; beside them compare.csv, .md,
-.tex and .png. All runs share one Ray. Started again with the same --out it goes on where it stopped: what is finished
-is read, what is not is resumed.
+.tex and .png. All runs share one Ray. Started again with the same --out it goes on where it stopped: finished runs
+are read, the others resumed.
 
 Settings that a schedule has no use for (schedule.kwargs; server.replicas; phones.cohort and phones.stacked where phones
 train one by one) are left out of its runs. splitfed_v3 holds a fifth of each phone's samples out, to evaluate on: with
 --phones.held_out 0.2 all schedules do, and train on the same samples.
 
-Exit status: 0 if all runs finished, 1 if one failed (the others are run all the same), 2 for a bad setting, before
+Exit status: 0 if all runs finished, 1 if one failed (the others run all the same), 2 for a bad setting, before
 anything is written; 130 and 143 if stopped.
 """
 

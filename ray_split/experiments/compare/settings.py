@@ -48,8 +48,8 @@ def add_own_flags(parser: Parser) -> None:
     add(
         "--schedules",
         default=BY_DEFAULT,
-        help="schedule.name of each run, with +NAME an algorithm or a server "
-        "optimizer: splitfed_v1+scaffold (default: %(default)s)",
+        help="schedule.name of each run; +NAME adds an algorithm or a server "
+        "optimizer, as in splitfed_v1+scaffold (default: %(default)s)",
     )
     add("--target", help="validation accuracy to reach (default: 95 %% of unsplit's best)")
     add("--out", help="folder (default: run.storage_path/run.name, or compare_<time>)")

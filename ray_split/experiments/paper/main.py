@@ -37,7 +37,9 @@ class Settings(Root):
     cut: Literal["first_convolution", "7x7_pixels", "first_pooling", "end_of_stem"] = Field(
         "7x7_pixels", description="where the first cut is assumed: docs/paper.md"
     )
-    server_gflops: Positive = Field(1000.0, description="billion FLOPs that the server computes in a second, one image")
+    server_gflops: Positive = Field(
+        1000.0, description="billion FLOPs that the server computes in a second on one image"
+    )
     phone_memory_mb: Positive | None = Field(
         None, description="million bytes that training may take; none: what ResNet50 needs, as that is known to fit"
     )

@@ -5,9 +5,9 @@
 Nothing is trained and no weights are made: a model of any size takes seconds. Prints a table of all positions and
 the recommended cuts; writes positions.csv, pareto.csv and plan.png to --out. docs/planner.md says what is computed.
 
-In the table: kB cross per sample there, and come back as gradients; A is everything up to the position, C everything
-after it, MB their peak memory in training (a batch at once). Seconds a sample are of the best pair with this
-position as its first, or as its second cut.
+In the table: kB are what crosses there for a sample, and comes back as gradients. A is everything up to the position,
+C everything after it, MB their peak memory in training (one batch). Seconds a sample are those of the best pair of
+cuts with this position as the first, or as the second.
 
 Exit status: 0, or 2 for a bad setting.
 """

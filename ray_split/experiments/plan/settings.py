@@ -58,7 +58,7 @@ class Data(fields.Section):
     """What a language model is trained on."""
 
     max_length: fields.Count | None = Field(
-        None, description="tokens of a sample, for a model of text; none: input, or 128 of a language model by name"
+        None, description="tokens of a sample, for a model of text; none: input, or 128 for a language model by name"
     )
 
 

@@ -36,9 +36,9 @@ SCHEMES = ("http", "https", "ws", "wss")
 def main(arguments: Sequence[str]) -> int:
     """Take part in a run; returns the exit status."""
     parser = parser_of("device", __doc__)
-    parser.add_argument("--url", required=True, help="the gateway's, as the invitation has it")
-    parser.add_argument("--token", help="the device's (default: what stands after # in --url)")
-    parser.add_argument("--data", metavar="MODULE:FUNCTION", help="what returns the samples that are here")
+    parser.add_argument("--url", required=True, help="the gateway's address, as in the invitation")
+    parser.add_argument("--token", help="the device's token (default: what stands after # in --url)")
+    parser.add_argument("--data", metavar="MODULE:FUNCTION", help="function that returns this device's samples")
     parser.add_argument("--examples", action="store_true", help="train on examples that the gateway offers")
     parser.add_argument(
         "--share-labels", action="store_true", help="tell the run's owner how many samples of each class are here"

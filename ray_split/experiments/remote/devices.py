@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     url = f"http://{own_address()}:{config.Gateway().port}/"
     parser.add_argument("--url", default=url, help=f"the gateway's address (default: {url})")
     parser.add_argument("--tokens", type=Path, help="the file of the tokens (default: ~/.ray_split/devices.json)")
-    parser.add_argument("--no-picture", action="store_true", help="addresses alone")
+    parser.add_argument("--no-picture", action="store_true", help="print the addresses without a picture")
     given = parser.parse_args(arguments)
     path = path_of(given.tokens)
     if given.what == "invite":

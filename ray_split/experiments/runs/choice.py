@@ -14,11 +14,17 @@ from ray_split.experiments.runs.find import Run
 def add_choice(parser: Parser, sort: str | None) -> None:
     """Add the flags; `sort` is the column by default, None to leave the runs as they are named."""
     add = parser.add_argument
-    add("--where", action="append", default=[], metavar="COLUMN=VALUE", help="also != < <= > >=; several: all are met")
+    add(
+        "--where",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="or with != < <= > >=; several: all must hold",
+    )
     default = "the latest" if sort else "as they are named"
-    add("--sort", metavar="COLUMN", default=sort, help=f"the best first (default: {default})")
-    add("--reverse", action="store_true", help="the other way round")
-    add("--limit", type=int, help="at most so many")
+    add("--sort", metavar="COLUMN", default=sort, help=f"column to sort by, the best first (default: {default})")
+    add("--reverse", action="store_true", help="sort the other way round")
+    add("--limit", type=int, help="how many runs at most")
 
 
 def choose(runs: Sequence[Run], given: argparse.Namespace) -> list[Run]:

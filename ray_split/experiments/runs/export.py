@@ -4,7 +4,7 @@
     ray-split export ~/ray_results/lr --columns run,optimizer.lr,test_accuracy_at_best_val --out lr.csv
     ray-split export RUN --rounds > curve.csv
 
-RUN is a run's folder, a URI, or the name of a run in --storage. Of a folder with runs in it all are taken. The columns
+RUN is a run's folder, a URI, or the name of a run in --storage. A folder of runs stands for all in it. The columns
 are the run, the settings that differ, and the results, unless --columns says others. With --rounds a row is a round of
 a run, with all columns of metrics.jsonl. --where, --sort, --reverse and --limit choose runs as `ray-split runs` does.
 
@@ -47,11 +47,11 @@ def _add_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("run", nargs="+", metavar="RUN", help="folders of runs, or of several, or names")
     parser.needs = ("the run to export: its folder, or its name with --storage FOLDER", LISTS)
-    add("--format", choices=tuple(FORMATS), help="(default: as --out ends, or csv)")
+    add("--format", choices=tuple(FORMATS), help="(default: by the ending of --out, or csv)")
     add("--columns", metavar="A,B", help="as ray-split runs has them")
     add_choice(parser, sort=None)
     add("--rounds", action="store_true", help="a row for each round")
-    add("--out", metavar="FILE", help="where to (default: what is printed)")
+    add("--out", metavar="FILE", help="file to write (default: printed)")
     add_storage(parser)
 
 

@@ -7,7 +7,7 @@
 Looks through FOLDER and the folders in it, so runs of a comparison or a sweep are found too. A column is a key of
 summary.json, any setting by its name (optimizer.lr), or one of run, status, schedule, phones, rounds, train_loss,
 val_loss, val_accuracy; the last three are of the last round that has one. A run whose process died is `killed`.
-Those of a day: --where started=2026-11-27; since then: --where 'started>=2026-11-27'.
+Runs of a day: --where started=2026-11-27; since then: --where 'started>=2026-11-27'.
 
 Exit status: 0, or 2 for a bad argument.
 """
@@ -29,7 +29,7 @@ def _add_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("folder", nargs="?", metavar="FOLDER", help="where to look, a path or a URI (default: ~/ray_results)")
     add_choice(parser, sort="started")
-    add("--columns", metavar="A,B", help="what to show of each")
+    add("--columns", metavar="A,B", help="columns to show")
     add("--json", action="store_true", help="a JSON list, its values as they are")
 
 

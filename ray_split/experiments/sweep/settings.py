@@ -40,14 +40,14 @@ def add_own_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("--over", action="append", default=[], metavar="AXIS", help="section.field=A,B,... or =loguniform(LOW, HIGH)")
     add("--seeds", default="", help="an axis of seeds, as 0,1,2")
-    add("--samples", type=int, default=1, help="how often the whole list is gone through, drawing anew (default: 1)")
-    add("--metric", default="val_accuracy", help="of metrics.jsonl, to compare by (default: val_accuracy)")
-    add("--mode", choices=("max", "min"), help="(default: max, and min of a loss)")
+    add("--samples", type=int, default=1, help="how often all values are gone through, drawing anew (default: 1)")
+    add("--metric", default="val_accuracy", help="column of metrics.jsonl to compare by (default: val_accuracy)")
+    add("--mode", choices=("max", "min"), help="whether more or less is better (default: max; min for a loss)")
     add("--stop-early", action="store_true", help="stop runs that fall behind (ASHA)")
-    add("--grace", type=int, default=3, help="rounds that every run has, with --stop-early (default: 3)")
+    add("--grace", type=int, default=3, help="rounds that every run gets, with --stop-early (default: 3)")
     add("--concurrent", type=int, help="runs at a time (default: as many as there is room for)")
     add("--out", help="folder of the sweep (default: under run.storage_path)")
-    add("--trust", action="store_true", help="go on in a folder: unpickles what is there, which can run any code")
+    add("--trust", action="store_true", help="go on with the sweep in --out: unpickles what is there: any code can run")
 
 
 def sweep_of(arguments: Sequence[str], parser: Parser) -> Sweep:

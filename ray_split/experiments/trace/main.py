@@ -5,9 +5,9 @@
 Writes trace_3.json, for https://ui.perfetto.dev or chrome://tracing, and trace_3.png, beside the run or to --out. The
 run's settings say what phones, links and server are (phones.device, phones.link, server.device: docs/devices.md), and
 the round is computed once more from them: bars are in virtual time. Of real time there is what metrics.jsonl has: how
-long the round took, and what client and server actors spent of it in all, in the mean; not when.
+long the round took, and how long client and server actors (their mean) spent in all, not when.
 
-A model, data set or loss of your own is imported with --trust alone: whoever wrote the folder names it.
+A model, data set or loss of your own is imported only with --trust, since whoever wrote the folder names it.
 
 Exit status: 0, or 2 for a bad argument.
 """
@@ -55,12 +55,12 @@ def _folder(name: str, path: str) -> Place:
 
 
 def _add_flags(parser: Parser) -> None:
-    trust = "import what the folder's settings name as package.module:function: it runs code of whoever wrote there"
+    trust = "import what the folder's settings name as package.module:function: runs code of whoever wrote there"
     add = parser.add_argument
     parser.needs = ("the folder of a run", LISTS)
     add("folder", metavar="RUN_FOLDER", help="the run's output folder, or its URI")
     add("--round", type=int, default=0, help="counted from 0, as in metrics.jsonl (default: 0)")
-    add("--out", help="folder or URI to write to; none: the run's")
+    add("--out", help="folder or URI to write to; none: the run's folder")
     add("--trust", action="store_true", help=trust)
     add("--most", type=int, default=40, help="phones in the picture (default: 40); the JSON has all")
 
