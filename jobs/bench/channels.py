@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import ray_split as rs
 from jobs.bench.phones import Plain, Rounds
+from jobs.bench.scratch_folder import scratch_folder
 from jobs.bench.timing import Row, interleaved, ratio
 
 DIGITS = Path("jobs/configs/digits.yaml")
@@ -19,7 +19,7 @@ def _rounds(schedule: str, clients: int, channel: str) -> Rounds:
         schedule={"name": schedule},
         server={"num_gpus": 0},
         cluster={"client_actors": clients, "channel": channel},
-        run={"name": f"{schedule}_{clients}_{channel}", "storage_path": tempfile.mkdtemp(prefix="rs_bench")},
+        run={"name": f"{schedule}_{clients}_{channel}", "storage_path": scratch_folder()},
     )
     return Rounds(settings)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 import ray_split as rs
 from actors.ray_backend import backend
+from jobs.bench.scratch_folder import scratch_folder
 from jobs.bench.timing import Row, interleaved, ratio
 from ray_split.driver.round_runner import RoundRunner
 from ray_split.messages.turn import Turn
@@ -39,7 +39,7 @@ def settings_of(model: str, phones: int, samples: int, schedule: str, **sections
         optimizer={"lr": 0.05},
         server={"num_gpus": 0, "num_cpus": 1},
         cluster={"client_actors": 1, "cpus_per_client": 1, **sections.pop("cluster", {})},
-        run={"name": "bench", "storage_path": tempfile.mkdtemp(prefix="rs_bench")},
+        run={"name": "bench", "storage_path": scratch_folder()},
         **sections,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import psutil
 import ray
 
+from jobs.bench.scratch_folder import scratch_folder
 from jobs.bench.timing import Row
 from jobs.ray_head import environment, head, ray_command
 
@@ -30,7 +30,7 @@ def submit_row(repeats: int, calls: int) -> Row:
 
 
 def _first_round(dashboard: str) -> float:
-    out = Path(tempfile.mkdtemp(prefix="rs_bench"))
+    out = Path(scratch_folder())
     run = ["--run.storage_path", str(out), "--run.name", "first", "--run.rounds", "1", *CLUSTER]
     entry = ["python", "-m", "jobs.train", "--config", "jobs/configs/digits.yaml", *run]
     command = ray_command(sys.executable, "job", "submit", "--working-dir", ".", "--", *entry)
@@ -65,11 +65,11 @@ def sweep_row(repeats: int, calls: int) -> Row:
 
     def serial() -> None:
         for seed in SEEDS.split(","):
-            out = tempfile.mkdtemp(prefix="rs_bench")
+            out = scratch_folder()
             _command("jobs.train", "--run.seed", seed, "--run.storage_path", out)
 
     def sweep(concurrent: int) -> Callable[[], None]:
-        out = Path(tempfile.mkdtemp(prefix="rs_bench")) / "sweep"
+        out = Path(scratch_folder()) / "sweep"
         return lambda: _command("jobs.sweep", "--seeds", SEEDS, "--concurrent", str(concurrent), "--out", str(out))
 
     return {"serial": _timed(serial), **{f"sweep_{n}_at_a_time": _timed(sweep(n)) for n in (2,)}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import psutil
 import ray
 
+from jobs.bench.scratch_folder import scratch_folder
 from jobs.bench.timing import Row
 
 SAMPLE_SECONDS = 0.2
@@ -57,7 +57,7 @@ def _kind(process: psutil.Process) -> str:
 
 def watched(arguments: list[str], rounds: int) -> list[Sample]:
     """Run jobs.train on the Ray that this process is connected to, to its end; raises RuntimeError if it fails."""
-    folder = Path(tempfile.mkdtemp(prefix="rs_watched"))
+    folder = Path(scratch_folder())
     where = ["--run.storage_path", str(folder), "--run.name", "run", "--run.rounds", str(rounds)]
     env = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     command = [sys.executable, "-m", "jobs.train", *arguments, *where]
