@@ -7,7 +7,7 @@ transformers is imported only when one of its models is asked for: it costs a pr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ray_split.config.language.packages import language_package
 from ray_split.config.user_code.plugins import check_trusted
 from ray_split.cutting.language.families import DECODERS
 from ray_split.errors import SettingsError, first_line, listed, shown
+from ray_split.models.configuration_keys import check_keys
 
 TRAINED, FIRST_DRAWN = "hf:", "hf-config:"
 
@@ -41,10 +42,14 @@ def is_named(name: str) -> bool:
 
 def short_name(name: str) -> str:
     """The last part of such a name, for a run's folder."""
-    what = name.partition(":")[2]
-    if name.startswith(FIRST_DRAWN) and what.lstrip().startswith("{"):
+    if _is_written_out(name):
         return str(_told(name).get("model_type", "model"))
-    return Path(what).name
+    return Path(name.partition(":")[2]).name
+
+
+def _is_written_out(name: str) -> bool:
+    """Whether the name holds the configuration, and not the path of a file that has it."""
+    return name.startswith(FIRST_DRAWN) and name.removeprefix(FIRST_DRAWN).lstrip().startswith("{")
 
 
 def folder_of(name: str) -> Path | None:
@@ -65,11 +70,12 @@ def named(name: str) -> Callable[..., nn.Module]:
         transformers = _library()
         if name.startswith(FIRST_DRAWN):
             told = _told(name, kwargs)
-            config = _configuration(transformers, name, told)
+            _check_keys(transformers, name, told, [*told] if _is_written_out(name) else kwargs)
+            config = _configuration(transformers, told)
             kind = _class(transformers, name, config, head)
             if num_classes is not None and _is_causal(kind) and "vocab_size" not in told:
                 # of data that is text: as many as it has kinds of tokens
-                config = _configuration(transformers, name, {**told, "vocab_size": num_classes})
+                config = _configuration(transformers, {**told, "vocab_size": num_classes})
             return _made(kind._from_config, config, num_classes)
         where = str(folder_of(name) or name.removeprefix(TRAINED))
         own = {key: kwargs[key] for key in OF_THE_FILE if key in kwargs}
@@ -106,14 +112,17 @@ def _library() -> Any:
     return language_package("transformers", "model.name", None, wrong)
 
 
-def _configuration(transformers: Any, name: str, told: Mapping[str, Any]) -> Any:
+def _configuration(transformers: Any, told: Mapping[str, Any]) -> Any:
     rest = dict(told)
-    kind = rest.pop("model_type", None)
-    known = transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
-    if kind not in known:
+    return transformers.AutoConfig.for_model(rest.pop("model_type"), **rest)
+
+
+def _check_keys(transformers: Any, name: str, told: Mapping[str, Any], written: Iterable[str]) -> None:
+    kind, families = told.get("model_type"), transformers.models.auto.configuration_auto.CONFIG_MAPPING
+    if kind not in families:
         wrong = f"the configuration says no model_type that transformers {transformers.__version__} has: {shown(kind)}"
         raise SettingsError("model.name", name, "Write model_type, such as gpt2 or llama", wrong)
-    return transformers.AutoConfig.for_model(kind, **rest)
+    check_keys(name, str(kind), families[kind], [key for key in written if key != "model_type"])
 
 
 def _is_causal(kind: Any) -> bool:

@@ -95,6 +95,12 @@ def test_it_is_cut_after_its_first_block_and_the_last_but_one() -> None:
         ("hf-config:nowhere.json", {}, "model.name: there is no file nowhere.json. Write hf-config:{model_type"),
         ("hf-config:{}", {}, "model.name: the configuration says no model_type that transformers"),
         ('hf-config:{"model_type": "nosuch"}', {}, "model.name: the configuration says no model_type that transfor"),
+        (
+            "hf-config:{model_type: llama, hiden_size: 64}",
+            {},
+            "model.name: a configuration of llama has no 'hiden_size'. Did you mean hidden_size?",
+        ),
+        (NAME, {"n_layers": 2}, "model.name: a configuration of llama has no 'n_layers'."),
         (NAME, {"head": "nosuch"}, "model.kwargs: "),
         (NAME, {"head": "image_classification"}, "model.name: transformers has no llama with a head image_classif"),
     ],
