@@ -15,7 +15,7 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/.installed: .venv/bin/uv pyproject.toml
-	@echo "installing into .venv (torch with CUDA is several GB; make install TORCH=cpu where your index has it)"
+	@echo "installing into .venv (torch with CUDA is several GB; make install TORCH=cpu: less, from PyTorch's own index)"
 	$(UV) --editable .
 	@touch $@
 

@@ -88,6 +88,12 @@ class Model(Section):
         description="how a segment applies the gradient it receives: autograd or auxiliary_labels; both give the same",
     )
 
+    @field_validator("name", mode="before")
+    @classmethod
+    def _in_one_line(cls, name: Any) -> Any:
+        """A configuration that is written out takes several lines of a shell as it likes."""
+        return " ".join(name.split()) if isinstance(name, str) and name.startswith("hf-config:") else name
+
     @field_validator("freeze")
     @classmethod
     def _segments(cls, freeze: list[str]) -> list[str]:

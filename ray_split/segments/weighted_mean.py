@@ -34,7 +34,8 @@ def added(total: State | None, part: State) -> State:
 
 
 def averaged(states: Sequence[State], shares: Sequence[float]) -> State:
-    """The mean of whole states, with their optimizers; of integers and of optimizers' step counters the largest.
+    """The mean of whole states, with their optimizers (of replicas' B, not of phones); of integers, and of optimizers'
+    step counters, the largest.
 
     What is the same in all stays so, to the last bit. A slot that an optimizer does not have yet counts as zeros; a
     number that it remembers of a whole weight is that of the state whose optimizer has stepped the weight most often.

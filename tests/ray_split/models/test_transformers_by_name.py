@@ -112,6 +112,13 @@ def test_what_is_no_model_is_told_in_a_line(name: str, kwargs: dict[str, Any], s
     assert "\n" not in str(caught.value)
 
 
+def test_a_configuration_may_be_written_over_several_lines() -> None:
+    written = "hf-config:{model_type: llama,\n    hidden_size: 64}"
+    assert Model(name=written).name == "hf-config:{model_type: llama, hidden_size: 64}"
+    with pytest.raises(rs.SettingsError, match="has a line break"):
+        rs.Config(model={"name": "mlp\n"})
+
+
 def test_a_runs_folder_is_named_after_the_model() -> None:
     assert [is_named(name) for name in ("hf:gpt2", NAME, "digits_cnn", "hfx.module:function")] == [
         True,
