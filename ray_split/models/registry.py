@@ -96,6 +96,16 @@ def takes_shape(settings: config.Model) -> bool:
     return "input_shape" not in settings.kwargs and _has_place(_function(settings.name))
 
 
+def takes_classes(settings: config.Model) -> bool:
+    """Whether the model's function is told `num_classes`: it has a place for them, and `kwargs` don't say them.
+
+    Raises SettingsError.
+    """
+    parameters = signature_of("model.name", _function(settings.name)).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return "num_classes" not in settings.kwargs and ("num_classes" in parameters or takes_any)
+
+
 def _has_place(function: Callable[..., Any]) -> bool:
     """Whether it names `input_shape`: one that takes any keyword may pass it on to who doesn't know it."""
     return "input_shape" in signature_of("model.name", function).parameters
