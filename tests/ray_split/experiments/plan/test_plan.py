@@ -124,7 +124,7 @@ def test_without_matplotlib_a_line_says_so(
     for module in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, module, None)
     assert main(["--out", str(tmp_path)]) == 0
-    assert "no plot" in capsys.readouterr().out
+    assert "no plot" in (printed := capsys.readouterr().out) and "; pip install 'ray-split[plot]'\n" in printed
     assert {path.name for path in tmp_path.iterdir()} == FILES - {"plan.png"}
 
 
