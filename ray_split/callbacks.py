@@ -325,7 +325,7 @@ def closing_table(summary: dict[str, Any], path: str) -> Table:
         **({"ended early by": summary["stopped_by"]} if summary.get("stopped_by") else {}),
         **_best(summary),
         **({"test nonfinite": str(summary["test_nonfinite"])} if summary.get("test_nonfinite") else {}),
-        "seconds": number(summary["seconds"], 1),
+        "training s": number(summary["seconds"], 1),
         "samples/s": number(summary["samples_per_second"], 0),
         "sent up / down": f"{summary['bytes_up_total'] / 1e6:.1f} / {summary['bytes_down_total'] / 1e6:.1f} MB",
         **({"server replicas": str(summary["server_replicas"])} if summary["server_replicas"] > 1 else {}),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from ray_split import logs
+from ray_split.command_line.kwargs_hint import arguments_of, kwargs_for
 from ray_split.config.exposed_credentials import check_flags, in_job
 from ray_split.config.user_code.plugins import suggest
 from ray_split.errors import SettingsError, listed, shown
@@ -52,7 +53,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse's; of a flag that there is not, which may be meant."""
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            raise unknown_words(unknown, self.flags(), f"{self.prog} --help")
+            raise unknown_words(unknown, self.flags(), f"{self.prog} --help", vars(found))
         return found
 
     def flags(self) -> list[str]:
@@ -85,14 +86,16 @@ def parser_built_by(main: Callable[[Sequence[str]], object]) -> Parser:
     raise TypeError(f"{main} makes no parser")
 
 
-def unknown_words(unknown: Sequence[str], known: Sequence[str], helps: str) -> SettingsError:
-    """What is said of words of a command line that nothing takes."""
+def unknown_words(unknown: Sequence[str], known: Sequence[str], helps: str, given: Mapping[str, Any]) -> SettingsError:
+    """What is said of words of a command line that nothing takes, beside the flags that are `given`."""
     flag, _, value = unknown[0].partition("=")
     if not flag.startswith("-"):
         wrong = f"unexpected {'argument' if len(unknown) == 1 else 'arguments'} {shown(' '.join(unknown))}"
         return SettingsError("", " ".join(unknown), UNEXPECTED, wrong)
-    allowed = suggest(flag, known) or f"'{helps}' lists the flags"
-    return SettingsError(flag, value or " ".join(unknown[1:2]), allowed, f"there is no flag {shown(flag)}")
+    value = value or " ".join(unknown[1:2])
+    kwargs = kwargs_for(flag, value, arguments_of(given), known) if "--data.kwargs" in known else ""
+    allowed = kwargs or suggest(flag, known) or f"'{helps}' lists the flags"
+    return SettingsError(flag, value, allowed, f"there is no flag {shown(flag)}")
 
 
 UNEXPECTED = "Remove it, or if it is the value of a flag, put it right after that flag"

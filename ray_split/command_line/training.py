@@ -51,7 +51,7 @@ def settings_of(arguments: Sequence[str], beside: Sequence[str] = ()) -> tuple[c
     namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = [*beside, *parser.flags()]
-        raise unknown_words(unknown, known, f"{training_help.PROG} --help-all")
+        raise unknown_words(unknown, known, f"{training_help.PROG} --help-all", vars(namespace))
     flags = vars(namespace)
     flags.pop("help")
     file, wanted = flags.pop("config"), [name for name in INSTEAD if flags.pop(name)]

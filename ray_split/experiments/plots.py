@@ -40,7 +40,7 @@ def save(figures: Mapping[str, Callable[[], Figure]], out: Place, dpi: int = 160
     try:
         drawn = {name: _png(draw(), dpi) for name, draw in figures.items()}
     except ImportError as error:
-        print(f"no plot: {error}; pip install matplotlib{hint}")
+        print(f"no plot: {error}; pip install 'ray-split[plot]'{hint}")
         return False
     for name, content in drawn.items():
         write(out / name, content)

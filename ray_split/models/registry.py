@@ -6,7 +6,7 @@ Yours: 'package.module:function', and name the cuts; or a function that returns 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ from ray_split import config, seeds
 from ray_split.config.user_code.by_value import spoken
 from ray_split.config.user_code.plugins import blamed, call, find, signature_of, suggest
 from ray_split.cutting.cut import Segments, cut
-from ray_split.cutting.language.blocks import usual_cuts, without_cache
+from ray_split.cutting.language.blocks import positions_of, usual_cuts, without_cache
+from ray_split.cutting.language.families import family_of
 from ray_split.cutting.own_segments import Chain
 from ray_split.cutting.random_generators import Generators, seed_everywhere
 from ray_split.errors import SettingsError, brief, listed, shown
@@ -94,6 +95,16 @@ def build(settings: config.Model, seed: int) -> nn.Module:
 def takes_shape(settings: config.Model) -> bool:
     """Whether the model's function has a place for `input_shape`, and `kwargs` don't say it. Raises SettingsError."""
     return "input_shape" not in settings.kwargs and _has_place(_function(settings.name))
+
+
+def takes_classes(settings: config.Model) -> bool:
+    """Whether the model's function is told `num_classes`: it has a place for them, and `kwargs` don't say them.
+
+    Raises SettingsError.
+    """
+    parameters = signature_of("model.name", _function(settings.name)).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return "num_classes" not in settings.kwargs and ("num_classes" in parameters or takes_any)
 
 
 def _has_place(function: Callable[..., Any]) -> bool:
@@ -194,20 +205,22 @@ def cuts_of(settings: config.Model, model: nn.Module) -> list[str]:
     elif cuts is None and _is_known(settings.name):
         cuts = zoo.cuts_of(model)
     if cuts is None:
-        layers = [layer for layer, _ in model.named_children()]
         wrong = f"is not set, and {spoken(settings.name)} has no cuts of its own"
-        raise SettingsError("model.cuts", None, _where_to_cut(layers), wrong)
+        raise SettingsError("model.cuts", None, _where_to_cut(model), wrong)
     return list(cuts)
 
 
-def _where_to_cut(layers: Sequence[str]) -> str:
-    """What to set where nothing says where to cut. Nothing is left after the last layer."""
-    may = layers[:-1][:40]
+def _where_to_cut(model: nn.Module) -> str:
+    """What to set where nothing says where to cut. Nothing is left after the last layer, but the head after blocks."""
+    family = family_of(model, mask="mask")
+    may = [name for name, _ in model.named_children()][:-1][:40] if family is None else positions_of(model, family)
     if not may:
         return "Name the layers to cut after"
-    two = f"two to make three parts, such as --model.cuts {may[0]},{may[-1]}, or " if len(may) > 1 else ""
-    one = f"one to make two parts, such as --model.cuts {may[0]}"
-    return f"Name the layers to cut after: {two}{one}. You can cut after the layers {listed(may)}"
+    such = may if family is None else may[-2:]  # the blocks, of which there are one or two
+    two = f"two to make three parts, such as --model.cuts {such[0]},{such[-1]}, or " if len(may) > 1 else ""
+    one = f"one to make two parts, such as --model.cuts {such[0]}"
+    several = "layers" if len(may) > 1 else "layer"
+    return f"Name the layers to cut after: {two}{one}. You can cut after the {several} {listed(may)}"
 
 
 def first_states(settings: config.Config, made: Mapping[str, CopyFactory]) -> dict[str, State]:

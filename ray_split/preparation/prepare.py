@@ -15,7 +15,6 @@ from torch import nn
 from ray_split import config, logs, schedules
 from ray_split.algorithms import checks as algorithms
 from ray_split.arrays import Array
-from ray_split.config.default_models import TEXTS
 from ray_split.config.user_code import by_value
 from ray_split.config.user_code.by_value import spoken
 from ray_split.config.user_code.plugins import with_main
@@ -38,6 +37,7 @@ from ray_split.preparation.cohorts import settle
 from ray_split.preparation.data_checks import check_data, warn_of_large
 from ray_split.preparation.settings import futile_settings, named_callbacks
 from ray_split.preparation.settings.contrast_settings import check_representation
+from ray_split.preparation.settings.data_sizes import with_sizes, with_tokenizer
 from ray_split.preparation.settings.evaluation_settings import settle_evaluation
 from ray_split.preparation.settings.optimizer_settings import check_end, check_optimizers, try_hand_over
 from ray_split.preparation.settings.rank_settings import check_adapters, settle_ranks
@@ -51,7 +51,6 @@ from ray_split.preparation.settings.server_settings import (
 from ray_split.preparation.settings.stop_settings import check_stop
 from ray_split.preparation.settings.task_settings import (
     check_names,
-    outputs_of,
     settle_task,
     try_loss,
     try_metrics,
@@ -101,7 +100,7 @@ def prepare(settings: config.Config) -> Prepared:
     check_remote(settings)
     settings = described(with_held_out(settings, schedule))
     # 3. The data, and which samples are whose.
-    settings = _with_tokenizer(settings)
+    settings = with_tokenizer(settings)
     parts = data.load(settings.data)
     settings = settings.with_values(data={"name": by_value.loaded(settings.data.name, parts)})
     partition = partitions.deal(settings, parts.train.labels, parts.groups)
@@ -115,8 +114,7 @@ def prepare(settings: config.Config) -> Prepared:
     check_data(settings, parts, stream)
     check_sequences(settings, parts)
     # 5. The model, what it is to learn, and where it is cut.
-    sizes = {"num_classes": _classes(settings.model, parts), "input_shape": _input_shape(settings.model, parts)}
-    settings = settings.with_values(model=sizes)
+    settings = with_sizes(settings, parts)
     model = _model(settings)
     settings = settings.with_values(model={"cuts": registry.cuts_of(settings.model, model)})
     settings = with_mask(settings, model, parts)
@@ -184,16 +182,6 @@ def _with_model_folder(settings: config.Config) -> config.Config:
     return settings.with_values(model={"name": f"{transformers_by_name.TRAINED}{where.absolute()}"})
 
 
-def _with_tokenizer(settings: config.Config) -> config.Config:
-    """Text is in the tokens of the model that is to read it, where nothing says another."""
-    data, model = settings.data, settings.model
-    if data.name not in TEXTS or "tokenizer" in data.kwargs or not model.name.startswith(transformers_by_name.TRAINED):
-        return settings
-    where = {key: model.kwargs[key] for key in ("gguf_file",) if key in model.kwargs}
-    tokenizer = {"tokenizer": model.name.removeprefix(transformers_by_name.TRAINED), **where}
-    return settings.with_values(data={"kwargs": {**tokenizer, **data.kwargs}})
-
-
 def _check_held_out(settings: config.Config, partition: partitions.Partition) -> None:
     if not partition.held_out_sizes("test").any():
         wrong = f"is {settings.phones.held_out:g}, which leaves no phone a sample to hold out"
@@ -233,30 +221,6 @@ def _named(settings: config.Config) -> config.Config:
 
 def _absolute(folder: Place) -> Place:
     return folder.absolute() if isinstance(folder, Path) else folder
-
-
-def _classes(settings: config.Model, parts: data.Parts) -> int | None:
-    """As many classes as the data has, or as the settings say if that is no fewer; of values as many as a label has."""
-    there = parts.num_classes
-    if settings.num_classes is None and there is None:
-        return outputs_of(parts.train.labels)
-    if settings.num_classes is not None and there is not None and settings.num_classes < there:
-        wrong = f"is {settings.num_classes}, but the labels have {there} classes"
-        raise SettingsError("model.num_classes", settings.num_classes, f"Set {there} or more", wrong)
-    return settings.num_classes if settings.num_classes is not None else there
-
-
-def _input_shape(settings: config.Model, parts: data.Parts) -> list[int | None] | None:
-    """Of a sample, for a model that asks for it; of sequences None stands for the length.
-
-    Raises SettingsError if the settings say another.
-    """
-    shape = list(parts.train.inputs.shape[1:])
-    if settings.input_shape not in (None, shape):
-        said = ",".join(map(str, shape))
-        wrong = f"is {','.join(map(str, settings.input_shape or ()))}, but the samples have the shape {said}"
-        raise SettingsError("model.input_shape", settings.input_shape, "Remove model.input_shape", wrong)
-    return shape if shape and registry.takes_shape(settings) else None
 
 
 def _model(settings: config.Config) -> nn.Module:

@@ -29,6 +29,7 @@ def test_a_log_has_one_plain_line_a_round_and_a_closing_table(tmp_path: Path) ->
     assert [line.split("  ")[0] for line in lines] == ["round 1/2", "round 2/2"]
     assert all("loss " in line and "val_accuracy " in line and line.endswith("samples/s") for line in lines)
     assert "run finished" in out.getvalue() and result.path in out.getvalue()
+    assert re.search(rf"│ training s +│ {result.metrics['seconds']:.1f} ", out.getvalue())
     assert f"{result.metrics['test_accuracy']:.4f}" in out.getvalue()
 
 

@@ -170,7 +170,10 @@ def refused(capsys, tmp_path, *arguments):
             ["model.name: theirs:failing failed at theirs.py:", "first line"],
         ),
         (["--model.name", "theirs:tupled", "--model.cuts", "1,2"], ["task.loss: cross_entropy can't take outputs"]),
-        (["--model.name", "resnet18"], ["model.name: resnet18 can't take this data, batches of shape"]),
+        (
+            ["--model.name", "resnet18"],
+            ["model.name: resnet18 can't take this data, batches of shape (N, 1, 8, 8) of float32: "],
+        ),
         (["--model.num_classes", "9"], ["model.num_classes: is 9, but the labels have 10 classes. Set 10 or more."]),
         (["--model.kwargs", "{widht: 3}"], ["model.kwargs: digits_cnn takes no argument 'widht'. Did you mean width?"]),
         (["--model.kwargs", "{width: wide}"], ["model.kwargs: with {'width': 'wide'}, digits_cnn failed at "]),

@@ -42,6 +42,8 @@ LINES = {
         "unexpected argument 'stray'. Remove it, or if it is the value of a flag, put it right after that flag."
     ),
     "train --phones.cuont 3": "there is no flag '--phones.cuont'. Did you mean --phones.count?",
+    "train --data.max_length 32": "there is no flag '--data.max_length'. Write --data.kwargs '{max_length: 32}'.",
+    "plan --model.width 8": "there is no flag '--model.width'. Write --model.kwargs '{width: 8}'.",
     "train --phones.count": "--phones.count: needs a value, a whole number.",
     "train --help optimiser": (
         "--help: there is no section 'optimiser'. Did you mean optimizer? The sections are model, data, task, phones, "
@@ -95,6 +97,11 @@ LINES = {
     ),
     "train --schedule.name sequentail": (
         "schedule.name: there is no schedule 'sequentail'. Did you mean sequential? The schedules are fedavg, "
+        "parallel, sequential, splitfed_v1, splitfed_v2, splitfed_v3 and unsplit. You can also name your own as "
+        "package.module:function."
+    ),
+    "train --schedule.name splitfed": (
+        "schedule.name: there is no schedule 'splitfed'. Did you mean splitfed_v1? The schedules are fedavg, "
         "parallel, sequential, splitfed_v1, splitfed_v2, splitfed_v3 and unsplit. You can also name your own as "
         "package.module:function."
     ),

@@ -52,12 +52,24 @@ LONGEST_LIST = 200  # characters of what there is, where a name that is close is
 def suggest(name: str, known: Iterable[str], there: str = "", show: Callable[[str], str] = str) -> str:
     """What to take instead of `name`: the known name that is close, if one is, and what there is.
 
-    With a near match a long list of what there is is left out. `show` makes of a name what is typed.
+    With a near match a long list of what there is is left out. `show` makes of a name what is typed. Of known names
+    that are equally close it is the first.
     """
-    close = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=NEAR)
-    if not close:
+    close = _closest(name[:100], list(known))
+    if close is None:
         return there
-    return f"Did you mean {show(close[0])}? {there if len(there) < LONGEST_LIST else ''}".strip()
+    return f"Did you mean {show(close)}? {there if len(there) < LONGEST_LIST else ''}".strip()
+
+
+def _closest(name: str, known: Sequence[str]) -> str | None:
+    near = set(difflib.get_close_matches(name, known, n=max(1, len(known)), cutoff=NEAR))
+    matcher = difflib.SequenceMatcher(b=name)
+
+    def alike(other: str) -> float:
+        matcher.set_seq1(other)
+        return matcher.ratio()
+
+    return max((each for each in known if each in near), key=alike, default=None)
 
 
 def find(field: str, name: str, ours: Mapping[str, T]) -> T | Callable[..., Any]:

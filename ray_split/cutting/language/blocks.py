@@ -27,8 +27,7 @@ from ray_split.errors import SettingsError, shown
 def parts_of(model: nn.Module, family: Family, cuts: Sequence[str]) -> list[Blocks]:
     """The model cut after these blocks, or after its embedding. Raises CutError or SettingsError."""
     check_rotary(model)
-    names = [name for name, _ in model.get_submodule(family.blocks).named_children()]
-    may = [family.embedding, *(f"{family.blocks}.{name}" for name in names)]
+    may = positions_of(model, family)
     for name in cuts:
         if name not in may:
             there = f"Cut after {may[1]} to {may[-1]}, or after {family.embedding}"
@@ -39,11 +38,17 @@ def parts_of(model: nn.Module, family: Family, cuts: Sequence[str]) -> list[Bloc
         raise CutError(list(cuts), f"Write {','.join(reversed(cuts))}", f"{cuts[1]} runs before {cuts[0]}")
     if len(set(places)) < len(places):
         raise CutError(list(cuts), "Name two blocks", "one block is named twice")
-    borders = pairwise([0, *places, len(names)])
+    borders = pairwise([0, *places, len(may) - 1])
     ends = len(cuts)
     parts = [Blocks(model, family, *some, place == 0, place == ends) for place, some in enumerate(borders)]
     _keep_ties(model, parts)
     return parts
+
+
+def positions_of(model: nn.Module, family: Family) -> list[str]:
+    """The layers after which it can be cut: its embedding, and each of its blocks."""
+    names = [name for name, _ in model.get_submodule(family.blocks).named_children()]
+    return [family.embedding, *(f"{family.blocks}.{name}" for name in names)]
 
 
 def smallest_parts(model: nn.Module, family: Family) -> dict[str, Blocks]:
@@ -51,9 +56,8 @@ def smallest_parts(model: nn.Module, family: Family) -> dict[str, Blocks]:
 
     They have no weights in common but the base's, whatever is tied in the model.
     """
-    names = [name for name, _ in model.get_submodule(family.blocks).named_children()]
-    last = len(names)
-    ends = [family.embedding, *(f"{family.blocks}.{name}" for name in names), ""]
+    ends = [*positions_of(model, family), ""]
+    last = len(ends) - 2
     borders = [(0, 0), *pairwise(range(last + 1)), (last, last)]
     return {
         end: Blocks(model, family, *some, end == ends[0], end == ends[-1])

@@ -107,4 +107,4 @@ def outcome(settings: config.Config) -> str:
     """A finished run's figures, in one line."""
     run = results.read_run(settings.run.folder, settings.schedule.name, settings.run.seed)
     seconds = number(run.summary["seconds"], 1)
-    return f"test accuracy {number(results.accuracy(run))}, {run.summary['rounds']} rounds, {seconds} s"
+    return f"test accuracy {number(results.accuracy(run))}, {run.summary['rounds']} rounds, {seconds} s of training"

@@ -51,7 +51,7 @@ def _texts(table: Sequence[Line], target: float | None) -> list[list[str]]:
     goal = "target" if target is None else f"{target:.4g}"
     units = {name: _unit([line.cells[name].mean for line in table]) for name in COLUMNS if name.startswith("bytes")}
     up, down, weights = (f"{kind} ({units[f'bytes_{kind}_per_phone_round'][1]})" for kind in ("up", "down", "weights"))
-    spent = ["rounds", units["bytes_to_target"][1], "s"]
+    spent = ["rounds", units["bytes_to_target"][1], "training s"]
     head = ["schedule", "test accuracy", *(f"{what} to {goal}" for what in spent), up, down, weights, "phone-rounds/s"]
     return [head, *([_name(line), *_cells(line, units)] for line in table)]
 

@@ -1,9 +1,12 @@
 """Plan where to cut a model, for a phone and a link: every position, what it costs, and the best cuts.
 
     ray-split plan --model.name resnet18 --input 3x64x64 --phone.memory_mb 300 --link.up_mbps 10
+    ray-split plan --model.name my_model:net --data.name my_model:rings
 
-Nothing is trained and no weights are made: a model of any size takes seconds. Prints a table of all positions and
-the recommended cuts; writes positions.csv, pareto.csv and plan.png to --out. docs/planner.md says what is computed.
+Nothing is trained and no weights are made: a model of any size takes seconds. With --data.name the shape of a sample
+and the number of classes are read from that data; else give --input and --model.num_classes. Prints a table of all
+positions and the recommended cuts; writes positions.csv, pareto.csv and plan.png to --out. docs/planner.md says what is
+computed.
 
 In the table: kB are what crosses there for a sample, and comes back as gradients. A is everything up to the position,
 C everything after it, MB their peak memory in training (one batch). Seconds a sample are those of the best pair of
@@ -17,11 +20,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ray_split.costs.planner import Plan, plan
-from ray_split.costs.position_costs import scan, weightless
 from ray_split.experiments.command import exit_status, parser_of, settings_of
 from ray_split.experiments.out_folder import check_writable
 from ray_split.experiments.plan.plots import figure_of
 from ray_split.experiments.plan.rows import front_rows, position_rows, to_text
+from ray_split.experiments.plan.sample import scanned
 from ray_split.experiments.plan.settings import Settings
 from ray_split.experiments.plots import save
 from ray_split.experiments.tables import figures, write_csv
@@ -29,15 +32,11 @@ from ray_split.experiments.tables import figures, write_csv
 FILES = ("positions.csv", "pareto.csv", "plan.png")
 
 
-def plan_of(settings: Settings) -> Plan:
-    """The plan for these settings. Raises SettingsError."""
+def plan_of(settings: Settings) -> tuple[Plan, str]:
+    """The plan for these settings, and a line that says for which inputs it is. Raises SettingsError."""
     optimizer = settings.trained_with()  # first: what is wrong with it is known in no time
-    length = settings.data.max_length
-    told = {"input_shape": settings.input if length is None else [length]}
-    model = weightless(settings.model.built().model_copy(update=told))
-    shape, dtype = settings.sample(reads_tokens=getattr(model, "main_input_name", None) == "input_ids")
-    scanned = scan(model, shape, settings.batch, dtype)
-    return plan(scanned, optimizer, settings.profile(), double=settings.split == "double")
+    costs, planned_for = scanned(settings)
+    return plan(costs, optimizer, settings.profile(), double=settings.split == "double"), planned_for
 
 
 def write(found: Plan, settings: Settings) -> None:
@@ -70,5 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     """Plan; returns the exit status."""
     settings = settings_of(Settings, arguments, parser_of("plan", __doc__))
     check_writable(settings.folder(), *FILES, field="out")
-    write(plan_of(settings), settings)
+    found, planned_for = plan_of(settings)
+    print(planned_for)
+    write(found, settings)
     return 0

@@ -5,20 +5,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ray_split import config
 from ray_split.config import fields
+from ray_split.config.default_models import with_default_model
 from ray_split.config.language.lora import Lora
 from ray_split.config.validation import Root
 from ray_split.costs.planner_hardware import Link, Phone, Profile, Server
 from ray_split.errors import SettingsError
 from ray_split.filesystem import Place, place
 from ray_split.models.transformers_by_name import is_named, short_name
-
-USUAL_LENGTH = 128
-"""Tokens of a sample, as data.name text has them."""
 
 SIZE = re.compile("[0-9]{1,9}")
 
@@ -38,7 +35,10 @@ class Model(fields.Section):
 
     name: str = Field("digits_cnn", description="as for ray-split train: one of its models, or package.module:function")
     num_classes: int | None = Field(
-        10, ge=1, le=10**7, description="passed to the model's function if it has a place for it"
+        10,
+        ge=1,
+        le=10**7,
+        description="passed to the model's function if it has a place for it; with data.name as the data has it",
     )
     kwargs: fields.Mapping = Field({}, description="passed to the model's function, as YAML")
     lora: Lora = Lora()
@@ -55,8 +55,15 @@ class Model(fields.Section):
 
 
 class Data(fields.Section):
-    """What a language model is trained on."""
+    """What it would be trained on."""
 
+    name: str | None = Field(
+        None,
+        description="data set whose samples and classes the plan is for: one of ray-split train's, or "
+        "package.module:function; none: no data is read",
+    )
+    path: fields.LocalPath | None = Field(None, description="where that data set lies, as for ray-split train")
+    kwargs: fields.Mapping = Field({}, description="passed to that data set's function, as YAML")
     max_length: fields.Count | None = Field(
         None, description="tokens of a sample, for a model of text; none: input, or 128 for a language model by name"
     )
@@ -75,7 +82,7 @@ class Settings(Root):
 
     model: Model = Model()
     input: Annotated[list[int], BeforeValidator(_sizes), Field(min_length=1)] = Field(
-        [1, 8, 8], description="shape of a sample, as 3x224x224"
+        [1, 8, 8], description="shape of a sample, as 3x224x224; with data.name as the data has it"
     )
     data: Data = Data()
     batch: fields.Count = Field(16, description="samples in a step")
@@ -88,6 +95,11 @@ class Settings(Root):
     link: Link = Link()
     out: fields.StoragePath | None = Field(None, description="folder or URI for CSV and plot; none: plan_<model> here")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _suits_the_data(cls, values: Any) -> Any:
+        return with_default_model(values) if isinstance(values, dict) else values
+
     def trained_with(self) -> config.Optimizer:
         """The optimizer as training has it. Raises SettingsError."""
         return config.Config(optimizer=self.optimizer.model_dump()).optimizer
@@ -95,16 +107,6 @@ class Settings(Root):
     def profile(self) -> Profile:
         """Phone, server and link."""
         return Profile(phone=self.phone, server=self.server, link=self.link)
-
-    def sample(self, reads_tokens: bool) -> tuple[list[int], torch.dtype]:
-        """Shape and type of a sample, for a model that reads tokens or doesn't. Raises SettingsError."""
-        length, shape_given = self.data.max_length, "input" in self.model_fields_set
-        if length is not None and shape_given:
-            wrong = "can't be set beside input"
-            raise SettingsError("data.max_length", length, "Set one of the two", wrong)
-        if length is None and not (reads_tokens and not shape_given):
-            return self.input, torch.int64 if reads_tokens else torch.float32
-        return [length or USUAL_LENGTH], torch.int64
 
     @property
     def title(self) -> str:

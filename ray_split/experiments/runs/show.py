@@ -91,11 +91,12 @@ def curve(values: Sequence[float]) -> str:
 
 
 def table_of_rounds(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Some of the rounds, the first and the last among them, with the columns that have anything."""
+    """Some of the rounds, counted from 1, the first and the last among them, with the columns that have anything."""
     columns = [name for name in ROUND if any(row.get(name) is not None for row in rows)]
-    chosen = [rows[i] for i in spread(len(rows), ROUNDS)]
-    lines = [columns, *([shown(row.get(name)) for name in columns] for row in chosen)]
-    return "\n".join(f"  {line}" for line in tables.to_lines(lines, left=0))
+    chosen = [{**rows[i], "round": rows[i]["round"] + 1} for i in spread(len(rows), ROUNDS)]
+    lines = tables.to_lines([columns, *([shown(row.get(name)) for name in columns] for row in chosen)], left=0)
+    left_out = [f"{len(chosen)} of {len(rows)} rounds shown"] if len(chosen) < len(rows) else []
+    return "\n".join(f"  {line}" for line in [*lines, *left_out])
 
 
 def spread(count: int, most: int) -> list[int]:

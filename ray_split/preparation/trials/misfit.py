@@ -23,7 +23,8 @@ def misfit(settings: config.Config, stream: Stream, inputs: Any, error: BaseExce
     batch = values_of(inputs)
     if "more than 1 value per channel" in str(error) and len(batch) == 1:
         return _batch_of_one(settings, stream)
-    shape = f"batches of shape {tuple(batch.shape)} of {batch.dtype}".replace("torch.", "")
+    sizes = ", ".join(map(str, ("N", *batch.shape[1:]))) + "," * (batch.dim() == 1)  # how many samples nobody set
+    shape = f"batches of shape ({sizes}) of {batch.dtype}".replace("torch.", "")
     wrong = f"{spoken(settings.model.name)} can't take this data, {shape}: {told(error)}"
     allowed = _hint(settings, batch, error) or "Choose a model that fits this data, or data that fits this model"
     return SettingsError("model.name", settings.model.name, allowed, wrong)

@@ -12,8 +12,11 @@ import torch
 import ray_split as rs
 from ray_split import seeds
 from ray_split.config import Model
+from ray_split.cutting.cut import cut
+from ray_split.errors import SettingsError
 from ray_split.models import registry
 from ray_split.models.transformers_by_name import is_named, short_name
+from ray_split.segments.segment import call
 from tests.language_nets import DECODERS
 
 transformers = pytest.importorskip("transformers", reason="transformers isn't installed")
@@ -81,6 +84,28 @@ def test_it_is_cut_after_its_first_block_and_the_last_but_one() -> None:
     )
     cuts = registry.cuts_of(Model(name="hf-config:{}"), bert)
     assert [cut.rpartition(".")[2] for cut in cuts] == ["0", "3"]
+
+
+FEW = {"llama": ("model.embed_tokens", "model.layers"), "bert": ("bert.embeddings", "bert.encoder.layer")}
+
+
+@pytest.mark.parametrize("kind", FEW)
+def test_of_few_blocks_the_line_names_all_places_between_them(kind: str) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    model = built(f"hf-config:{json.dumps({'model_type': kind, 'vocab_size': 50, **sizes})}", num_classes=3)
+    with pytest.raises(SettingsError) as raised:
+        registry.cuts_of(Model(name="hf-config:{}"), model)
+    embedding, blocks = FEW[kind]
+    assert str(raised.value).endswith(
+        f"two to make three parts, such as --model.cuts {blocks}.0,{blocks}.1, or one to make two parts, such as "
+        f"--model.cuts {blocks}.0. You can cut after the layers {embedding}, {blocks}.0 and {blocks}.1."
+    )
+    tokens = torch.arange(8).reshape(2, 4)
+    for cuts in ([embedding, f"{blocks}.0"], [f"{blocks}.0", f"{blocks}.1"], [f"{blocks}.0"]):
+        crossing: Any = tokens
+        for segment in cut(model.eval(), cuts, tokens).modules().values():
+            crossing = call(segment.eval(), crossing)
+        assert torch.equal(crossing.logits, model(tokens).logits)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def test_the_markdown_is_for_people(made_up: list[Run]) -> None:
     text = tables.to_markdown(lines(made_up, 0.9), 0.9)
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert cells == [
-        ["schedule", "test accuracy", "rounds to 0.9", "kB to 0.9", "s to 0.9", "up (B)", "down (B)", "weights (B)",
-         "phone-rounds/s"],
+        ["schedule", "test accuracy", "rounds to 0.9", "kB to 0.9", "training s to 0.9", "up (B)", "down (B)",
+         "weights (B)", "phone-rounds/s"],
         ["-" * 13, *(":".rjust(len(rule), "-") for rule in cells[1][1:])],
         ["unsplit", "0.8500 ± 0.0707", "2.50", "3.25", "4.50", "25", "50", "250", "15"],
         ["sequential", "0.4500 ± 0.4950", "3 (1 of 2)", "3.90 (1 of 2)", "6 (1 of 2)", "25", "50", "250", "10"],

@@ -104,7 +104,7 @@ def test_without_matplotlib_a_line_says_so_and_the_tables_are_written(
     (compared / "compare.tex").unlink()
     assert main(arguments(compared, "--schedule.kwargs", "{statistics: average}")) == 0
     assert (compared / "compare.tex").exists()
-    assert "no plot" in (printed := capsys.readouterr().out) and "pip install matplotlib" in printed
+    assert "no plot" in (printed := capsys.readouterr().out) and "pip install 'ray-split[plot]'" in printed
 
 
 class Interrupt(rs.Callback):

@@ -14,7 +14,7 @@ import yaml
 import ray_split as rs
 from ray_split import cli
 from ray_split.experiments.runs.columns import COLUMNS, shown
-from ray_split.experiments.runs.show import BARS, curve, spread
+from ray_split.experiments.runs.show import BARS, curve, spread, table_of_rounds
 
 
 def trained(storage: Path, name: str, lr: float, rounds: int) -> Path:
@@ -126,6 +126,14 @@ def test_of_many_rounds_some_are_shown_the_first_and_the_last_among_them():
     assert spread(101, 3) == [0, 50, 100]
     assert curve([0.0, 0.5, 1.0]) == BARS[0] + BARS[4] + BARS[7]
     assert curve([2.0, 2.0]) == BARS[0] * 2
+
+
+def test_rounds_are_counted_from_1_and_it_is_said_how_many_are_not_shown():
+    rows = [{"round": i, "train_loss": 1.0} for i in range(15)]
+    assert table_of_rounds(rows[:2]).split() == ["round", "train_loss", "1", "1", "2", "1"]
+    *lines, last = table_of_rounds(rows).splitlines()
+    assert last == "  12 of 15 rounds shown"
+    assert [int(line.split()[0]) for line in lines[1:]] == [1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15]
 
 
 def test_a_difference_is_told_apart_from_noise(storage, capsys):
