@@ -11,7 +11,7 @@ from torch import nn
 
 from ray_split import config, logs
 from ray_split.arrays import Array
-from ray_split.callbacks import Callback, listeners
+from ray_split.callbacks import Callback, listeners, show_sample
 from ray_split.config.user_code.by_value import is_record
 from ray_split.config.user_code.plugins import named_by
 from ray_split.config.user_code.scripts import refuse_to_train_while_importing
@@ -86,13 +86,13 @@ def _connected(prepared: Prepared, folder: Claimed, callbacks: list[Callback]) -
             told = [*callbacks, *named_callbacks.made(resolved.run), *backend.callbacks()]
             with logs.run(resolved.run.name):
                 result = carry_out(prepared._replace(settings=resolved), folder, backend, told, stop)
-                return _with_sample(result, resolved, prepared)
+                return _with_sample(result, resolved, prepared, told)
     finally:
         backend.stop()
 
 
-def _with_sample(result: Result, settings: config.Config, prepared: Prepared) -> Result:
-    """What the trained model writes, in the log and in summary.json, where it is one of text."""
+def _with_sample(result: Result, settings: config.Config, prepared: Prepared, callbacks: Sequence[Callback]) -> Result:
+    """What the trained model writes, where it is one of text: below the table, in the log and in summary.json."""
     folder = settings.run.folder
     if not writes(settings) or not (folder / MODEL).exists():
         return result
@@ -104,6 +104,7 @@ def _with_sample(result: Result, settings: config.Config, prepared: Prepared) ->
     if found is None:
         return result
     logger.info("a sample: %s | %s", found["prompt"], found["text"], extra=logs.about(sample=found))
+    show_sample(callbacks, found)
     summary = {**json.loads((folder / SUMMARY).read_text()), "sample": found}
     write(folder / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
     return Result.from_path(folder)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from ray_split import config, logs
+from ray_split.config.sections import EVALUATED_AT_ONCE
 from ray_split.errors import BadPhoneError, PhoneGoneError, SettingsError
 from ray_split.logs import finite
 from ray_split.notebook_line import Line, in_notebook
@@ -131,6 +132,10 @@ class PlainProgress(Callback):
         """The closing table."""
         Console(file=self._out, width=max(80, len(path) + 32)).print(closing_table(summary, path))
 
+    def show_sample(self, sample: dict[str, str]) -> None:
+        """What the trained model writes, below the table."""
+        self._say(sampled(sample, getattr(self._out, "encoding", None)))
+
 
 class BarProgress(Callback):
     """A bar with round, loss, accuracy and samples/s, for a terminal."""
@@ -182,6 +187,11 @@ class BarProgress(Callback):
         """The closing table."""
         self._progress.stop()
         self._console.print(closing_table(summary, path))
+
+    def show_sample(self, sample: dict[str, str]) -> None:
+        """What the trained model writes, below the table."""
+        line = sampled(sample, self._console.encoding)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class NotebookProgress(PlainProgress):
@@ -239,6 +249,19 @@ class LoggedProgress(Callback):
         """The run's summary, beside the message."""
         level = logging.INFO if summary["status"] == "finished" else logging.ERROR
         logger.log(level, "run %s", summary["status"], extra=logs.about(summary=summary, results=path))
+
+
+def sampled(sample: dict[str, str], encoding: str | None) -> str:
+    """A prompt and what the trained model writes after it: a line, as repr() has them, in signs that can be shown."""
+    line = f"a sample: {sample['prompt']!r} | {sample['text']!r}"
+    return line.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
+
+
+def show_sample(callbacks: Iterable[Callback], sample: dict[str, str]) -> None:
+    """Whoever prints the closing table shows this too. JSON has it from the log, whoever is told of the run."""
+    for each in callbacks:
+        if isinstance(each, PlainProgress | BarProgress):
+            each.show_sample(sample)
 
 
 def replaced(round: int, lost: list[str]) -> str:
@@ -312,6 +335,9 @@ def say_start(say: Any, settings: config.Config, where: list[str], first_round: 
     say(f"{settings.run.name}: {model.name} cut at {', '.join(model.cuts or [])}, {phones} phones{begins}")
     for line in where:
         say(line)
+    size = settings.data.eval_batch_size
+    if size != "auto" and size < EVALUATED_AT_ONCE:
+        say(f"samples are evaluated {size} at a time (data.eval_batch_size)")
     say(f"results: {settings.run.folder}")
 
 

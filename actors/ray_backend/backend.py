@@ -320,15 +320,19 @@ class RayBackend:
 
     def stop(self) -> None:
         """Kill the actors, and disconnect from Ray if this process was not connected before."""
-        if self._roles is not None and ray.is_initialized():
+        if ray.is_initialized() and not self._connection.is_lost():
+            self._end_actors()
+        self._roles = self._group = None
+        self._connection.close()
+
+    def _end_actors(self) -> None:
+        if self._roles is not None:
             self._say_goodbye()
             for handle in _named(self._roles).values():
                 ray.kill(handle)
             self._watch.forget(list(self._named().values()))
-        if self._group is not None and ray.is_initialized():
+        if self._group is not None:
             self._group.remove()
-        self._roles = self._group = None
-        self._connection.close()
 
     def _say_goodbye(self) -> None:
         """Let devices know that the run is over, if the gateway can tell them."""

@@ -123,6 +123,9 @@ class Partition(Section):
         return by
 
 
+EVALUATED_AT_ONCE = 256  # samples, where the model's outputs are not large
+
+
 class Data(Section):
     """The data set and how it is read."""
 
@@ -151,7 +154,8 @@ class Data(Section):
     )
     eval_batch_size: Literal["auto"] | Count = Field(
         "auto",
-        description="batch size of validation and test; auto: 256, or fewer if the model's outputs are large",
+        description=f"batch size of validation and test; auto: {EVALUATED_AT_ONCE}, "
+        "or fewer if the model's outputs are large",
     )
     decoders: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         0,

@@ -43,6 +43,16 @@ def test_a_terminal_has_a_bar_with_round_loss_accuracy_and_rate(tmp_path: Path) 
     assert "samples/s" in shown and "run finished" in shown
 
 
+def test_what_a_model_writes_is_one_line_in_signs_that_the_place_can_show() -> None:
+    said = {"prompt": "[red]Wer", "text": " ißt\n\x1b[31m?"}
+    out, raw = io.StringIO(), io.BytesIO()
+    BarProgress(Console(file=out, force_terminal=True, width=10)).show_sample(said)
+    assert out.getvalue() == "a sample: '[red]Wer' | ' ißt\\n\\x1b[31m?'\n"
+    ascii_only = io.TextIOWrapper(raw, encoding="ascii")
+    PlainProgress(ascii_only).show_sample(said)
+    assert raw.getvalue() == b"a sample: '[red]Wer' | ' i\\xdft\\n\\x1b[31m?'\n"
+
+
 def test_of_a_regression_loss_and_scores_are_told_instead_of_accuracy(tmp_path: Path) -> None:
     out = io.StringIO()
     settings = rs.Config(

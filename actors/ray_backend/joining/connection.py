@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ray._private.utils import get_ray_address_file
 from actors.ray_backend import software_versions
 from actors.ray_backend.joining import reachable
 from actors.ray_backend.joining.head_keeper import Keeper
+from actors.ray_backend.joining.own_sessions import own_sessions
 from ray_split import logs
 from ray_split.errors import RunFailedError, SettingsError, shown
 
@@ -37,8 +37,13 @@ class Connection:
     """This process's connection to Ray."""
 
     told: str  # which Ray it is, for people
+    address: str | None = None  # where its head listens, if that is known
     ours: bool = True  # whether it was made here
     keeper: Keeper | None = None  # of a Ray that was started for it
+
+    def is_lost(self) -> bool:
+        """Whether nobody is there any more who could answer. Ray would wait for a minute, and then end this process."""
+        return self.address is not None and not reachable.listens(self.address)
 
     def close(self) -> None:
         """Disconnect, if this process was not connected before, and end the Ray that was started for it."""
@@ -55,15 +60,15 @@ def connect(address: str | None) -> Connection:
     address where there is none, RunFailedError if none can be started.
     """
     if ray.is_initialized():
-        return Connection(f"on Ray at {_address()}", ours=False)
+        return Connection(f"on Ray at {_address()}", _head(), ours=False)
     named, running = address or os.environ.get("RAY_ADDRESS"), None
     if named and named not in ("auto", "local"):
         _join(named)
-        return Connection(f"on Ray at {_address()}")
+        return Connection(f"on Ray at {_address()}", named)
     if named != "local" and (running := began()):
         try:
             _init(running)
-            return Connection(f"on Ray at {_address()}, which `ray start` began here")
+            return Connection(f"on Ray at {_address()}, which `ray start` began here", running)
         except ConnectionError:
             logger.warning("the Ray at %s, which `ray start` began here, lets nobody in: is this its token?", running)
     if named == "auto":
@@ -90,20 +95,23 @@ def _start() -> Connection:
             logger.warning("this machine is busy, Ray did not start in time: it is started again")
         else:
             break
-    return Connection(f"on a Ray started for this run, which ends with it, at {_address()}", keeper=keeper)
+    told = f"on a Ray started for this run, which ends with it, at {_address()}"
+    return Connection(told, _head(), keeper=keeper)
 
 
 def _begin(keeper: Keeper) -> None:
-    # Blocked for Ray's processes, which inherit it: who closes a terminal ends the run, and the run ends them.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
+    # Who closes a terminal, or stops a whole process group, ends the run, and the run ends Ray's processes.
+    with own_sessions():
         ray.init("local", num_cpus=cpus_here(), include_dashboard=False, _temp_dir=str(keeper.folder), **OPTIONS)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _address() -> str:
     return str(ray.get_runtime_context().gcs_address)
+
+
+def _head() -> str | None:
+    """Where the head listens; of a Ray Client it is not known, and may not be reachable from here."""
+    return None if ray.util.client.ray.is_connected() else _address()
 
 
 RUNNING = "Set the address of a running Ray, such as host:6379 or ray://host:10001"

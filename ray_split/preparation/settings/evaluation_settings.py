@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 
-from ray_split import config, logs
+from ray_split import config
+from ray_split.config.sections import EVALUATED_AT_ONCE
 from ray_split.cutting.model_inputs import count_of
 from ray_split.messages.message import leaves
 
-logger = logs.get(__name__)
-
-USUAL = 256
 MOST = 2**26
 """Numbers that a model returns for a batch: 256 MB in single precision, and a loss makes several more as large."""
 
@@ -24,8 +22,5 @@ def settle_evaluation(settings: config.Config, outputs: Any, examples: Sequence[
         return settings
     count = sum(leaf.numel() for leaf in leaves(outputs) if isinstance(leaf, torch.Tensor))
     each = -(-count // count_of(examples[-1]))
-    size = max(1, min(USUAL, MOST // max(each, 1)))
-    if size < USUAL:
-        said = "samples are evaluated %d at a time, not %d: the model returns %d numbers for each"
-        logger.info(said, size, USUAL, each)
+    size = max(1, min(EVALUATED_AT_ONCE, MOST // max(each, 1)))
     return settings.with_values(data={"eval_batch_size": size})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from torch.nn import functional
 
 import ray_split as rs
+from ray_split import cli
 from tests.reference import assert_same_weights, unsplit
 from tests.tiers import mostly_thorough
 
@@ -76,7 +78,9 @@ def token_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(scores.flatten(0, 1), labels.flatten())
 
 
-def test_the_model_of_text_that_is_told_nothing_says_what_it_needs(tmp_path: Path) -> None:
+def test_the_model_of_text_that_is_told_nothing_says_what_it_needs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(rs.SettingsError) as caught:
         run(tmp_path, model={"kwargs": {"length": 9, "vocabulary": 8}})
     assert str(caught.value).startswith(
@@ -92,6 +96,7 @@ def test_the_model_of_text_that_is_told_nothing_says_what_it_needs(tmp_path: Pat
     check_sample_of_characters(run(tmp_path, model={"kwargs": {"vocabulary": classes, "length": 9}}, run=told), "told")
     told |= {"name": "none", "sample": "off"}
     assert "sample" not in run(tmp_path, model={"kwargs": {"vocabulary": classes, "length": 9}}, run=told).metrics
+    assert capfd.readouterr().out == ""  # callbacks=[]: not a word
 
 
 def check_sample_of_characters(result: rs.Result, kind: str) -> None:
@@ -106,6 +111,23 @@ def check_sample_of_characters(result: rs.Result, kind: str) -> None:
             found.append(int(model(torch.tensor([found[-9:]]))[0, -1].argmax()))
     said = ["".join(letters[token] for token in some) for some in (start, found[len(start) :])]
     assert result.metrics["sample"] == dict(zip(("prompt", "text"), said, strict=True))
+
+
+def test_what_it_writes_is_shown_after_the_table_and_as_an_object_where_logs_are_json(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "barn.txt").write_text(PLAY)
+    flags = ["--data.name", "shakespeare", "--data.path", str(tmp_path), "--data.kwargs", "{max_length: 9}"]
+    flags += ["--model.name", "char_lstm", "--model.kwargs", "{width: 4}", "--phones.count", "2", "--run.rounds", "1"]
+    command = ["train", *flags, "--cluster.backend", "inprocess", "--run.storage_path", str(tmp_path), "--run.name"]
+    assert cli.main([*command, "text"]) == 0
+    lines, sample = capfd.readouterr().out.splitlines(), rs.Result.from_path(tmp_path / "text").metrics["sample"]
+    assert lines[-3].startswith("└")
+    assert lines[-2:] == [f"a sample: {sample['prompt']!r} | {sample['text']!r}", f"results: {tmp_path}/text"]
+    assert cli.main([*command, "json", "--run.log_format", "json"]) == 0
+    out, err = capfd.readouterr()
+    found = [json.loads(line) for line in err.splitlines()]
+    assert out == "" and [each["sample"] for each in found if "sample" in each] == [sample]
 
 
 def test_its_loss_is_that_of_tokens_and_with_another_a_line_says_which(tmp_path: Path) -> None:

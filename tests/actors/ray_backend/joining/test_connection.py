@@ -134,6 +134,17 @@ def test_what_ray_start_wrote_counts_while_that_ray_answers_and_is_this_users(
     assert connection.began() == ("127.0.0.1:6379" if file.stat().st_uid == 0 else None)
 
 
+def test_a_head_is_lost_once_nobody_listens_there_any_more() -> None:
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()  # and answers nobody: it may be busy
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        found = [connection.Connection("a Ray", each) for each in (address, f"ray://{address}")]
+        assert [each.is_lost() for each in found] == [False, False]
+    assert [each.is_lost() for each in found] == [True, True]
+    assert [connection.Connection("a Ray", each).is_lost() for each in ("somewhere", None)] == [False, False]
+
+
 def test_a_token_is_made_once_for_its_owner_alone_and_none_where_tokens_are_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

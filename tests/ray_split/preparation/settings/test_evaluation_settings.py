@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 import ray_split as rs
+from ray_split.callbacks import say_start
 from ray_split.preparation.prepare import prepare
 from ray_split.preparation.settings.evaluation_settings import settle_evaluation
 
@@ -32,11 +32,16 @@ def test_of_several_outputs_all_count_and_a_number_that_is_set_stays() -> None:
     assert settle_evaluation(told, several, BATCH) is told
 
 
-def test_the_start_says_so_and_a_usual_model_has_256(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        settle_evaluation(rs.Config(), torch.empty(4, 128, 50_000, device="meta"), BATCH)
-    assert caplog.messages == [
-        "samples are evaluated 10 at a time, not 256: the model returns 6400000 numbers for each"
-    ]
+@pytest.mark.parametrize(
+    ("size", "said"), [(10, ["samples are evaluated 10 at a time (data.eval_batch_size)"]), (256, [])]
+)
+def test_the_start_says_so_where_they_are_fewer_than_usual(size: int, said: list[str]) -> None:
+    lines: list[str] = []
+    settings = rs.Config(data={"eval_batch_size": size}, run={"name": "r"})
+    say_start(lines.append, settings, ["the actors"], 0)
+    assert lines[1:-1] == ["the actors", *said]
+
+
+def test_a_usual_model_has_256(tmp_path: Path) -> None:
     settings = rs.Config(cluster={"backend": "inprocess"}, run={"storage_path": str(tmp_path)})
     assert prepare(settings).settings.data.eval_batch_size == 256
