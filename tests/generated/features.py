@@ -128,7 +128,8 @@ FEATURES: dict[str, Feature] = {
     ),
     "parameter hook in b": Feature(
         "self.b_hooked = nn.Linear(8, 8); self.b_hooked.weight.register_post_accumulate_grad_hook(clip)",
-        b="h = h + self.b_hooked(h)", right="^equal$|the hook on b_hooked.weight, in B",
+        b="h = h + self.b_hooked(h)",
+        right="^equal$|the hook on b_hooked.weight(, in B| would get the scaled gradients of several phones)",
     ),
     "parameter hook counts": Feature(
         "self.b_counts = Counting()", b="h = h + self.b_counts(h)", right="Change the hook so that it keeps nothing",
