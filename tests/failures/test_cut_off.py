@@ -106,7 +106,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(whole: rs
 
 def test_the_docs_name_what_may_differ_when_a_run_is_resumed() -> None:
     page = (ROOT / "docs" / "resume.md").read_text()
-    text = page[page.index("What may differ is") :].partition("which stands for both")[0]
+    text = page[page.index("These settings may differ:") :].partition("which stands for both")[0]
     for name in MAY_DIFFER:
         assert f"`{name.rstrip('.')}`" in text or name == "run.resume", name
 
