@@ -97,6 +97,11 @@ LocalPath = Annotated[Path, BeforeValidator(text.given), AfterValidator(text.loc
 ClassWeights = Annotated[Literal["balanced"] | Weights | None, BeforeValidator(_numbers)]
 
 
+def in_one_line(name: Any) -> Any:
+    """A model's name; a configuration in it may have been written over several lines of a shell."""
+    return " ".join(name.split()) if isinstance(name, str) and name.startswith("hf-config:") else name
+
+
 def segments(names: list[str]) -> list[str]:
     """Names of segments. Raises ValueError."""
     if set(names) - {"a", "b", "c"} or len(set(names)) < len(names):

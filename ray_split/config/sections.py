@@ -35,6 +35,7 @@ from ray_split.config.fields import (
     ToResume,
     WholeNumbers,
     in_file,
+    in_one_line,
     read_yaml,
     segments,
 )
@@ -88,11 +89,7 @@ class Model(Section):
         description="how a segment applies the gradient it receives: autograd or auxiliary_labels; both give the same",
     )
 
-    @field_validator("name", mode="before")
-    @classmethod
-    def _in_one_line(cls, name: Any) -> Any:
-        """A configuration that is written out takes several lines of a shell as it likes."""
-        return " ".join(name.split()) if isinstance(name, str) and name.startswith("hf-config:") else name
+    _one_line = field_validator("name", mode="before")(in_one_line)
 
     @field_validator("freeze")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ray_split import config
 from ray_split.config import fields
@@ -32,6 +32,8 @@ def _sizes(value: Any) -> Any:
 
 class Model(fields.Section):
     """The network."""
+
+    _one_line = field_validator("name", mode="before")(fields.in_one_line)
 
     name: str = Field("digits_cnn", description="as for ray-split train: one of its models, or package.module:function")
     num_classes: int | None = Field(

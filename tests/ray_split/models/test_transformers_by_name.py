@@ -14,6 +14,7 @@ from ray_split import seeds
 from ray_split.config import Model
 from ray_split.cutting.cut import cut
 from ray_split.errors import SettingsError
+from ray_split.experiments.plan.settings import Model as PlannedModel
 from ray_split.models import registry
 from ray_split.models.transformers_by_name import is_named, short_name
 from ray_split.segments.segment import call
@@ -139,7 +140,8 @@ def test_what_is_no_model_is_told_in_a_line(name: str, kwargs: dict[str, Any], s
 
 def test_a_configuration_may_be_written_over_several_lines() -> None:
     written = "hf-config:{model_type: llama,\n    hidden_size: 64}"
-    assert Model(name=written).name == "hf-config:{model_type: llama, hidden_size: 64}"
+    for section in (Model, PlannedModel):
+        assert section(name=written).name == "hf-config:{model_type: llama, hidden_size: 64}"
     with pytest.raises(rs.SettingsError, match="has a line break"):
         rs.Config(model={"name": "mlp\n"})
 
