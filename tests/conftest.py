@@ -20,6 +20,8 @@ hypothesis.settings.register_profile("unhurried", deadline=None)  # a machine ma
 hypothesis.settings.load_profile("unhurried")
 os.environ["RAY_AUTH_MODE"] = "token"
 ROOT = Path(__file__).parent.parent
+HANG_SECONDS = 1800
+"""A command that takes this long hangs: a slow machine alone makes no test fail."""
 
 
 def hear_hangup() -> None:

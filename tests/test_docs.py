@@ -18,7 +18,7 @@ import pandas
 import pytest
 
 import ray_split as rs
-from tests.conftest import ROOT
+from tests.conftest import HANG_SECONDS, ROOT
 from tests.tiers import on_ray
 
 DOCS = ROOT / "docs"
@@ -65,7 +65,7 @@ def run(arguments: list[str], folder: Path) -> str:
     """Run this Python, in a folder that is not the repository's; what it printed."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=900
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=HANG_SECONDS
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jobs.ray_head import environment
-from tests.conftest import ROOT
+from tests.conftest import HANG_SECONDS, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_ray")]
 
@@ -23,7 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.deploy.autoscaled", str(folder)]
     env = environment()
     env.pop("RAY_ADDRESS", None)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr[-5000:]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

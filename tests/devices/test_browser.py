@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from tests.conftest import HANG_SECONDS
+
 WEB = Path(__file__).parents[2] / "web"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SAYS = {
@@ -74,7 +76,7 @@ def gateway(folder: Path, case: str) -> Iterator[str]:
 def visit(folder: Path, backend: str, case: str, *how: str) -> Visit:
     with gateway(folder, case) as url:
         command = ["node", str(WEB / "test" / "browser.mjs"), url, backend, str(folder), *how]
-        subprocess.run(command, check=True, timeout=900, env={**os.environ, "CHROMIUM": str(CHROMIUM)})
+        subprocess.run(command, check=True, timeout=HANG_SECONDS, env={**os.environ, "CHROMIUM": str(CHROMIUM)})
     files = sorted(folder.glob("*.frame"))
     frames, steps = [file.read_bytes() for file in files], [int(file.stem.split("-")[1]) for file in files]
     return Visit(url, json.loads((folder / "browser.json").read_text()), frames, steps, folder)
@@ -145,7 +147,7 @@ def only_the_gateway_was_asked(found: Visit) -> None:
 
 def test_layers_optimizers_and_exchanges_in_node() -> None:
     environment = {**os.environ, "PYTHON": sys.executable}
-    subprocess.run(["node", str(WEB / "test" / "run.mjs")], check=True, timeout=1500, env=environment)
+    subprocess.run(["node", str(WEB / "test" / "run.mjs")], check=True, timeout=HANG_SECONDS, env=environment)
 
 
 @needs_chromium

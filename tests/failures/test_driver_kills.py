@@ -16,7 +16,7 @@ import pytest
 
 import ray_split as rs
 from jobs.ray_head import environment
-from tests.conftest import ROOT, RayHead
+from tests.conftest import HANG_SECONDS, ROOT, RayHead
 from tests.failures.test_kills import processes
 from tests.runs.equality.test_same_bytes import model_bytes
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("own_ray")
 def resumed_after(path: Path, rounds: int, plan: list[str]) -> list[int]:
     """Run tests/killed_drivers.py; asserts that what it leaves is the same. Returns how the drivers ended."""
     command = [sys.executable, "-m", "tests.killed_drivers", str(path), str(rounds), json.dumps(plan)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1000)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["ends"] == [0, 0], done.stderr[-3000:]

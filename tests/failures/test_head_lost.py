@@ -13,7 +13,7 @@ import pytest
 
 import ray_split as rs
 from jobs.ray_head import environment, head
-from tests.conftest import ROOT
+from tests.conftest import HANG_SECONDS, ROOT
 from tests.runs.equality.test_same_bytes import model_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_ray")]
@@ -54,7 +54,7 @@ def test_a_run_whose_head_is_lost_goes_on_from_storage_on_another(tmp_path: Path
         kill_all(head_process())
         lost = time.monotonic()
         try:
-            output = process.communicate(timeout=600)[0]
+            output = process.communicate(timeout=HANG_SECONDS)[0]
         finally:
             process.kill()
     print(
@@ -65,7 +65,7 @@ def test_a_run_whose_head_is_lost_goes_on_from_storage_on_another(tmp_path: Path
     done = int(max((tmp_path / "r" / "checkpoints").glob("round_*")).name.rpartition("_")[2])
     with head(num_cpus=2) as (address, _):
         process = train(address, tmp_path, done + 1)
-        output = process.communicate(timeout=600)[0]
+        output = process.communicate(timeout=HANG_SECONDS)[0]
         assert process.returncode == 0, output[-3000:]
     assert f"from round {done + 1}\n" in output
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "finished"

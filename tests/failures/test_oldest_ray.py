@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.ray_head import environment
-from tests.conftest import ROOT
+from tests.conftest import HANG_SECONDS, ROOT
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
@@ -48,7 +48,7 @@ def test_on_the_oldest_ray_a_run_survives_its_servers_death_to_the_same_bytes(py
     env = environment(str(python), HOME=str(tmp_path), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="of-this-test-alone-" * 2)
     env.pop("RAY_ADDRESS", None)
     command = [str(python), "-m", "tests.oldest_ray", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"ray": oldest(), "placed": True, "tokens": True, "lost": ["server"], "same": True}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.ray_head import environment
-from tests.conftest import ROOT, RayHead
+from tests.conftest import HANG_SECONDS, ROOT, RayHead
 
 SMALL = ["--model.name", "mlp", "--phones.count", "4", "--phones.local_steps", "2"]
 
@@ -28,7 +28,7 @@ def test_all_runs_share_one_ray(tmp_path: Path, ray_session: RayHead) -> None:
     flags = ["--schedules", "unsplit,splitfed_v1", "--seeds", "0", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "jobs.compare", *SMALL, *flags, "--run.rounds", "1", "--server.num_gpus", "0"]
     env = environment(RAY_ADDRESS=ray_session.address)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     new = {actor: job for actor, job in servers().items() if actor not in before}
     assert (len(new), len(set(new.values())), len(list_jobs(**there)) - jobs) == (2, 1, 1)

@@ -20,7 +20,7 @@ import pytest
 import ray_split as rs
 from actors.ray_backend.joining.auth import token_file
 from jobs.ray_head import environment, ray_command
-from tests.conftest import ROOT, RayHead
+from tests.conftest import HANG_SECONDS, ROOT, RayHead
 from tests.runs.storage.test_storage_runs import Starts
 
 TRAIN = ["python", "-m", "jobs.train", "--config", "jobs/configs/digits.yaml", "--cluster.client_actors", "1"]
@@ -47,7 +47,9 @@ def job(ray_head: RayHead, token: str, tmp_path: Path) -> Job:
         }  # fmt: skip
         env = {name: value for name, value in env.items() if value is not None}
         command = ray_command(sys.executable, "job", *arguments)
-        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
+        return subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+        )
 
     return run
 

@@ -17,7 +17,7 @@ import pytest
 import ray_split as rs
 from jobs.ray_head import environment
 from jobs.submit import main
-from tests.conftest import ROOT, RayHead, alive_actors, hear_hangup
+from tests.conftest import HANG_SECONDS, ROOT, RayHead, alive_actors, hear_hangup
 from tests.tiers import slow
 
 CONFIG = "jobs/configs/digits.yaml"
@@ -80,7 +80,7 @@ def test_make_train_runs_the_whole_way_and_reaches_95_percent(tmp_path: Path, st
     # A fresh machine has no token yet; and a proxy knows nothing of what is on this machine.
     proxies = {name: "http://127.0.0.1:9" for each in PROXIES for name in (each, each.upper())}
     process = start(["make", "-o", ".venv/.installed", "train", f"ARGS={arguments}"], HOME=str(tmp_path), **proxies)
-    output = process.communicate(timeout=600)[0]
+    output = process.communicate(timeout=HANG_SECONDS)[0]
     assert process.returncode == 0, output
     assert (tmp_path / ".ray" / "auth_token").exists()
     assert "round 15/15" in output and "test accuracy" in output and str(tmp_path / "first") in output
@@ -110,7 +110,7 @@ def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
     process = start(command, RAY_ADDRESS=ray_session.address)
     wait_for_round(tmp_path / "r", 2, process)
     process.send_signal(number)
-    output = process.communicate(timeout=600)[0]
+    output = process.communicate(timeout=HANG_SECONDS)[0]
     assert process.returncode == 128 + number, output
     assert "Traceback" not in output
     assert summary(tmp_path / "r")["status"] == "stopped"
@@ -120,7 +120,7 @@ def test_a_signal_stops_the_run_leaves_no_actor_and_it_can_be_resumed(
     resumed = start(
         [*command, "--run.resume", "--run.rounds", str(done + 1), "--cluster.backend", "inprocess"],
     )
-    output = resumed.communicate(timeout=600)[0]
+    output = resumed.communicate(timeout=HANG_SECONDS)[0]
     assert resumed.returncode == 0, output
     whole = rs.Config.from_yaml(tmp_path / "r" / "config.yaml").with_values(
         run={"name": "whole", "resume": "never"}, cluster={"backend": "inprocess"}
@@ -140,7 +140,7 @@ def test_ctrl_c_stops_the_job_not_only_its_log(tmp_path: Path, ray_session: RayH
     )
     wait_for_round(tmp_path / "r", 1, process)
     os.killpg(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=600)[0]
+    output = process.communicate(timeout=HANG_SECONDS)[0]
     assert process.returncode == 128 + signal.SIGINT, output
     assert JobStatus.STOPPED in {job.status for job in JobSubmissionClient(ray_session.dashboard).list_jobs()}
     assert summary(tmp_path / "r")["status"] == "stopped"
@@ -154,7 +154,7 @@ def test_a_relative_storage_path_is_refused_inside_a_job_with_the_reason(ray_ses
         [sys.executable, "-m", "jobs.submit", "python", "-m", "jobs.train", "--run.storage_path", "results"],
         RAY_ADDRESS=ray_session.dashboard,
     )
-    output = process.communicate(timeout=600)[0]
+    output = process.communicate(timeout=HANG_SECONDS)[0]
     assert process.returncode == 1, output
     assert (
         "run.storage_path: in a Ray job, 'results' would be in Ray's cache, which is deleted afterwards. "
@@ -169,7 +169,7 @@ def test_a_job_without_the_token_is_refused(ray_session: RayHead, start: Start, 
         [sys.executable, "-m", "jobs.submit", "python", "-c", "print('ran')"],
         RAY_ADDRESS=ray_session.dashboard, RAY_AUTH_TOKEN="wrong" * 8, HOME=str(tmp_path),
     )  # fmt: skip
-    output = process.communicate(timeout=600)[0]
+    output = process.communicate(timeout=HANG_SECONDS)[0]
     assert process.returncode != 0
     assert "ran" not in output.splitlines()
 

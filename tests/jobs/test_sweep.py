@@ -16,7 +16,7 @@ import pytest
 
 import ray_split as rs
 from jobs.ray_head import environment
-from tests.conftest import ROOT, RayHead, alive_actors
+from tests.conftest import HANG_SECONDS, ROOT, RayHead, alive_actors
 
 pytestmark = pytest.mark.thorough
 
@@ -45,7 +45,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Swept:
     env = environment(RAY_ADDRESS=ray_head.address, PYTHONPATH=os.pathsep.join([str(ROOT)]))
     command = [sys.executable, "-m", "jobs.sweep", *SETTINGS, *AXES, *HOW, "--server.num_gpus", "0", "--out", str(out)]
     done, untrusted, again = (
-        subprocess.run([*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
+        subprocess.run([*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
         for more in ([], [], ["--trust"])
     )
     return Swept(done, untrusted, again, out)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jobs.ray_head import environment, head, ray_command
-from tests.conftest import ROOT
+from tests.conftest import HANG_SECONDS, ROOT
 from tests.test_docs import DOCS, blocks
 
 MY_MODEL = Path(__file__).parent / "my_model.py"
@@ -75,7 +75,7 @@ def wheel_head(python: Path, own_ray: None) -> Iterator[tuple[str, str]]:
 
 def run(command: list[str], folder: Path, python: Path, **variables: str) -> str:
     env = environment(str(python), **variables)
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -12,6 +12,7 @@ import pytest
 
 from actors.ray_backend import death_words
 from actors.ray_backend.joining import reachable
+from tests.conftest import HANG_SECONDS
 
 DIED = """The actor died unexpectedly before finishing this task.
 \tclass_name: Server
@@ -67,7 +68,7 @@ def test_addresses_of_another_form_are_left_to_ray_and_a_ray_is_one(ray_session:
 def test_a_run_at_a_wrong_address_ends_soon_with_one_line() -> None:
     command = [sys.executable, "-m", "jobs.train", "--run.name", "wrong", "--run.storage_path", "/nowhere"]
     env = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=HANG_SECONDS)
     assert done.returncode == 2
     line = "error: cluster.address: there is no running Ray at '127.0.0.1:1': nothing answers"
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1

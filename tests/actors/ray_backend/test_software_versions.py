@@ -14,7 +14,7 @@ from actors.ray_backend import software_versions
 from actors.ray_backend.software_versions import Found
 from jobs.ray_head import environment
 from ray_split.errors import RunFailedError
-from tests.conftest import ROOT
+from tests.conftest import HANG_SECONDS, ROOT
 
 DRIVER = {"ray": "2.60.0", "python": "3.11.7", "torch": "2.15.0", "numpy": "2.4.6", "cpu": "AVX512"}
 
@@ -117,7 +117,7 @@ def test_a_node_with_another_torch_and_cpu_is_named_at_the_start_and_in_the_summ
     env = environment()
     env.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", "tests.actors.other_node", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     (line,) = found["warnings"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.ray_head import environment
-from tests.conftest import ROOT, RayHead
+from tests.conftest import HANG_SECONDS, ROOT, RayHead
 from tests.tiers import thorough
 
 SCRIPT = """
@@ -47,7 +47,7 @@ def run(folder: Path, *command: str, backend: str = "inprocess", **variables: st
     (folder / "one_file.py").write_text(SCRIPT.replace("BACKEND", backend))
     env = environment(PYTHONPATH=str(ROOT), **variables)
     done = [sys.executable, *command]
-    return subprocess.run(done, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run(done, cwd=folder, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
 
 
 def trained(folder: Path) -> int:
@@ -82,7 +82,9 @@ def test_on_ray_what_a_session_without_a_file_has_goes_there_by_value(
         text = text.replace(f'"{was}"', repr(name) if name else given)
     env = environment(PYTHONPATH=str(ROOT), RAY_ADDRESS=ray_head.address)
     command = [sys.executable, "-"]  # no file, as in a notebook
-    done = subprocess.run(command, cwd=tmp_path, env=env, input=text, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, input=text, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (done.stdout.count("imported"), done.stdout.count("ended with 0."), trained(tmp_path)) == (1, 1, 1)
     assert re.search("name: by value [0-9a-f]{12}:net\n", (tmp_path / "r" / "config.yaml").read_text())

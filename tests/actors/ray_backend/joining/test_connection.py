@@ -18,7 +18,7 @@ import pytest
 from actors.ray_backend.joining import auth, connection, head_keeper
 from actors.ray_backend.joining.head_keeper import Keeper
 from jobs.ray_head import environment
-from tests.conftest import ROOT, RayHead, hear_hangup
+from tests.conftest import HANG_SECONDS, ROOT, RayHead, hear_hangup
 
 NOBODY = "http://127.0.0.1:9"  # where nothing listens
 PROXIES = {name: NOBODY for each in ("http_proxy", "https_proxy", "all_proxy") for name in (each, each.upper())}
@@ -96,7 +96,7 @@ def test_each_run_has_a_ray_of_its_own_that_ends_with_it_however_it_ends(tmp_pat
     second.reach(second.rounds() + 2)
     left = second.processes()
     os.killpg(second.process.pid, signal.SIGHUP)  # as when its terminal is closed
-    assert second.process.wait(300) == 128 + signal.SIGHUP, second.told.read_text()
+    assert second.process.wait(HANG_SECONDS) == 128 + signal.SIGHUP, second.told.read_text()
     assert "stopped; --run.resume goes on from the last checkpoint" in second.told.read_text()
     assert (second.folder / "checkpoints" / f"round_{second.rounds():06d}").exists()
     wait(lambda: all(map(ended, left)))
@@ -113,7 +113,7 @@ def test_the_ray_that_ray_start_began_is_joined_and_said(tmp_path: Path, ray_hea
     assert re.search(rf"^on Ray at \S+:{port}, which `ray start` began here$", run.told.read_text(), re.MULTILINE)
     assert not any("gcs_server" in " ".join(process.cmdline()) for process in run.processes())
     run.process.terminate()
-    assert run.process.wait(300) == 128 + signal.SIGTERM
+    assert run.process.wait(HANG_SECONDS) == 128 + signal.SIGTERM
 
 
 def test_what_ray_start_wrote_counts_while_that_ray_answers_and_is_this_users(

@@ -15,6 +15,7 @@ import pytest
 from actors.ray_backend.joining.own_sessions import own_sessions
 from ray_split import cli
 from tests.actors.ray_backend.joining.test_connection import Run, ended, runs, wait
+from tests.conftest import HANG_SECONDS
 from tests.tiers import slow, thorough
 
 __all__ = ["runs"]  # a fixture
@@ -54,7 +55,7 @@ def started(home: Path, runs: list[Run]) -> tuple[Run, list[psutil.Process]]:
 
 
 def check_ended(run: Run, others: list[psutil.Process], number: int) -> None:
-    assert run.process.wait(300) == 128 + number, run.told.read_text()
+    assert run.process.wait(HANG_SECONDS) == 128 + number, run.told.read_text()
     assert run.told.read_text().splitlines()[-2:] == [LAST, f"results: {run.folder}"]
     wait(lambda: all(map(ended, others)))
 

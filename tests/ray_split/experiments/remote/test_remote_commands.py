@@ -16,7 +16,7 @@ from ray_split.cli import main
 from ray_split.devices.client import histogram
 from ray_split.devices.tokens import tokens_of
 from ray_split.experiments.remote.devices import table
-from tests.conftest import ROOT
+from tests.conftest import HANG_SECONDS, ROOT
 from tests.loopback import devices, remotely, samples_of
 from tests.runs.equality.test_same_bytes import model_bytes
 
@@ -114,7 +114,7 @@ def test_a_process_of_its_own_with_data_of_its_own_is_a_phone(tmp_path: Path) ->
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as device:
         result = rs.fit(settings, callbacks=[])
-        output = device.communicate(timeout=120)[0].splitlines()
+        output = device.communicate(timeout=HANG_SECONDS)[0].splitlines()
     assert device.returncode == 0
     assert output[-1] == "the run is over" and f"phone 1 of run remote, {len(samples)} samples" in output
     assert model_bytes(result.path) == model_bytes(rs.fit(simulated, callbacks=[]).path)
