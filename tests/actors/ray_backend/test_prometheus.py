@@ -133,6 +133,7 @@ def test_the_dashboard_shows_every_metric_and_no_other(seen: Seen) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_table_in_the_docs_names_every_metric_and_no_other(seen: Seen) -> None:
     text = (ROOT / "docs" / "cluster.md").read_text()
     assert set(re.findall(r"^\| `(ray_split_\w+)`", text, re.M)) == set(seen.metrics) | OF_DEVICES

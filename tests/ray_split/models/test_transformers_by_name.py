@@ -19,6 +19,7 @@ from ray_split.models import registry
 from ray_split.models.transformers_by_name import is_named, short_name
 from ray_split.segments.segment import call
 from tests.language_nets import DECODERS
+from tests.tiers import mostly_thorough
 
 transformers = pytest.importorskip("transformers", reason="transformers isn't installed")
 TOLD = {"model_type": "llama", **DECODERS["llama"][1]}
@@ -90,7 +91,7 @@ def test_it_is_cut_after_its_first_block_and_the_last_but_one() -> None:
 FEW = {"llama": ("model.embed_tokens", "model.layers"), "bert": ("bert.embeddings", "bert.encoder.layer")}
 
 
-@pytest.mark.parametrize("kind", FEW)
+@pytest.mark.parametrize("kind", mostly_thorough(FEW, "llama"))
 def test_of_few_blocks_the_line_names_all_places_between_them(kind: str) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     model = built(f"hf-config:{json.dumps({'model_type': kind, 'vocab_size': 50, **sizes})}", num_classes=3)

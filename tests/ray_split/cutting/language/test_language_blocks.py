@@ -61,7 +61,7 @@ def through(segments: Segments, inputs: Any) -> Any:
     return inputs
 
 
-@pytest.mark.few(thorough=4)
+@pytest.mark.few(1, thorough=4)
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("family", mostly_thorough(LANGUAGE_MODELS, "llama"))
 def test_segments_compute_what_the_model_does_and_its_gradients_bit_for_bit(family: str, padded: bool) -> None:
