@@ -29,7 +29,8 @@ transformers = pytest.importorskip("transformers", reason="transformers isn't in
 peft = pytest.importorskip("peft", reason="peft isn't installed")
 
 WORDS = {"vocab_size": VOCABULARY, "max_position_embeddings": 20}
-SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48, **WORDS}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48}
+SMALL = {**SIZES, **WORDS}
 
 
 class Encoder(NamedTuple):
@@ -51,7 +52,7 @@ ENCODERS = {
         new=("pre_classifier", "classifier"), layers=["q_lin", "v_lin"],
     ),
     "vit": Encoder(
-        {**SMALL, "image_size": 16, "patch_size": 4, "num_channels": 1},
+        {**SIZES, "image_size": 16, "patch_size": 4, "num_channels": 1},
         "image_classification", "images", layers=["q_proj", "v_proj"],
     ),
     "t5": Encoder(
