@@ -149,7 +149,7 @@ class CudaCopier:
     def mark(self) -> Event:
         """As Copier.mark."""
         event: Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(self._stream)  # type: ignore[attr-defined]
+        event.record(self._stream)  # type: ignore[attr-defined]  # a method that torch's types leave out
         return event
 
     def await_on_device(self, event: Any, tensor: torch.Tensor) -> None:
