@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.ray_head import environment, ray_command
 from tests.clusters.network import Machine, network, written
-from tests.conftest import HANG_SECONDS, ROOT
+from tests.programs import printed
 
 PORT = 6379
 START_SECONDS = 120
@@ -42,11 +42,9 @@ class Nodes:
         what = {"folder": str(self._folder), "name": name, "settings": settings, "env": env or {}, "do": do}
         given = [json.dumps(written(self.machines)), f"{head.address}:{PORT}", json.dumps(what)]
         command = head.command(sys.executable, "-m", "tests.clusters.across_nodes", *given)
-        done = subprocess.run(command, cwd=ROOT, env=self._env, capture_output=True, text=True, timeout=HANG_SECONDS)
-        assert done.returncode == 0, done.stderr[-5000:]
-        printed = done.stdout.splitlines()[-1]
-        (self._folder / f"{name}.json").write_text(printed)  # for people
-        return json.loads(printed)
+        found = printed(command, self._env)
+        (self._folder / f"{name}.json").write_text(json.dumps(found))  # for people
+        return found
 
 
 @contextmanager

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from jobs.ray_head import environment
-from tests.conftest import HANG_SECONDS, ROOT
+from tests.programs import printed_by
 
 pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("own_ray")]
 
@@ -22,13 +18,7 @@ FREE = "are free (an actor's must be on one node)"
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/clusters/placing.py prints."""
-    command = [sys.executable, "-m", "tests.clusters.placing", str(tmp_path_factory.mktemp("placing"))]
-    env = environment()
-    env.pop("RAY_ADDRESS", None)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
-    assert done.returncode == 0, done.stderr[-5000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    return printed_by("tests.clusters.placing", str(tmp_path_factory.mktemp("placing")))
 
 
 def test_each_role_runs_on_the_nodes_labelled_for_it_and_clients_are_spread_evenly(found: dict[str, Any]) -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.ray_head import environment
-from tests.conftest import HANG_SECONDS, ROOT
+from tests.programs import printed_by
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_ray")]
 
@@ -19,14 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_ray")]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/deploy/autoscaled.py prints."""
-    folder: Path = tmp_path_factory.mktemp("autoscaled")
-    command = [sys.executable, "-m", "tests.deploy.autoscaled", str(folder)]
-    env = environment()
-    env.pop("RAY_ADDRESS", None)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
-    assert done.returncode == 0, done.stderr[-5000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    return printed_by("tests.deploy.autoscaled", str(tmp_path_factory.mktemp("autoscaled")))
 
 
 def test_the_run_asks_for_its_nodes_and_they_go_when_it_is_over(found: dict[str, Any]) -> None:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.ray_head import environment
-from tests.conftest import HANG_SECONDS, ROOT
+from tests.programs import printed_by
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
-
-def printed(*arguments: str) -> dict[str, Any]:
-    """What tests/clusters/node_death.py prints."""
-    command = [sys.executable, "-m", "tests.clusters.node_death", *arguments]
-    env = environment()
-    env.pop("RAY_ADDRESS", None)
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
-    assert done.returncode == 0, done.stderr[-5000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+PROGRAM = "tests.clusters.node_death"
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return printed(str(tmp_path_factory.mktemp("nodes")))
+    return printed_by(PROGRAM, str(tmp_path_factory.mktemp("nodes")))
 
 
 @pytest.mark.slow
 def test_several_nodes_end_with_the_bytes_of_one_process(tmp_path: Path) -> None:
-    found = printed(str(tmp_path), "undisturbed")
+    found = printed_by(PROGRAM, str(tmp_path), "undisturbed")
     assert found["several"]["bytes"] == found["whole"]
     assert found["several"]["lost"] == []
 

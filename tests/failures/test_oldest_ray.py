@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import site
 import subprocess
@@ -13,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs.ray_head import environment
-from tests.conftest import HANG_SECONDS, ROOT
+from tests.conftest import ROOT
+from tests.programs import printed
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
@@ -47,8 +47,5 @@ def test_the_readme_names_the_oldest_ray() -> None:
 def test_on_the_oldest_ray_a_run_survives_its_servers_death_to_the_same_bytes(python: Path, tmp_path: Path) -> None:
     env = environment(str(python), HOME=str(tmp_path), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="of-this-test-alone-" * 2)
     env.pop("RAY_ADDRESS", None)
-    command = [str(python), "-m", "tests.oldest_ray", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = printed([str(python), "-m", "tests.oldest_ray", str(tmp_path)], env)
     assert found == {"ray": oldest(), "placed": True, "tokens": True, "lost": ["server"], "same": True}
