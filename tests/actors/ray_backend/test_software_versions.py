@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from actors.ray_backend import software_versions
 from actors.ray_backend.software_versions import Found
 from jobs.ray_head import environment
 from ray_split.errors import RunFailedError
-from tests.conftest import HANG_SECONDS, ROOT
+from tests.conftest import ROOT
+from tests.programs import printed_by
 
 DRIVER = {"ray": "2.60.0", "python": "3.11.7", "torch": "2.15.0", "numpy": "2.4.6", "cpu": "AVX512"}
 
@@ -114,12 +114,7 @@ def test_builds_of_one_release_are_the_same() -> None:
 def test_a_node_with_another_torch_and_cpu_is_named_at_the_start_and_in_the_summary(
     tmp_path: Path,
 ) -> None:
-    env = environment()
-    env.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "tests.actors.other_node", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = printed_by("tests.actors.other_node", str(tmp_path))
     (line,) = found["warnings"]
     assert " (client 0): torch 2.1.0, the driver has " in line and "cpu DEFAULT, the driver has " in line
     assert line.endswith(": other bits")

@@ -23,6 +23,7 @@ from ray_split.data.types import LazyInputs
 from ray_split.errors import ActorLostError, BadPhoneError
 from ray_split.messages.turn import Turn
 from ray_split.preparation.prepare import prepare
+from tests.runs.server.test_one_card import told_of
 from tests.tiers import mostly_thorough
 
 SCHEDULES = ("sequential", "splitfed_v1", "splitfed_v2", "splitfed_v3", "parallel", "fedavg", "unsplit")
@@ -63,11 +64,8 @@ def drops(num_classes: int) -> rs.Segments:
     )
 
 
-def trained(asked: rs.Config) -> tuple[bytes, str]:
-    """The weights and, as text, the rows: a cell without a number is NaN, which no NaN is equal to."""
-    result = rs.fit(asked, callbacks=[])
-    rows = result.metrics_dataframe.filter(regex="^(?!.*seconds)").to_csv(index=False)
-    return (Path(result.path) / "model.safetensors").read_bytes(), rows
+def trained(asked: rs.Config) -> tuple[bytes, list[dict[str, Any]]]:
+    return told_of(rs.fit(asked, callbacks=[]))
 
 
 @pytest.mark.parametrize("schedule", mostly_thorough(SCHEDULES, "sequential", "splitfed_v1"))
